@@ -1,0 +1,1 @@
+"""What touches the world: one library or kernel facility for each module; none imports another."""

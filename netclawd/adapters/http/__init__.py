@@ -1,0 +1,1 @@
+"""HTTP by falcon on waitress, with a drain of our own around waitress's loop."""

@@ -1,0 +1,1 @@
+"""Model providers: each turns a conversation into a streamed reply."""

@@ -1,0 +1,1 @@
+"""The two commands: ``netclawd`` (the daemon) and ``netclaw`` (the client)."""

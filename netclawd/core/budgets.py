@@ -1,0 +1,36 @@
+"""The nested time budgets of a drain and a stop, in one place.
+
+Pure. Invariant: each budget is smaller than the one around it, so that the inner one always ends
+first: drain < daemon exit < `daemon stop` sends KILL < TimeoutStopSec < the container's stop grace.
+All in seconds.
+"""
+
+from __future__ import annotations
+
+#: The whole drain, whatever runs.
+DRAIN_S = 30.0
+#: From the stop request to the end of the process.
+EXIT_S = 35.0
+#: `netclaw daemon stop` sends SIGKILL after this.
+STOP_KILL_S = 40.0
+#: TimeoutStopSec= of the unit.
+UNIT_STOP_S = 45.0
+#: Stop grace of the container.
+CONTAINER_STOP_S = 60.0
+
+#: Deadlines inside the drain: an HTTP request, a model call (at a restart, at a stop), a tool.
+REQUEST_S = 5.0
+MODEL_CALL_S = 15.0
+MODEL_CALL_AT_STOP_S = 2.0
+TOOL_S = 20.0
+#: What a request gets at least once accepting has stopped.
+REQUEST_MINIMUM_S = 0.2
+
+#: A rehearsal, from spawn to verdict.
+REHEARSAL_S = 20.0
+#: READY waits at most this long for the warm-up.
+WARM_UP_S = 2.0
+#: A retired listener is served this long after READY.
+RETIRE_S = 1.0
+#: A connection that was answered 503 is read to its end for at most this long (lingering close).
+LINGER_S = 2.0

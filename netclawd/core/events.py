@@ -1,0 +1,151 @@
+"""What can happen to the lifecycle. Everything but the arbiter only posts these.
+
+Pure. Events are frozen values; none carries an open resource, so a sequence of them can be written
+down and replayed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netclawd.core.listeners import ListenerPlan
+from netclawd.core.session import RestartId
+from netclawd.core.settings import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """What and who asked."""
+
+    #: hup, file, control, boot, term, int.
+    kind: str
+    #: As far as known: "uid 1000 pid 4711"; empty for a signal.
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request for a restart; its outcome is found under the id."""
+
+    id: RestartId
+    trigger: Trigger
+    #: Re-execute even if nothing is new.
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a restart was refused or failed, for people and programs."""
+
+    slug: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a judged request would change: the candidate and the road to it."""
+
+    snapshot: Snapshot
+    plan: ListenerPlan
+    #: Dotted names of the values that differ.
+    keys: tuple[str, ...]
+    code_changed: bool
+
+
+class Event:
+    """Base of all events."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Booted(Event):
+    """The process has its configuration, its lock and its inherited descriptors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving(Event):
+    """The HTTP loop accepts and the store is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmedUp(Event):
+    """Every interrupted turn has been judged and the ones to resume are under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadRequested(Event):
+    """SIGHUP, a settled file change, or a control request."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedUnchanged(Event):
+    """The file and the code are what is running."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedChanged(Event):
+    """Something is new and valid."""
+
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Event):
+    """The candidate can't be read, is invalid, failed its rehearsal or can't be bound."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed(Event):
+    """The code on disk has loaded the candidate and served one request with it.
+
+    ``snapshot`` is the candidate as that code reads it: defaults of the code on disk included.
+    """
+
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Bound(Event):
+    """Every new address is bound and none listens yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnsDrained(Event):
+    """No turn runs any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quiesced(Event):
+    """No request is in progress; nothing is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled(Event):
+    """Checkpoints and manifest are durable and the store is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecFailed(Event):
+    """execve returned."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested(Event):
+    """SIGTERM, SIGINT or a control request."""
+
+    trigger: Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired(Event):
+    """A timer that an effect set has come due."""
+
+    name: str

@@ -1,0 +1,147 @@
+"""Addresses, the names of their descriptors, and the plan that leads from one set to another.
+
+Pure. A descriptor is known by its name (``tcp4=127.0.0.1=5199``), never by its number. The plan
+keeps one invariant: an address that stays configured is adopted, never bound again, so its accept
+queue is never lost. New addresses are bound before anything else changes; old ones are retired
+after the new generation serves.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from netclawd.errors import ConfigMeaningError
+
+
+class Family(StrEnum):
+    TCP4 = "tcp4"
+    TCP6 = "tcp6"
+    #: Handed over by systemd under a FileDescriptorName and kept by it.
+    FD = "fd"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One entry of ``daemon.listen``, checked."""
+
+    family: Family
+    #: Numeric host; the FileDescriptorName for FD.
+    host: str
+    #: 0 for FD.
+    port: int
+
+    @property
+    def name(self) -> str:
+        """Descriptor name: ASCII, no colon (LISTEN_FDNAMES separates by colons)."""
+        if self.family is Family.TCP6:
+            return f"tcp6={ipaddress.IPv6Address(self.host).packed.hex()}={self.port}"
+        if self.family is Family.FD:
+            return self.host
+        return f"tcp4={self.host}={self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this host reaches it. What systemd binds is systemd's to answer for."""
+        return self.family is Family.FD or ipaddress.ip_address(self.host).is_loopback
+
+    def __str__(self) -> str:
+        if self.family is Family.FD:
+            return f"fd:{self.host}"
+        return (
+            f"[{self.host}]:{self.port}"
+            if self.family is Family.TCP6
+            else f"{self.host}:{self.port}"
+        )
+
+
+#: Names of inherited descriptors that are not listeners of HTTP.
+RESERVED_NAMES = frozenset({"control", "lock", "handoff"})
+
+
+def parse_address(text: str) -> Address:
+    """Parse ``127.0.0.1:5199``, ``[::1]:5199`` or ``fd:NAME``; ConfigMeaningError says what is wrong."""
+    if text.startswith("fd:"):
+        return _parse_fd(text)
+    host, colon, port_text = text.rpartition(":")
+    if not colon or not host:
+        raise _wrong(text, "is not an address", "Write HOST:PORT, for example 127.0.0.1:5199.")
+    if not (port_text.isascii() and port_text.isdigit() and 1 <= int(port_text) <= 65535):
+        raise _wrong(text, f"has the port {port_text!r}", "Use a port from 1 to 65535.")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        ip = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        raise _wrong(
+            text,
+            "has a host that is not numeric",
+            "Use a numeric IPv4 or [IPv6] address; names are not resolved.",
+        ) from None
+    if isinstance(ip, ipaddress.IPv6Address) != bracketed:
+        raise _wrong(text, "mixes up IPv4 and IPv6", "Write IPv6 in brackets: [::1]:5199.")
+    return Address(Family.TCP6 if bracketed else Family.TCP4, str(ip), int(port_text))
+
+
+def _parse_fd(text: str) -> Address:
+    name = text[3:]
+    if not name or not name.isascii() or not name.isprintable() or ":" in name or len(name) > 255:
+        raise _wrong(text, "has no usable name", "Use the FileDescriptorName= of the socket unit.")
+    if name in RESERVED_NAMES or "=" in name:
+        raise _wrong(
+            text, "has a name that netclawd uses itself", "Choose another FileDescriptorName=."
+        )
+    return Address(Family.FD, name, 0)
+
+
+def _wrong(text: str, what: str, remedy: str) -> ConfigMeaningError:
+    return ConfigMeaningError(f"The address {text!r} in daemon.listen {what}.", remedy)
+
+
+def parse_addresses(texts: Sequence[str]) -> tuple[Address, ...]:
+    """Parse all; ConfigMeaningError for none at all, a duplicate, or a bad one."""
+    if not texts:
+        raise ConfigMeaningError(
+            "daemon.listen is empty.", "Name at least one address, or remove the key."
+        )
+    addresses = tuple(parse_address(text) for text in texts)
+    for index, address in enumerate(addresses):
+        if address in addresses[:index]:
+            raise ConfigMeaningError(f"daemon.listen names {address} twice.", "Remove one of them.")
+    return addresses
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerPlan:
+    """What a restart does with each address, in the order of the configuration."""
+
+    #: Held already and still configured: adopted.
+    keep: tuple[Address, ...]
+    #: Configured but not held: bound before the drain, listening from step 9 on.
+    bind: tuple[Address, ...]
+    #: Held but no longer configured: served for a moment by the new generation, then closed.
+    retire: tuple[Address, ...]
+
+
+def plan_listeners(held: Iterable[Address], wanted: Iterable[Address]) -> ListenerPlan:
+    """Compare what is held with what is wanted."""
+    have, want = tuple(held), tuple(wanted)
+    return ListenerPlan(
+        keep=tuple(a for a in want if a in have),
+        bind=tuple(a for a in want if a not in have),
+        retire=tuple(a for a in have if a not in want),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A connection that crosses execve: idle, or accepted and silent, or being closed politely."""
+
+    fd: int
+    #: Address of the peer as accept(2) gave it.
+    peer: tuple[str | int, ...]
+    #: Descriptor name of the listener that accepted it.
+    listener: str
+    #: True: already answered 503 and shut down for writing; only to be read to its end.
+    lingering: bool = False

@@ -1,0 +1,317 @@
+"""The words of a session: inputs, turns, steps, events, and what may become of an interrupted turn.
+
+Pure. A session is a log of durable events, numbered from 1 without holes. A turn is one answer to
+one input; a step is one model call with the tools that it asked for. A turn's state is never
+guessed: :func:`netclawd.core.turn.plan_next` reads it from the turn's events alone, which is what
+makes a resume after SIGKILL and a resume after an orderly drain the same thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NewType
+
+SessionId = NewType("SessionId", str)
+TurnId = NewType("TurnId", str)
+InputId = NewType("InputId", str)
+CallId = NewType("CallId", str)
+ApprovalId = NewType("ApprovalId", str)
+RestartId = NewType("RestartId", str)
+
+
+class EventType(StrEnum):
+    """The durable events of a session; the values are protocol."""
+
+    INPUT_ADMITTED = "input.admitted"
+    TURN_STARTED = "turn.started"
+    MODEL_COMPLETED = "model.completed"
+    STEP_RETRY = "step.retry"
+    TOOL_STARTED = "tool.started"
+    TOOL_FINISHED = "tool.finished"
+    TOOL_UNKNOWN = "tool.unknown"
+    APPROVAL_REQUESTED = "approval.requested"
+    APPROVAL_GRANTED = "approval.granted"
+    APPROVAL_DENIED = "approval.denied"
+    APPROVAL_EXPIRED = "approval.expired"
+    TURN_INTERRUPTED = "turn.interrupted"
+    TURN_RESUMED = "turn.resumed"
+    TURN_COMPLETED = "turn.completed"
+    TURN_FAILED = "turn.failed"
+    TURN_CANCELLED = "turn.cancelled"
+    TURN_PARKED = "turn.parked"
+    CONFIG_OUTCOME = "config.outcome"
+    REPLY_SENT = "reply.sent"
+    RESTART = "restart"
+
+
+class TurnState(StrEnum):
+    """Where a turn stands, as the store holds it."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    PARKED = "parked"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can happen to the turn any more."""
+        return self in (TurnState.COMPLETED, TurnState.FAILED, TurnState.CANCELLED)
+
+
+class ParkReason(StrEnum):
+    """Why a turn waits for a person."""
+
+    APPROVAL = "approval"
+    RESUME_DEADLINE = "resume-deadline"
+    RESUME_LIMIT = "resume-limit"
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event on its way into the store, which gives it its number and its time."""
+
+    type: EventType
+    #: JSON-compatible; never larger than what the producing step bounds it to.
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEvent:
+    """A durable event."""
+
+    session_id: SessionId
+    #: From 1, without holes, per session.
+    seq: int
+    type: EventType
+    #: Wall clock, seconds since the epoch.
+    at: float
+    turn_id: TurnId | None
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    id: SessionId
+    #: Wall clock, seconds since the epoch.
+    created_at: float
+    #: Delivery route of its replies; "api" is the event log itself.
+    channel: str
+    #: Number of its newest event, 0 when it has none.
+    last_seq: int
+    #: State of its newest unended turn, None when all have ended.
+    turn_state: TurnState | None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    id: TurnId
+    session_id: SessionId
+    input_id: InputId
+    state: TurnState
+    #: The generation that holds its lease; 0 when none does.
+    generation: int
+    #: How often it has been resumed.
+    resumes: int
+    #: Wall clock of its first interruption, None when it never was.
+    interrupted_at: float | None
+    park_reason: ParkReason | None
+    #: Order of admission over all sessions.
+    position: int
+    #: Admitted while the gate was closed.
+    deferred: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right of one generation to commit for one turn; the store refuses all others."""
+
+    turn_id: TurnId
+    session_id: SessionId
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitInput:
+    """One input, to be made durable."""
+
+    session_id: SessionId
+    input_id: InputId
+    turn_id: TurnId
+    text: str
+    #: The source's own id (Idempotency-Key, platform event id); None: never a repeat.
+    source_id: str | None
+    deferred: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The answer to an admission; ``fresh`` is False when it repeats an earlier one."""
+
+    input_id: InputId
+    turn_id: TurnId
+    deferred: bool
+    fresh: bool
+
+
+class OutboxState(StrEnum):
+    """The life of an outgoing reply: pending -> sending -> sent, or ambiguous after a crash."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    SENT = "sent"
+    AMBIGUOUS = "ambiguous"
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxChange:
+    """Create (PENDING) or move the outbox entry of a turn; its identity is the turn's id."""
+
+    state: OutboxState
+    #: The reply; only with PENDING.
+    text: str | None = None
+    #: The platform's receipt; only with SENT.
+    receipt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    turn_id: TurnId
+    session_id: SessionId
+    channel: str
+    state: OutboxState
+    text: str
+    receipt: str | None
+
+
+class ApprovalState(StrEnum):
+    PENDING = "pending"
+    GRANTED = "granted"
+    DENIED = "denied"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalChange:
+    """Create (PENDING) or decide an approval."""
+
+    id: ApprovalId
+    state: ApprovalState
+    #: What is asked, in full, for a person; only with PENDING.
+    question: str | None = None
+    call_id: CallId | None = None
+    #: Who decided, e.g. "uid 1000"; only with a decision.
+    decided_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    id: ApprovalId
+    session_id: SessionId
+    turn_id: TurnId
+    call_id: CallId
+    state: ApprovalState
+    question: str
+    #: Wall clock, seconds since the epoch.
+    asked_at: float
+    decided_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """All that one checkpoint of a turn writes; it is committed whole or not at all.
+
+    ``events`` get their numbers in order. What is None stays as it is.
+    """
+
+    lease: Lease
+    events: tuple[NewEvent, ...] = ()
+    state: TurnState | None = None
+    park_reason: ParkReason | None = None
+    resumes: int | None = None
+    #: Wall clock of the first interruption.
+    interrupted_at: float | None = None
+    outbox: OutboxChange | None = None
+    approval: ApprovalChange | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of sessions, newest first; ``next`` is the cursor of the following page, if any."""
+
+    sessions: tuple[Session, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Text of a reply that is being made. Not durable, not numbered: a watcher places it by offset."""
+
+    session_id: SessionId
+    turn_id: TurnId
+    #: Step of the turn, from 1.
+    step: int
+    #: Attempt of the step, from 1; a newer attempt replaces all text of an older one.
+    attempt: int
+    #: Characters of this attempt before this text.
+    offset: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool call that a model asked for."""
+
+    id: CallId
+    name: str
+    arguments: Mapping[str, Any]
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    TOOLS = "tool_calls"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    """A whole reply of a model; one without a finish reason is never made into this."""
+
+    text: str
+    calls: tuple[ToolCall, ...]
+    finish: FinishReason
+
+
+class Role(StrEnum):
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of the conversation as a model reads it."""
+
+    role: Role
+    text: str
+    calls: tuple[ToolCall, ...] = ()
+    #: The call that a TOOL message answers.
+    call_id: CallId | None = None
+
+
+class ToolStatus(StrEnum):
+    OK = "ok"
+    ERROR = "error"
+    #: The daemon ended it at the drain's deadline.
+    INTERRUPTED = "interrupted"
+    DENIED = "denied"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutcome:
+    status: ToolStatus
+    #: What the model reads.
+    text: str

@@ -1,0 +1,168 @@
+"""What the configuration says, as values; and what changed between two of them.
+
+Pure. A :class:`Snapshot` is one reading of the configuration: the bytes of the file, the effective
+values (file over defaults, environment over file) and their digests. It is what is validated,
+rehearsed, handed over and served; nothing reads the file a second time for the same restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+
+class NewWork(StrEnum):
+    """What happens to new turns while the gate is closed."""
+
+    DEFER = "defer"
+    REJECT = "reject"
+
+
+class Exposure(StrEnum):
+    LOCAL = "local"
+    REVERSE_PROXY = "reverse-proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSettings:
+    #: Addresses in the notation of :mod:`netclawd.core.listeners`.
+    listen: tuple[str, ...]
+    exposure: Exposure
+    #: CIDR networks whose X-Forwarded-* headers are believed.
+    trusted_proxies: tuple[str, ...]
+    allow_unauthenticated: bool
+    #: Host header values accepted besides localhost, loopback and the configured addresses.
+    allowed_hosts: tuple[str, ...]
+    #: Open event streams and long polls, at most.
+    max_streams: int
+    #: Accept queue length asked for; the kernel bounds it by somaxconn.
+    backlog: int
+    #: Threads that answer HTTP requests.
+    http_threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrainSettings:
+    """Deadlines of the drain, seconds from its beginning."""
+
+    new_work: NewWork
+    timeout_s: float
+    request_timeout_s: float
+    model_timeout_s: float
+    model_timeout_at_stop_s: float
+    tool_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    #: Turns that run at the same time, at most.
+    workers: int
+    #: Resumes of one turn before it is parked.
+    resume_limit: int
+    #: A turn is resumed by itself only this long after its first interruption, seconds.
+    resume_deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """One ``[providers.NAME]`` table."""
+
+    name: str
+    kind: str
+    #: Pace of the demo provider, seconds between two words.
+    word_interval_s: float
+    #: Reference to a secret (``credential:``, ``env:``, ``file:``), None when there is none.
+    api_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    daemon: DaemonSettings
+    drain: DrainSettings
+    sessions: SessionSettings
+    #: Name of the provider that answers: ``[agent] provider``.
+    provider: str
+    providers: Mapping[str, ProviderSettings]
+
+    @classmethod
+    def from_effective(cls, effective: Mapping[str, Any]) -> Self:
+        """Build the settings from effective values that have passed the schema."""
+        daemon, drain, sessions = effective["daemon"], effective["drain"], effective["sessions"]
+        return cls(
+            daemon=DaemonSettings(
+                listen=tuple(daemon["listen"]),
+                exposure=Exposure(daemon["exposure"]),
+                trusted_proxies=tuple(daemon["trusted_proxies"]),
+                allow_unauthenticated=daemon["allow_unauthenticated"],
+                allowed_hosts=tuple(daemon["allowed_hosts"]),
+                max_streams=daemon["max_streams"],
+                backlog=daemon["backlog"],
+                http_threads=daemon["http_threads"],
+            ),
+            drain=DrainSettings(
+                new_work=NewWork(drain["new_work"]),
+                timeout_s=float(drain["timeout_s"]),
+                request_timeout_s=float(drain["request_timeout_s"]),
+                model_timeout_s=float(drain["model_timeout_s"]),
+                model_timeout_at_stop_s=float(drain["model_timeout_at_stop_s"]),
+                tool_timeout_s=float(drain["tool_timeout_s"]),
+            ),
+            sessions=SessionSettings(
+                workers=sessions["workers"],
+                resume_limit=sessions["resume_limit"],
+                resume_deadline_s=float(sessions["resume_deadline_s"]),
+            ),
+            provider=effective["agent"]["provider"],
+            providers={
+                name: ProviderSettings(
+                    name=name,
+                    kind=table["kind"],
+                    word_interval_s=float(table.get("word_interval_s", 0.05)),
+                    api_key=table.get("api_key"),
+                )
+                for name, table in effective["providers"].items()
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One reading of the configuration."""
+
+    #: Absolute path of the file, which need not exist.
+    path: str
+    #: Content of the file, None when there is none.
+    text: bytes | None
+    #: Every value that is in force, defaults included; secrets as references.
+    effective: Mapping[str, Any]
+    #: SHA-256 over the effective values and a keyed hash of each resolved secret, 64 hex digits.
+    digest: str
+    #: The same without the secrets: what is shown.
+    published_digest: str
+
+    @property
+    def settings(self) -> Settings:
+        return Settings.from_effective(self.effective)
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the effective values that differ, dotted and sorted (``daemon.listen``).
+
+    A secret that was rotated behind an unchanged reference is not among them: no value differs.
+    """
+
+    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        rows: dict[str, Any] = {}
+        for key, value in values.items():
+            if isinstance(value, Mapping):
+                rows.update(flat(value, f"{prefix}{key}."))
+            else:
+                rows[prefix + key] = value
+        return rows
+
+    before, after = flat(old), flat(new)
+    absent = object()
+    keys = before.keys() | after.keys()
+    return tuple(sorted(k for k in keys if before.get(k, absent) != after.get(k, absent)))

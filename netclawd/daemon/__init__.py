@@ -1,0 +1,1 @@
+"""What acts: the arbiter and everything that it starts, over the ports of :mod:`netclawd.ports`."""

@@ -1,0 +1,157 @@
+"""Every error that a person or a client may meet: one tree, each with a slug, an exit code and a remedy.
+
+Pure. The slug is protocol: it stands in problem+json bodies, in the control protocol and in
+``--json`` output, and never changes meaning. The text says what happened and why; the remedy says
+what to do. An error carries no secret and no text of a user.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+#: A temporary failure: the supervisor should start us again (sysexits EX_TEMPFAIL).
+EXIT_TEMPORARY = 75
+#: The configuration is wrong: starting again changes nothing (sysexits EX_CONFIG).
+EXIT_CONFIG = 78
+
+
+class NetclawError(Exception):
+    """Base of all: ``what`` in one sentence, ``remedy`` in one sentence."""
+
+    slug: ClassVar[str] = "internal-error"
+    exit_code: ClassVar[int] = EXIT_FAILURE
+    #: The HTTP status under which the API reports it.
+    status: ClassVar[int] = 500
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.remedy}".strip()
+
+
+class ConfigError(NetclawError):
+    """The configuration can't be used."""
+
+    slug = "config-invalid"
+    exit_code = EXIT_CONFIG
+
+
+class ConfigSyntaxError(ConfigError):
+    """The file can't be read or parsed; it may be half-written."""
+
+    slug = "config-syntax"
+
+
+class ConfigSchemaError(ConfigError):
+    """The file parses but has an unknown key or a value of the wrong type or range."""
+
+    slug = "config-schema"
+
+
+class ConfigMeaningError(ConfigError):
+    """Each value is well-formed, but together they can't be served (exposure, addresses, secrets)."""
+
+    slug = "config-meaning"
+
+
+class RehearsalError(NetclawError):
+    """The child that rehearses a configuration with the code on disk failed."""
+
+    slug = "rehearsal-failed"
+
+
+class AddressError(NetclawError):
+    """An address can't be bound or adopted."""
+
+    slug = "address-unavailable"
+    exit_code = EXIT_TEMPORARY
+
+
+class AlreadyRunningError(NetclawError):
+    """Another daemon holds the lock of this home."""
+
+    slug = "already-running"
+
+
+class NotRunningError(NetclawError):
+    """No daemon answers at the control socket."""
+
+    slug = "not-running"
+    exit_code = 3
+
+
+class ControlError(NetclawError):
+    """The daemon answered a control request with an error that has its own slug."""
+
+    slug = "control-failed"
+
+
+class StoreError(NetclawError):
+    """The session store can't be opened, read or written."""
+
+    slug = "store-failed"
+
+
+class StoreClosedError(StoreError):
+    """A commit came after the store was closed for a handoff."""
+
+    slug = "store-closed"
+    status = 503
+
+
+class FencedError(StoreError):
+    """A commit by a generation or a lease that has been superseded."""
+
+    slug = "fenced"
+
+
+class ManifestError(NetclawError):
+    """A manifest or handoff record is damaged, too large or not ours."""
+
+    slug = "manifest-damaged"
+
+
+class NotFoundError(NetclawError):
+    """A session, turn or approval with that id does not exist."""
+
+    slug = "not-found"
+    status = 404
+
+
+class KeyReusedError(NetclawError):
+    """An idempotency key came again with another text."""
+
+    slug = "idempotency-key-reused"
+    status = 422
+
+
+class BadRequestError(NetclawError):
+    """The request can't be understood."""
+
+    slug = "bad-request"
+    status = 400
+
+
+class ConflictError(NetclawError):
+    """The thing asked for is not possible in the state that its object is in."""
+
+    slug = "conflict"
+    status = 409
+
+
+class DrainingError(NetclawError):
+    """New work is refused while the daemon restarts or stops."""
+
+    slug = "draining"
+    status = 503
+
+    def __init__(self, what: str, remedy: str = "", *, retry_after_s: int = 1) -> None:
+        super().__init__(what, remedy)
+        #: Whole seconds after which a retry is worth while, at least 1.
+        self.retry_after_s = retry_after_s

@@ -1,0 +1,328 @@
+"""What the daemon needs from the world, as Protocols: the seam between policy and effect.
+
+``daemon`` is written against these; adapters implement them; ``cli``'s wiring module joins the two.
+``Service`` is the one port in the other direction: what HTTP and the control socket may ask of the
+daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from netclawd.core.events import Event, Trigger
+from netclawd.core.listeners import Kept
+from netclawd.core.manifest import Manifest
+from netclawd.core.restart import RestartRecord
+from netclawd.core.session import (
+    AdmitInput,
+    Admitted,
+    Approval,
+    ApprovalId,
+    Change,
+    Delta,
+    Lease,
+    Message,
+    ModelReply,
+    OutboxEntry,
+    Page,
+    RestartId,
+    Session,
+    SessionEvent,
+    SessionId,
+    ToolCall,
+    ToolOutcome,
+    Turn,
+    TurnId,
+)
+from netclawd.core.settings import Snapshot
+
+# -- time and chance ---------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    def monotonic(self) -> float:
+        """Return seconds of CLOCK_MONOTONIC; it goes on across execve."""
+
+    def wall(self) -> float:
+        """Return seconds since the epoch."""
+
+
+class Ids(Protocol):
+    def new(self, prefix: str) -> str:
+        """Return a fresh identifier, ``prefix`` and at least 96 random bits, sortable by age."""
+
+
+# -- the store ---------------------------------------------------------------------------------
+
+
+class Store(Protocol):
+    """Durable sessions. Every method may be called from any thread.
+
+    A write returns only after it is durable, raises :class:`~netclawd.errors.StoreError` and then
+    has changed nothing. Concurrent writes share commits (group commit). After :meth:`close` every
+    call raises :class:`~netclawd.errors.StoreClosedError`.
+    """
+
+    def begin_generation(self, at: float, restart_id: RestartId | None) -> int:
+        """Allot the next generation, one more than the highest ever allotted; fence all older ones."""
+
+    def create_session(self, session_id: SessionId, at: float, channel: str = "api") -> Session: ...
+
+    def session(self, session_id: SessionId) -> Session:
+        """Return the session or raise NotFoundError."""
+
+    def sessions(self, cursor: str | None, limit: int) -> Page:
+        """Return a page, newest first; raise BadRequestError for a cursor that isn't ours."""
+
+    def admit(self, new: AdmitInput, at: float) -> Admitted:
+        """Make an input and its queued turn durable, with ``input.admitted``.
+
+        The same session and source id again: nothing is written and the first answer returned, or
+        KeyReusedError when the text differs. NotFoundError when the session does not exist.
+        """
+
+    def lease(self, turn_id: TurnId, generation: int) -> Lease:
+        """Bind a turn that has not ended to a generation. FencedError when a newer one exists."""
+
+    def commit(self, change: Change, at: float) -> tuple[SessionEvent, ...]:
+        """Commit one checkpoint whole; FencedError when the lease is not the current one."""
+
+    def commit_all(self, changes: Sequence[Change], at: float) -> None:
+        """Commit many checkpoints in one transaction (warm-up, drain)."""
+
+    def append(self, session_id: SessionId, turn_id: TurnId | None, event: Any, at: float) -> int:
+        """Append one NewEvent outside a lease and return its number (``config.outcome``)."""
+
+    def events(self, session_id: SessionId, after: int, limit: int) -> tuple[SessionEvent, ...]:
+        """Return durable events numbered above ``after``, in order. NotFoundError as above."""
+
+    def turn(self, turn_id: TurnId) -> Turn: ...
+
+    def turn_events(self, turn_id: TurnId) -> tuple[SessionEvent, ...]:
+        """Return all events of one turn, in order."""
+
+    def open_turns(self) -> tuple[Turn, ...]:
+        """Return every turn that has not ended, in order of admission."""
+
+    def conversation(self, session_id: SessionId, before: TurnId) -> tuple[SessionEvent, ...]:
+        """Return the events of the session's completed turns that were admitted before this one."""
+
+    def outbox(self, states: Sequence[str] = ()) -> tuple[OutboxEntry, ...]:
+        """Return outbox entries in these states (all when empty), oldest first."""
+
+    def approvals(self, pending_only: bool) -> tuple[Approval, ...]: ...
+
+    def approval(self, approval_id: ApprovalId) -> Approval: ...
+
+    def record_restart(self, record: RestartRecord) -> None:
+        """Insert or replace the journal entry with this restart id."""
+
+    def restarts(self, limit: int) -> tuple[RestartRecord, ...]:
+        """Return the restart journal, newest first."""
+
+    def restart(self, restart_id: RestartId) -> RestartRecord | None: ...
+
+    def on_commit(self, callback: Callable[[SessionId, int], None]) -> None:
+        """Register a callback (session, its newest seq), called by the writer after each commit."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Return counts since open: ``admissions``, ``commits`` (of transactions), ``events``."""
+
+    def close(self) -> None:
+        """Finish what was submitted, checkpoint the WAL, close. Idempotent."""
+
+
+# -- the agent ---------------------------------------------------------------------------------
+
+
+class Cancel(Protocol):
+    """A request to stop; given to whatever takes time."""
+
+    def is_set(self) -> bool: ...
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it is set or the time is up; return whether it is set."""
+
+
+class Cancelled(Exception):  # noqa: N818 - it is not an error but an answer
+    """Raised by a provider or a tool that stopped because its Cancel was set."""
+
+
+class Provider(Protocol):
+    """A model behind a wire."""
+
+    def reply(
+        self, messages: Sequence[Message], on_text: Callable[[str], None], cancel: Cancel
+    ) -> ModelReply:
+        """Stream one reply: text through ``on_text`` as it comes, the whole as the result.
+
+        Raises Cancelled soon (within 100 ms) after ``cancel`` is set, and ProviderError (a
+        NetclawError) for a failure. A reply that was cut is never returned.
+        """
+
+
+class Tool(Protocol):
+    name: str
+
+    #: Whether a repeated call with the same call id has one effect; such a call may be re-issued.
+    def idempotent(self, call: ToolCall) -> bool: ...
+
+    #: A question for a person who must grant the call first, None when it may run at once.
+    def question(self, call: ToolCall) -> str | None: ...
+
+    def run(self, call: ToolCall, cancel: Cancel) -> ToolOutcome:
+        """Perform the call; the call's id is its idempotency key.
+
+        When ``cancel`` is set it stops soon, leaves nothing half-done and returns INTERRUPTED.
+        """
+
+
+# -- the world around the process ---------------------------------------------------------------
+
+
+class Notifier(Protocol):
+    """sd_notify(3) and the s6 notification descriptor; harmless when neither is there."""
+
+    def status(self, text: str) -> None: ...
+    def reloading(self, monotonic_usec: int, status: str) -> None:
+        """Send RELOADING=1, MONOTONIC_USEC= and STATUS= in one datagram."""
+
+    def ready(self, status: str) -> None:
+        """Send READY=1 and STATUS=; the first time also the newline of s6."""
+
+    def stopping(self, status: str) -> None: ...
+    def watchdog(self) -> None: ...
+    def extend_timeout(self, usec: int) -> None: ...
+
+
+class SettingsSource(Protocol):
+    """Reads the configuration."""
+
+    def read(self, *, running: bool) -> Snapshot:
+        """Read the file once, apply the environment, validate all of it.
+
+        ``running``: an empty or missing file is then half-written (ConfigSyntaxError), otherwise it
+        means defaults. Raises ConfigSyntaxError, ConfigSchemaError or ConfigMeaningError.
+        """
+
+
+class Watcher(Protocol):
+    """Tells when the configuration file may have changed."""
+
+    def start(self, on_change: Callable[[], None]) -> None:
+        """Call ``on_change`` (from the watcher's thread) once the content has settled."""
+
+    def stop(self) -> None: ...
+
+
+class ManifestFile(Protocol):
+    """``state/manifest.cbor``."""
+
+    def write(self, manifest: Manifest) -> None:
+        """Replace it durably: temporary file, fsync, rename, directory fsync."""
+
+    def take(self, generation: int) -> Manifest | None:
+        """Consume it by renaming it to ``manifests/<generation>.cbor``.
+
+        A damaged one is moved to ``manifests/damaged-<generation>.cbor`` and ManifestError raised.
+        """
+
+    def show(self, generation: int | None) -> Manifest | None:
+        """Read the current one, or a consumed one, without consuming it."""
+
+
+# -- what the outside may ask --------------------------------------------------------------------
+
+
+class Watch(Protocol):
+    """What a watcher of sessions is told; called from other threads, it must not block."""
+
+    def on_events(self, session_id: SessionId, last_seq: int) -> None: ...
+    def on_delta(self, delta: Delta) -> None: ...
+
+
+class Service(Protocol):
+    """The daemon as HTTP and the control socket see it. Every method may be called from any thread."""
+
+    def ready(self) -> tuple[bool, Mapping[str, Any]]:
+        """Return whether phase is ready or rehearsing, and {phase, generation, digest}."""
+
+    def generation(self) -> int: ...
+
+    def retry_after_s(self) -> int:
+        """Return whole seconds after which new work will probably be taken again, at least 1."""
+
+    def status(self) -> Mapping[str, Any]: ...
+    def restarts(self, limit: int) -> Sequence[Mapping[str, Any]]: ...
+
+    def create_session(self) -> Session: ...
+    def session(self, session_id: SessionId) -> Session: ...
+    def sessions(self, cursor: str | None, limit: int) -> Page: ...
+
+    def admit(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
+        """Admit an input durably; DrainingError when new work is rejected now."""
+
+    def events(self, session_id: SessionId, after: int, limit: int) -> tuple[SessionEvent, ...]: ...
+    def cancel_turn(self, session_id: SessionId, turn_id: TurnId) -> Turn:
+        """Cancel a turn; ConflictError when it has ended already."""
+
+    def live_text(self, session_id: SessionId) -> Delta | None:
+        """Return the text so far of the reply that is being made (offset 0), None without one."""
+
+    def watch(self, watch: Watch) -> None:
+        """Tell ``watch`` of every commit and delta from now on."""
+
+    def unwatch(self, watch: Watch) -> None: ...
+
+    # Only over the control socket:
+    def approvals(self, pending_only: bool) -> tuple[Approval, ...]: ...
+    def decide_approval(self, approval_id: ApprovalId, granted: bool, decided_by: str) -> Approval:
+        """Grant or deny; ConflictError when it was decided already."""
+
+    def request_reload(self, trigger: Trigger, force: bool) -> RestartId:
+        """Ask the same question as SIGHUP; the outcome is found under the id returned."""
+
+    def outcome(self, restart_id: RestartId, wait_s: float) -> RestartRecord | None:
+        """Wait for the outcome of a request; None when there is none yet."""
+
+    def request_stop(self, trigger: Trigger) -> None: ...
+
+
+class HttpServer(Protocol):
+    """The HTTP side. Called by the arbiter only, except ``retire``'s callback."""
+
+    def start(self, listeners: Mapping[str, Any], kept: Sequence[Kept]) -> None:
+        """Serve these listening sockets (name -> socket.socket) and the connections kept open."""
+
+    def serving_since(self) -> float:
+        """Return the monotonic instant at which the loop began to accept."""
+
+    def quiesce(
+        self, deadline: float, retry_after_s: int, done: Callable[[Quiesced], None]
+    ) -> None:
+        """Stop accepting, end streams, let requests finish until ``deadline`` (monotonic), then
+        answer the rest 503; call ``done`` from the loop's thread when nothing is in progress."""
+
+    def resume(self) -> None:
+        """Undo a quiesce: accept again, go on with the kept connections (execve failed)."""
+
+    def retire(self, names: Sequence[str], done: Callable[[], None]) -> None:
+        """Accept what is queued on these listeners, then close them; the connections live on."""
+
+    def stop(self, timeout_s: float) -> None:
+        """Close everything politely and end the threads."""
+
+    def streams(self) -> int:
+        """Return how many event streams and long polls are open."""
+
+
+class Quiesced(Protocol):
+    kept: Sequence[Kept]
+    #: Monotonic instant after which the old image accepted nothing.
+    last_accept: float
+    #: Requests that were answered 503 because they were unfinished at the deadline.
+    cut: int
+
+
+Post = Callable[[Event], None]
