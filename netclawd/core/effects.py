@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from netclawd.core.events import Change, Refusal, Request, Trigger
+from netclawd.core.events import Change, Refusal, Request
 from netclawd.core.listeners import ListenerPlan
 from netclawd.core.restart import Outcome
-from netclawd.core.session import RestartId
 from netclawd.core.settings import Snapshot
 
 
@@ -140,11 +139,13 @@ class Settle(Effect):
     """Rewrite the manifest with what became of each turn, close the store; posts Settled."""
 
     reason: str
+    request: Request
+    snapshot: Snapshot | None
 
 
 @dataclass(frozen=True, slots=True)
 class ListenNew(Effect):
-    """listen() on the new addresses."""
+    """listen() on the new addresses; posts Listening or ExecFailed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,8 @@ class Exec(Effect):
     """The commit point. Returns only by failing (ExecFailed) or for a TERM that came (StopRequested)."""
 
     change: Change
-    request: Request
+    #: Requests that this restart answers.
+    requests: tuple[Request, ...]
     #: Requests that came meanwhile, to be judged by the new generation.
     queued: tuple[Request, ...]
 
@@ -179,8 +181,6 @@ class Record(Effect):
     request: Request
     outcome: Outcome
     refusal: Refusal | None = None
-    #: The request whose restart served this one too.
-    joined: RestartId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,5 +211,4 @@ class Exit(Effect):
     """End the process after an orderly stop."""
 
     code: int
-    trigger: Trigger
-    clean: bool
+    request: Request

@@ -25,7 +25,7 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request for a restart; its outcome is found under the id."""
+    """One request for a restart or a stop; its outcome is found under the id."""
 
     id: RestartId
     trigger: Trigger
@@ -131,8 +131,13 @@ class Settled(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Listening(Event):
+    """The new addresses queue connections."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExecFailed(Event):
-    """execve returned."""
+    """execve returned, or a new address can't listen."""
 
     refusal: Refusal
 
@@ -141,7 +146,7 @@ class ExecFailed(Event):
 class StopRequested(Event):
     """SIGTERM, SIGINT or a control request."""
 
-    trigger: Trigger
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)
