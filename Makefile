@@ -1,0 +1,47 @@
+# Everything a developer does. Each target prepares what it needs (tools/setup); PYTHON=… chooses the
+# interpreter. ARGS=… is passed on to pytest and to the benchmarks.
+
+VENV := .venv
+HOME_FOLDER := $(CURDIR)/.netclaw
+PYTEST := -m pytest $(ARGS)
+
+.PHONY: help setup run test test-oldest prove check docs bench
+
+help:
+	@echo 'make run          set up and start the daemon in the foreground on 127.0.0.1:5199'
+	@echo 'make test         run every test (without root: all but those that mount or make namespaces)'
+	@echo 'make test-oldest  run them on the oldest supported libraries'
+	@echo 'make prove        run the process tests at their full counts (minutes)'
+	@echo 'make check        lint, format, types, spelling, shell scripts, generated pages'
+	@echo 'make docs         generate what is generated under docs/'
+	@echo 'make bench        measure; ARGS=--quick for a short look'
+
+setup:
+	@tools/setup
+
+run: setup
+	@mkdir -p -m 700 '$(HOME_FOLDER)'
+	@echo 'For a second terminal:'
+	@echo '    export NETCLAW_HOME="$(HOME_FOLDER)" PATH="$(CURDIR)/$(VENV)/bin:$$PATH"'
+	@NETCLAW_HOME='$(HOME_FOLDER)' exec $(VENV)/bin/netclawd
+
+test: setup
+	@$(VENV)/bin/python $(PYTEST)
+
+# tools/setup ends with 3 when this machine can't have the oldest libraries; it has said why.
+test-oldest:
+	@tools/setup --oldest || [ $$? -eq 3 ]
+	@test ! -x .venv-oldest/bin/python || .venv-oldest/bin/python $(PYTEST) \
+	    -W "ignore:'cgi' is deprecated:DeprecationWarning"
+
+prove: setup
+	@NETCLAW_PROVE=1 $(VENV)/bin/python $(PYTEST) tests/process
+
+check: setup
+	@tools/check
+
+docs: setup
+	@$(VENV)/bin/python -m netclawd.cli.docs
+
+bench: setup
+	@$(VENV)/bin/python -m benchmarks $(ARGS)
