@@ -85,6 +85,9 @@ class Store(Protocol):
     def lease(self, turn_id: TurnId, generation: int) -> Lease:
         """Bind a turn that has not ended to a generation. FencedError when a newer one exists."""
 
+    def lease_all(self, turn_ids: Sequence[TurnId], generation: int) -> tuple[Lease, ...]:
+        """Lease many turns in one transaction (warm-up), in their order; all of them or none."""
+
     def commit(self, change: Change, at: float) -> tuple[SessionEvent, ...]:
         """Commit one checkpoint whole; FencedError when the lease is not the current one."""
 

@@ -289,6 +289,8 @@ class Role(StrEnum):
     USER = "user"
     ASSISTANT = "assistant"
     TOOL = "tool"
+    #: What the daemon itself tells the model: a restart, an interruption.
+    SYSTEM = "system"
 
 
 @dataclass(frozen=True, slots=True)
