@@ -1,0 +1,69 @@
+"""For every test: a clean environment, and nothing may be left behind. There is no opt-out."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests import leftovers
+
+#: What netclawd or a supervisor's protocol reads from the environment.
+CLEARED_PREFIXES = ("NETCLAW_", "LISTEN_", "WATCHDOG_", "XDG_")
+CLEARED = frozenset(
+    {
+        "CACHE_DIRECTORY",
+        "CONFIGURATION_DIRECTORY",
+        "CREDENTIALS_DIRECTORY",
+        "FDSTORE",
+        "INVOCATION_ID",
+        "JOURNAL_STREAM",
+        "LOGS_DIRECTORY",
+        "MAINPID",
+        "MANAGERPID",
+        "NOTIFY_SOCKET",
+        "RUNTIME_DIRECTORY",
+        "STATE_DIRECTORY",
+        "SYSTEMD_EXEC_PID",
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_surroundings() -> Iterator[None]:
+    """Clear the environment before the test; fail it if it leaves anything behind."""
+    mark = uuid.uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name in CLEARED or name.startswith(CLEARED_PREFIXES):
+                patch.delenv(name)
+        patch.setenv(leftovers.MARK, mark)
+        with leftovers.nothing_left_behind(mark):
+            yield
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs_root: mounts or makes namespaces")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("needs_root"):
+            item.add_marker(pytest.mark.skip(reason="needs root: mounts or makes namespaces"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that were left out for want of root; the usual summary folds them."""
+    left_out = [
+        report.nodeid
+        for report in terminalreporter.getreports("skipped")
+        if "needs root" in str(report.longrepr)
+    ]
+    if left_out:
+        terminalreporter.section(f"left out without root: {len(left_out)}")
+        for nodeid in left_out:
+            terminalreporter.line(nodeid)
