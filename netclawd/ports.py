@@ -8,11 +8,11 @@ daemon.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from netclawd.core.events import Event, Trigger
 from netclawd.core.listeners import Kept
-from netclawd.core.manifest import Manifest
 from netclawd.core.restart import RestartRecord
 from netclawd.core.session import (
     AdmitInput,
@@ -219,20 +219,13 @@ class Watcher(Protocol):
     def stop(self) -> None: ...
 
 
-class ManifestFile(Protocol):
-    """``state/manifest.cbor``."""
+class Codec(Protocol):
+    """Turns maps of plain values into sealed bytes (a checksum ends them) and back."""
 
-    def write(self, manifest: Manifest) -> None:
-        """Replace it durably: temporary file, fsync, rename, directory fsync."""
+    def seal(self, values: Mapping[str, Any]) -> bytes: ...
 
-    def take(self, generation: int) -> Manifest | None:
-        """Consume it by renaming it to ``manifests/<generation>.cbor``.
-
-        A damaged one is moved to ``manifests/damaged-<generation>.cbor`` and ManifestError raised.
-        """
-
-    def show(self, generation: int | None) -> Manifest | None:
-        """Read the current one, or a consumed one, without consuming it."""
+    def unseal(self, data: bytes) -> dict[str, Any]:
+        """Raise ManifestError for bytes that are truncated, changed, too large or too deep."""
 
 
 # -- what the outside may ask --------------------------------------------------------------------
@@ -292,6 +285,17 @@ class Service(Protocol):
     def request_stop(self, trigger: Trigger) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Quiesced:
+    """What is left when HTTP has come to rest."""
+
+    kept: tuple[Kept, ...]
+    #: Monotonic instant after which the old image accepted nothing.
+    last_accept: float
+    #: Requests that were answered 503 because they were unfinished at the deadline.
+    cut: int
+
+
 class HttpServer(Protocol):
     """The HTTP side. Called by the arbiter only, except ``retire``'s callback."""
 
@@ -318,14 +322,6 @@ class HttpServer(Protocol):
 
     def streams(self) -> int:
         """Return how many event streams and long polls are open."""
-
-
-class Quiesced(Protocol):
-    kept: Sequence[Kept]
-    #: Monotonic instant after which the old image accepted nothing.
-    last_accept: float
-    #: Requests that were answered 503 because they were unfinished at the deadline.
-    cut: int
 
 
 Post = Callable[[Event], None]

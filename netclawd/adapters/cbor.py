@@ -1,0 +1,79 @@
+"""CBOR (RFC 8949) for the manifest and the handoff record, sealed by a SHA-256 at the end.
+
+Only ``dumps`` and ``loads`` on bytes are used, canonical, so that cbor2 5.4 and 6 write the same.
+Nothing is decoded before its size, its checksum and its depth have been judged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import cbor2
+
+from netclawd.errors import ManifestError
+
+#: Largest sealed record that is read, bytes.
+LIMIT_BYTES = 16 * 1024 * 1024
+#: Deepest nesting that is read.
+LIMIT_DEPTH = 16
+
+_CHECKSUM_BYTES = hashlib.sha256().digest_size
+
+
+class CborCodec:
+    def seal(self, values: Mapping[str, Any]) -> bytes:
+        """Encode the map and append the checksum."""
+        payload: bytes = cbor2.dumps(dict(values), canonical=True)
+        return payload + hashlib.sha256(payload).digest()
+
+    def unseal(self, data: bytes) -> dict[str, Any]:
+        """Return the map; ManifestError for anything that :meth:`seal` did not write."""
+        if len(data) > LIMIT_BYTES:
+            raise _damaged(f"it is larger than {LIMIT_BYTES} bytes")
+        payload, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+        if hashlib.sha256(payload).digest() != checksum:
+            raise _damaged("its checksum does not match")
+        if _depth(payload) > LIMIT_DEPTH:
+            raise _damaged(f"it is nested deeper than {LIMIT_DEPTH}")
+        try:
+            values = cbor2.loads(payload)
+        except Exception as error:
+            raise _damaged(f"it is not CBOR ({type(error).__name__})") from error
+        if not isinstance(values, dict):
+            raise _damaged("it is not a map")
+        return values
+
+
+def _damaged(why: str) -> ManifestError:
+    return ManifestError(
+        f"The record can't be read: {why}.",
+        "It is set aside; the sessions are resumed from the store.",
+    )
+
+
+def _depth(payload: bytes) -> int:
+    """Return how deep arrays, maps and tags nest (RFC 8949 section 3), without recursion.
+
+    Indefinite lengths count as too deep: we never write them.
+    """
+    open_items: list[int] = []  # Items still to come, for each open container.
+    deepest = position = 0
+    while position < len(payload):
+        major, extra = payload[position] >> 5, payload[position] & 0x1F
+        if extra > 27:
+            return LIMIT_DEPTH + 1
+        width = 0 if extra < 24 else 1 << (extra - 24)
+        argument = extra if extra < 24 else int.from_bytes(payload[position + 1 :][:width], "big")
+        position += 1 + width + (argument if major in (2, 3) else 0)
+        while open_items and open_items[-1] == 0:
+            open_items.pop()
+        if open_items:
+            open_items[-1] -= 1
+        if major in (4, 5, 6):
+            open_items.append({4: argument, 5: 2 * argument, 6: 1}[major])
+            deepest = max(deepest, len(open_items))
+            if deepest > LIMIT_DEPTH:
+                return deepest
+    return deepest

@@ -1,0 +1,18 @@
+"""Text for supervisors and logs: one line, printable, bounded.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+#: Bytes of a STATUS= text or of a log line's free part.
+LIMIT_BYTES = 200
+
+
+def one_line(text: str, limit_bytes: int = LIMIT_BYTES) -> str:
+    """Escape control characters and cut at ``limit_bytes`` of UTF-8, never inside a character."""
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    raw = escaped.encode("utf-8", "replace")
+    if len(raw) <= limit_bytes:
+        return raw.decode()
+    return raw[: limit_bytes - 3].decode("utf-8", "ignore") + "…"

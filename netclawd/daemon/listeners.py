@@ -1,0 +1,187 @@
+"""The listening sockets of HTTP: inherited, claimed, bound for the next generation, retired.
+
+Invariant: a socket whose address stays configured is the same kernel object from the first start to
+the stop; its accept queue is never lost. New addresses are bound (step 4) long before they listen
+(step 9), so that a bind that fails changes nothing and nobody connects to a port that isn't served.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterable, Sequence
+
+from netclawd.core.listeners import Address, Family, ListenerPlan, plan_listeners
+from netclawd.daemon.descriptors import Inheritance, Named
+from netclawd.errors import AddressError
+
+_FAMILIES = {Family.TCP4: socket.AF_INET, Family.TCP6: socket.AF_INET6}
+
+#: What the kernel bounds an accept queue by where /proc doesn't say (Linux 5.4 and later).
+SOMAXCONN_ASSUMED = 4096
+
+
+def bounded_backlog(asked: int) -> int:
+    """Return the accept queue length that the kernel will really grant."""
+    try:
+        with open("/proc/sys/net/core/somaxconn", encoding="ascii") as file:
+            limit = int(file.read())
+    except (OSError, ValueError):
+        limit = SOMAXCONN_ASSUMED
+    return min(asked, limit)
+
+
+class ListenerSet:
+    def __init__(self) -> None:
+        self._held: dict[Address, socket.socket] = {}
+        self._new: dict[Address, socket.socket] = {}
+
+    @property
+    def held(self) -> tuple[Address, ...]:
+        return tuple(self._held)
+
+    def sockets(self) -> dict[str, socket.socket]:
+        """Return every held socket by descriptor name."""
+        return {address.name: sock for address, sock in self._held.items()}
+
+    def claim(
+        self,
+        inherited: Inheritance,
+        wanted: Sequence[Address],
+        known: Iterable[Address],
+        backlog: int,
+    ) -> tuple[Address, ...]:
+        """Claim by name, bind what is missing, listen on all; return what is held but not wanted.
+
+        ``known`` are the addresses of the configuration before, which may be inherited too and are
+        then to be retired. AddressError names the address that can't be had.
+        """
+        for address in (*wanted, *known):
+            if address not in self._held:
+                self._claim_one(inherited, address)
+        plan = plan_listeners(self._held, wanted)
+        self.bind(plan)
+        self._held = {**self._held, **self._new}
+        self._new = {}
+        for address in wanted:
+            # Again on an adopted one: a changed backlog takes effect.
+            _listen(address, self._held[address], backlog)
+        return plan.retire
+
+    def _claim_one(self, inherited: Inheritance, address: Address) -> None:
+        fd = inherited.claim(address.name)
+        if fd is None:
+            return
+        sock = socket.socket(fileno=fd)
+        try:
+            _check(sock, address)
+        except AddressError:
+            sock.close()
+            raise
+        sock.setblocking(False)
+        self._held[address] = sock
+
+    def bind(self, plan: ListenerPlan) -> None:
+        """Bind every new address, not listening; on a failure close the new ones and raise."""
+        try:
+            for address in plan.bind:
+                self._new[address] = _bind(address)
+        except AddressError:
+            self.close_new()
+            raise
+
+    def close_new(self) -> None:
+        """Close what was bound for a restart that doesn't take place. Idempotent."""
+        for sock in self._new.values():
+            sock.close()
+        self._new = {}
+
+    def listen_new(self, backlog: int) -> None:
+        """listen() on the new addresses; AddressError when the kernel refuses."""
+        for address, sock in self._new.items():
+            _listen(address, sock, backlog)
+
+    def to_hand_over(self) -> list[Named]:
+        """Return all sockets, held and new, under their names."""
+        both = {**self._held, **self._new}
+        return [Named(address.name, sock.fileno()) for address, sock in both.items()]
+
+    def forget(self, addresses: Iterable[Address]) -> None:
+        """Drop retired listeners; the HTTP server has emptied and closed them."""
+        for address in addresses:
+            sock = self._held.pop(address, None)
+            if sock is not None:
+                sock.close()
+
+    def close(self) -> None:
+        self.close_new()
+        self.forget(tuple(self._held))
+
+
+def _bind(address: Address) -> socket.socket:
+    if address.family is Family.FD:
+        raise AddressError(
+            f"The supervisor handed over no socket named {address.host!r}.",
+            f"Start through a socket unit with FileDescriptorName={address.host}, or remove "
+            f"{address} from daemon.listen.",
+        )
+    sock = socket.socket(_FAMILIES[address.family], socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.family is Family.TCP6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        sock.bind((address.host, address.port))
+    except OSError as error:
+        sock.close()
+        raise _unavailable(address, error) from error
+    return sock
+
+
+def _listen(address: Address, sock: socket.socket, backlog: int) -> None:
+    try:
+        sock.listen(bounded_backlog(backlog))
+    except OSError as error:
+        raise _unavailable(address, error) from error
+
+
+_WHY = {
+    errno.EADDRINUSE: (
+        "it is in use",
+        "Stop the program that holds it (`ss -ltnp` names it), or choose another port.",
+    ),
+    errno.EADDRNOTAVAIL: (
+        "it is not an address of this host",
+        "Use an address that `ip address` shows.",
+    ),
+    errno.EACCES: (
+        "the right to bind it is missing",
+        "Use a port from 1024 up, or let a socket unit of systemd hand it over as fd:NAME.",
+    ),
+    errno.EAFNOSUPPORT: ("this host has no such protocol", "Remove it from daemon.listen."),
+}
+
+
+def _unavailable(address: Address, error: OSError) -> AddressError:
+    number = error.errno or 0
+    why, remedy = _WHY.get(
+        number, (os.strerror(number), "Choose another address in daemon.listen.")
+    )
+    return AddressError(f"The address {address} can't be bound: {why}.", remedy)
+
+
+def _check(sock: socket.socket, address: Address) -> None:
+    """Raise AddressError unless the inherited socket is what its name says."""
+    listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    right = sock.type == socket.SOCK_STREAM
+    if address.family in _FAMILIES:
+        right = right and sock.family == _FAMILIES[address.family]
+        right = right and sock.getsockname()[:2] == (address.host, address.port)
+    elif not listening:
+        right = False  # What systemd hands over listens already.
+    if not right:
+        raise AddressError(
+            f"The inherited descriptor {address.name!r} is not the socket that its name says.",
+            "Compare FileDescriptorName= and ListenStream= of the socket unit with daemon.listen.",
+        )

@@ -1,0 +1,79 @@
+"""``state/manifest.cbor``: written before the drain and after it, consumed by the next start.
+
+Invariant: at every instant there is a whole manifest or none. Consuming is renaming, so a start
+that dies after it can still be explained: the last ten stay in ``state/manifests/``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from netclawd.core.manifest import Manifest, from_map, to_map
+from netclawd.daemon.durable import replace_file, sync_folder
+from netclawd.errors import ManifestError
+from netclawd.ports import Codec
+
+#: Consumed manifests that stay for `netclaw manifest show`.
+KEPT = 10
+
+
+class ManifestFile:
+    def __init__(self, state_dir: str, codec: Codec) -> None:
+        self._path = os.path.join(state_dir, "manifest.cbor")
+        self._folder = os.path.join(state_dir, "manifests")
+        self._codec = codec
+
+    def write(self, manifest: Manifest) -> None:
+        """Replace it durably. Crash: before the rename the earlier manifest holds, or none."""
+        replace_file(self._path, self._codec.seal(to_map(manifest)))
+
+    def take(self, generation: int) -> Manifest | None:
+        """Consume it for ``generation``: read it, then move it to ``manifests/``.
+
+        A damaged one is moved to ``manifests/damaged-<generation>.cbor`` and ManifestError raised.
+        """
+        try:
+            manifest = self._read(self._path)
+        except ManifestError:
+            self._move(f"damaged-{generation}.cbor")
+            raise
+        if manifest is not None:
+            self._move(f"{manifest.generation}.cbor")
+            self._forget_old()
+        return manifest
+
+    def show(self, generation: int | None) -> Manifest | None:
+        """Read the waiting one (or the newest consumed one), or that of ``generation``."""
+        if generation is not None:
+            return self._read(os.path.join(self._folder, f"{generation}.cbor"))
+        waiting = self._read(self._path)
+        consumed = self._consumed()
+        if waiting is not None or not consumed:
+            return waiting
+        return self._read(os.path.join(self._folder, f"{consumed[-1]}.cbor"))
+
+    def _read(self, path: str) -> Manifest | None:
+        try:
+            with open(path, "rb") as file:
+                data = file.read(os.fstat(file.fileno()).st_size + 1)
+        except FileNotFoundError:
+            return None
+        return from_map(self._codec.unseal(data))
+
+    def _move(self, name: str) -> None:
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        os.rename(self._path, os.path.join(self._folder, name))
+        sync_folder(self._folder)
+
+    def _consumed(self) -> list[int]:
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+        return sorted(int(n[:-5]) for n in names if n.endswith(".cbor") and n[:-5].isdigit())
+
+    def _forget_old(self) -> None:
+        for generation in self._consumed()[:-KEPT]:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._folder, f"{generation}.cbor"))
