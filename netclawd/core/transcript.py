@@ -1,0 +1,90 @@
+"""The conversation as a model reads it, made from durable events.
+
+Pure. The order of the events is kept with one exception: what the daemon has to say (a restart, an
+interruption) waits until every call of a reply is answered, because model APIs want the answers
+right behind the reply that asked for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from netclawd.core.session import (
+    CallId,
+    EventType,
+    Message,
+    Role,
+    SessionEvent,
+    ToolCall,
+    ToolStatus,
+)
+
+UNKNOWN_TEXT = (
+    "[unknown] Outcome unknown: the daemon ended while this call ran. It may or may not have had "
+    "its effect; it was not repeated. Check before you try again."
+)
+DENIED_TEXT = "A person did not grant this call; it was not run."
+
+
+def messages(*histories: Iterable[SessionEvent]) -> tuple[Message, ...]:
+    """Read earlier turns and then this one as messages."""
+    transcript = _Transcript()
+    for history in histories:
+        for event in history:
+            transcript.take(event)
+        transcript.end_history()
+    return tuple(transcript.rows)
+
+
+class _Transcript:
+    def __init__(self) -> None:
+        self.rows: list[Message] = []
+        self._notes: list[Message] = []
+        self._open: set[CallId] = set()
+
+    def take(self, event: SessionEvent) -> None:
+        data = event.data
+        match event.type:
+            case EventType.INPUT_ADMITTED:
+                self.rows.append(Message(Role.USER, data["text"]))
+            case EventType.MODEL_COMPLETED:
+                calls = tuple(
+                    ToolCall(CallId(c["id"]), c["name"], c["arguments"]) for c in data["calls"]
+                )
+                self.rows.append(Message(Role.ASSISTANT, data["text"], calls))
+                self._open.update(call.id for call in calls)
+            case EventType.TOOL_FINISHED:
+                self._answer(data["call_id"], tool_text(data["status"], data["text"]))
+            case EventType.TOOL_UNKNOWN:
+                self._answer(data["call_id"], UNKNOWN_TEXT)
+            case EventType.RESTART:
+                self._notes.append(Message(Role.SYSTEM, _restart_note(event)))
+                self.end_history()
+
+    def _answer(self, call_id: CallId, text: str) -> None:
+        self.rows.append(Message(Role.TOOL, text, call_id=call_id))
+        self._open.discard(call_id)
+        self.end_history()
+
+    def end_history(self) -> None:
+        """Put the notes in their place, if that has come."""
+        if not self._open:
+            self.rows.extend(self._notes)
+            self._notes.clear()
+
+
+def tool_text(status: str, text: str) -> str:
+    """Return what the model reads of an outcome; anything but success says so first."""
+    return text if status == ToolStatus.OK else f"[{status}] {text}"
+
+
+def _restart_note(event: SessionEvent) -> str:
+    data = event.data
+    how = {
+        "crash": "The daemon ended without warning and was started again",
+        "stop": "The daemon was stopped and started again",
+    }.get(data["cause"], "The daemon restarted")
+    return (
+        f"[netclawd] {how} while this turn ran (restart {data['restart_id']}, {data['trigger']}; "
+        f"generation {data['generation']} now). The turn goes on from its last checkpoint."
+    )

@@ -1,0 +1,246 @@
+"""Every prefix of every run is an interruption; each is resumed and judged by the invariants."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from netclawd.core import turn
+from netclawd.core.session import (
+    EventType,
+    InputId,
+    ParkReason,
+    SessionEvent,
+    SessionId,
+    Turn,
+    TurnId,
+    TurnState,
+)
+from netclawd.core.turn_invariants import InvariantError, check_invariants
+from tests.core.turns import TOOLS, Play, interrupt, stamp
+
+_STEPS = [(), ("once",), ("safe",), ("ask",), ("once", "safe"), ("ask", "once"), ("safe", "ask")]
+#: Every turn of up to two steps with tools, and a longer one.
+PLANS = [
+    *[tuple(s for s in steps if s) for steps in itertools.product(_STEPS, repeat=2)],
+    (("once",), ("safe", "once", "ask"), ("ask",)),
+]
+
+
+def _types(events: list[SessionEvent]) -> list[EventType]:
+    return [event.type for event in events]
+
+
+def _tool_of(effect: str, play: Play) -> str:
+    """Name the tool behind an effect ``tool t1-STEP-NUMBER``."""
+    step, number = (int(part) for part in effect.rsplit("-", 2)[1:])
+    return play.plan[step - 1][number - 1]
+
+
+@pytest.mark.parametrize("grant", [True, False])
+@pytest.mark.parametrize("plan", PLANS)
+def test_an_uninterrupted_turn_keeps_the_invariants(
+    plan: tuple[tuple[str, ...], ...], grant: bool
+) -> None:
+    play = Play(plan, grant)
+    check_invariants(play.finish())
+    assert play.events[-1].type is EventType.TURN_COMPLETED
+    assert not [e for e, n in Counter(play.effects).items() if n > 1]
+
+
+@pytest.mark.parametrize("cause", ["crash", "restart"])
+@pytest.mark.parametrize("grant", [True, False])
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_turn_interrupted_anywhere_completes_with_at_most_the_promised_repeats(
+    plan: tuple[tuple[str, ...], ...], grant: bool, cause: str
+) -> None:
+    whole = Play(plan, grant).finish()
+    for length in range(1, len(whole) + 1):
+        play = Play(plan, grant, events=list(whole[:length]))
+        # What a process that died here may have done without a commit: the next thing, once.
+        play.effects += _effects_of(whole[:length]) + _possibly_done(play)
+        interrupt(play, cause=cause)
+        check_invariants(play.finish())
+        assert play.events[-1].type is EventType.TURN_COMPLETED
+        counts = Counter(play.effects)
+        repeated = [effect for effect, n in counts.items() if n > 1]
+        assert all(counts[effect] == 2 for effect in repeated)
+        assert len(repeated) <= 1
+        for effect in repeated:
+            assert effect.startswith("model ") or _tool_of(effect, play) == "safe"
+
+
+@pytest.mark.parametrize("plan", PLANS[:20])
+def test_a_turn_interrupted_twice_anywhere_completes(plan: tuple[tuple[str, ...], ...]) -> None:
+    whole = Play(plan).finish()
+    for length in range(1, len(whole)):
+        once = Play(plan, events=list(whole[:length]))
+        interrupt(once)
+        start = len(once.events)
+        resumed = list(once.finish())
+        for again in range(start, len(resumed)):
+            twice = Play(plan, events=resumed[:again])
+            interrupt(twice)
+            check_invariants(twice.finish())
+            assert twice.events[-1].type is EventType.TURN_COMPLETED
+
+
+def _effects_of(events: list[SessionEvent]) -> list[str]:
+    effects = []
+    for event in events:
+        if event.type is EventType.MODEL_COMPLETED:
+            effects.append(f"model {event.data['step']}")
+        elif event.type is EventType.TOOL_FINISHED and event.data["status"] == "ok":
+            effects.append(f"tool {event.data['call_id']}")
+    return effects
+
+
+def _possibly_done(play: Play) -> list[str]:
+    standing = turn.read_turn(play.events)
+    call = standing.open_call
+    if call is not None and call.id in standing.begun:
+        return [f"tool {call.id}"]
+    if isinstance(step := turn.plan_next(play.events, TOOLS), turn.CallModel):
+        return [f"model {step.step}"]
+    return []
+
+
+def test_a_model_call_that_was_cut_is_announced_as_repeated() -> None:
+    play = Play((("once",),))
+    play.advance()
+    interrupt(play, cause="restart")
+    assert play.advance() == turn.Retry(1, 2, "restart")
+    interrupt(play)
+    assert play.advance() == turn.Retry(1, 3, "crash")
+    assert play.advance() == turn.CallModel(1, 3)
+
+
+def test_a_turn_that_stopped_at_a_checkpoint_repeats_nothing() -> None:
+    play = Play((("once",),))
+    play.advance()
+    interrupt(play, state="drained", cause="restart")
+    assert play.advance() == turn.CallModel(1, 1)
+
+
+def test_a_cut_tool_is_no_reason_to_announce_a_repeated_model_call() -> None:
+    play = Play((("once",),))
+    while not isinstance(play.advance(), turn.RunTool):
+        pass
+    last = play.events[-1]
+    play.events[-1] = replace(last, data={**last.data, "status": "interrupted"})
+    interrupt(play, cause="restart")
+    assert play.advance() == turn.CallModel(2, 1)
+
+
+def test_a_call_whose_tool_is_gone_or_no_longer_idempotent_is_unknown() -> None:
+    play = Play((("safe",),))
+    while not isinstance(play.advance(), turn.RunTool):
+        pass
+    started = play.events[:-1]
+    assert isinstance(turn.plan_next(started, TOOLS), turn.RunTool)
+    assert isinstance(turn.plan_next(started, {}), turn.Unknown)
+    assert isinstance(turn.plan_next(started, {"safe": TOOLS["once"]}), turn.Unknown)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_cancel_anywhere_leaves_no_call_and_no_question_open(
+    plan: tuple[tuple[str, ...], ...],
+) -> None:
+    whole = Play(plan).finish()
+    for length in range(1, len(whole)):
+        play = Play(plan, events=list(whole[:length]))
+        play.commit(*[(e.type, dict(e.data)) for e in turn.plan_cancel(play.events, "uid 0")])
+        check_invariants(play.events)
+        standing = turn.read_turn(play.events)
+        assert standing.ended
+        assert standing.pending_approval is None
+        assert not standing.begun.keys() - standing.answered
+        assert isinstance(turn.plan_next(play.events, TOOLS), turn.Ended)
+
+
+LIMITS = turn.Limits(resumes=3, deadline_s=600.0)
+
+
+def _turn(state: TurnState, resumes: int = 0, interrupted_at: float | None = None) -> Turn:
+    ids = TurnId("t1"), SessionId("s1"), InputId("i1")
+    return Turn(*ids, state, 1, resumes, interrupted_at, None, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("case", "verdict"),
+    [
+        (_turn(TurnState.QUEUED), turn.Leave()),
+        (_turn(TurnState.PARKED, 9, 0.0), turn.Leave()),
+        (_turn(TurnState.COMPLETED), turn.Leave()),
+        (_turn(TurnState.RUNNING), turn.Resume()),
+        (_turn(TurnState.INTERRUPTED, 2, 400.0), turn.Resume()),
+        (_turn(TurnState.INTERRUPTED, 3, 999.0), turn.Park(ParkReason.RESUME_LIMIT)),
+        (_turn(TurnState.INTERRUPTED, 0, 399.0), turn.Park(ParkReason.RESUME_DEADLINE)),
+    ],
+)
+def test_an_interrupted_turn_is_judged_by_budget_and_deadline(
+    case: Turn, verdict: turn.Resume | turn.Park | turn.Leave
+) -> None:
+    assert turn.judge_interrupted(case, 1000.0, LIMITS) == verdict
+
+
+def _call(**more: object) -> dict[str, object]:
+    return {"step": 1, "call_id": "c1", "name": "once", **more}
+
+
+_ADMIT = (EventType.INPUT_ADMITTED, {"text": "go"})
+_START = (EventType.TURN_STARTED, {"generation": 1})
+_CALLS = [{"id": "c1", "name": "once", "arguments": {}}]
+_REPLY = (
+    EventType.MODEL_COMPLETED,
+    {"step": 1, "attempt": 1, "text": "", "finish": "tool_calls", "calls": _CALLS},
+)
+_FINAL = (
+    EventType.MODEL_COMPLETED,
+    {"step": 1, "attempt": 1, "text": "x", "finish": "stop", "calls": []},
+)
+_BEGIN = (EventType.TOOL_STARTED, _call(idempotent=False, again=False))
+_AGAIN = (EventType.TOOL_STARTED, _call(idempotent=False, again=True))
+_DONE = (EventType.TOOL_FINISHED, _call(status="ok", text=""))
+_STOP = (EventType.TURN_INTERRUPTED, {"cause": "crash", "state": "cut", "restart_id": "r"})
+_RESUME = (EventType.TURN_RESUMED, {"cause": "crash"})
+_SENT = (EventType.REPLY_SENT, {"text": "x"})
+_END = (EventType.TURN_COMPLETED, {"steps": 1})
+_ASKED = (EventType.APPROVAL_REQUESTED, {"approval_id": "a", "call_id": "c1", "question": "?"})
+_NO = (EventType.APPROVAL_DENIED, {"approval_id": "a", "call_id": "c1", "by": "x"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "word"),
+    [
+        ([_START], "admitted"),
+        ([_ADMIT, _ADMIT], "admitted"),
+        ([_ADMIT, _FINAL], "not started"),
+        ([_ADMIT, _START, _START], "started already"),
+        ([_ADMIT, _START, _FINAL, _END], "not been sent"),
+        ([_ADMIT, _START, _FINAL, _SENT, _END, _START], "follows the end"),
+        ([_ADMIT, _START, _FINAL, _SENT, _SENT], "sent already"),
+        ([_ADMIT, _START, _FINAL, _FINAL], "final"),
+        ([_ADMIT, _START, _REPLY, _SENT], "not final"),
+        ([_ADMIT, _START, _REPLY, _REPLY], "open"),
+        ([_ADMIT, _START, _REPLY, _DONE], "not started"),
+        ([_ADMIT, _START, _REPLY, _BEGIN, _BEGIN], "again"),
+        ([_ADMIT, _START, _REPLY, _BEGIN, _AGAIN], "repeated"),
+        ([_ADMIT, _START, _REPLY, _BEGIN, _DONE, _DONE], "answered"),
+        ([_ADMIT, _START, _BEGIN], "no model asked"),
+        ([_ADMIT, _START, _REPLY, _ASKED, _BEGIN], "not granted"),
+        ([_ADMIT, _START, _REPLY, _ASKED, _NO, _BEGIN], "not granted"),
+        ([_ADMIT, _START, _REPLY, _ASKED, _ASKED], "asked already"),
+        ([_ADMIT, _START, _REPLY, _NO], "nobody asked"),
+        ([_ADMIT, _START, _STOP, _FINAL], "interrupted"),
+        ([_ADMIT, _START, _RESUME], "nothing to resume"),
+    ],
+)
+def test_events_that_break_the_promise_are_found(
+    rows: list[tuple[EventType, dict[str, object]]], word: str
+) -> None:
+    with pytest.raises(InvariantError, match=word):
+        check_invariants(stamp(rows))

@@ -1,0 +1,149 @@
+"""A turn played on paper: what an engine would commit for each next thing, event by event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from netclawd.core import turn
+from netclawd.core.session import (
+    CallId,
+    EventType,
+    SessionEvent,
+    SessionId,
+    ToolCall,
+    TurnId,
+)
+
+SESSION, TURN = SessionId("s1"), TurnId("t1")
+Row = tuple[EventType, dict[str, Any]]
+
+
+def stamp(rows: Sequence[Row], after: int = 0) -> list[SessionEvent]:
+    return [
+        SessionEvent(SESSION, after + n, type_, float(n), TURN, data)
+        for n, (type_, data) in enumerate(rows, 1)
+    ]
+
+
+@dataclass(frozen=True)
+class PaperTool:
+    safe: bool = False
+    asks: bool = False
+
+    def idempotent(self, call: ToolCall) -> bool:
+        return self.safe
+
+    def question(self, call: ToolCall) -> str | None:
+        return "May I?" if self.asks else None
+
+
+TOOLS: Mapping[str, turn.ToolRules] = {
+    "once": PaperTool(),
+    "safe": PaperTool(safe=True),
+    "ask": PaperTool(asks=True),
+}
+
+
+@dataclass
+class Play:
+    """Plays a turn whose model asks for these tools step by step, then answers.
+
+    ``events`` is the durable log; ``effects`` is what the world saw, in order, which no crash undoes.
+    """
+
+    plan: tuple[tuple[str, ...], ...]
+    grant: bool = True
+    events: list[SessionEvent] = field(default_factory=list)
+    effects: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.events:
+            self.commit((EventType.INPUT_ADMITTED, {"text": "go", "input_id": "i1"}))
+
+    def commit(self, *rows: Row) -> None:
+        self.events += stamp(rows, len(self.events))
+
+    def advance(self) -> turn.Next:
+        """Do one next thing and commit it; what happens in the world happens before the commit."""
+        step = turn.plan_next(self.events, TOOLS)
+        match step:
+            case turn.Start():
+                self.commit((EventType.TURN_STARTED, {"generation": 1}))
+            case turn.TakeUp():
+                self.commit((EventType.TURN_RESUMED, {"cause": "approval"}))
+            case turn.Retry():
+                data = {"step": step.step, "attempt": step.attempt, "reason": step.reason}
+                self.commit((EventType.STEP_RETRY, data))
+            case turn.CallModel():
+                self._model(step)
+            case turn.RunTool():
+                self._tool(step)
+            case turn.Unknown():
+                self.commit((EventType.TOOL_UNKNOWN, self._about(step.step, step.call)))
+            case turn.Deny():
+                about = self._about(step.step, step.call)
+                data = {**about, "status": "denied", "text": "no"}
+                self.commit((EventType.TOOL_FINISHED, data))
+            case turn.AskApproval():
+                self._ask(step)
+            case turn.Wait():
+                self._decide()
+            case turn.Deliver():
+                self.commit((EventType.REPLY_SENT, {"text": step.text, "receipt": "1"}))
+            case turn.Complete():
+                self.commit((EventType.TURN_COMPLETED, {"steps": step.steps}))
+        return step
+
+    def _about(self, step: int, call: ToolCall) -> dict[str, Any]:
+        return {"step": step, "call_id": call.id, "name": call.name}
+
+    def _model(self, step: turn.CallModel) -> None:
+        self.effects.append(f"model {step.step}")
+        names = self.plan[step.step - 1] if step.step <= len(self.plan) else ()
+        calls = [
+            {"id": turn.call_id(TURN, step.step, n), "name": name, "arguments": {}}
+            for n, name in enumerate(names, 1)
+        ]
+        finish = "tool_calls" if calls else "stop"
+        data = {"step": step.step, "attempt": step.attempt, "text": "x"}
+        self.commit((EventType.MODEL_COMPLETED, {**data, "finish": finish, "calls": calls}))
+
+    def _tool(self, step: turn.RunTool) -> None:
+        about = self._about(step.step, step.call)
+        safe = TOOLS[step.call.name].idempotent(step.call)
+        start = {**about, "arguments": {}, "idempotent": safe, "again": step.again}
+        self.commit((EventType.TOOL_STARTED, start))
+        self.effects.append(f"tool {step.call.id}")
+        self.commit((EventType.TOOL_FINISHED, {**about, "status": "ok", "text": "done"}))
+
+    def _ask(self, step: turn.AskApproval) -> None:
+        asked = {"approval_id": "a1", "call_id": step.call.id, "question": step.question}
+        self.commit(
+            (EventType.APPROVAL_REQUESTED, asked), (EventType.TURN_PARKED, {"reason": "approval"})
+        )
+
+    def _decide(self) -> None:
+        pending = turn.read_turn(self.events).pending_approval
+        assert pending is not None
+        type_ = EventType.APPROVAL_GRANTED if self.grant else EventType.APPROVAL_DENIED
+        data = {"approval_id": pending[0], "call_id": CallId(pending[1]), "by": "uid 0"}
+        self.commit((type_, data))
+
+    def finish(self) -> list[SessionEvent]:
+        for _ in range(200):
+            if isinstance(self.advance(), turn.Ended):
+                return self.events
+        raise AssertionError("the turn does not end")
+
+
+def interrupt(play: Play, state: str = "cut", cause: str = "crash") -> None:
+    """What the next generation writes about a turn that was running."""
+    standing = turn.read_turn(play.events)
+    if standing.started and not standing.ended and standing.parked is None:
+        play.commit(
+            (EventType.TURN_INTERRUPTED, {"cause": cause, "restart_id": "r1", "state": state}),
+            (EventType.RESTART, {"cause": cause, "restart_id": "r1", "trigger": "boot"}),
+            (EventType.TURN_RESUMED, {"cause": cause, "generation": 2, "resumes": 1}),
+        )
