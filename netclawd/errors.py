@@ -48,6 +48,12 @@ class ConfigSyntaxError(ConfigError):
     slug = "config-syntax"
 
 
+class ConfigAbsentError(ConfigSyntaxError):
+    """The file is missing or empty while the daemon runs: it counts as half-written, not as a change."""
+
+    slug = "config-absent"
+
+
 class ConfigSchemaError(ConfigError):
     """The file parses but has an unknown key or a value of the wrong type or range."""
 

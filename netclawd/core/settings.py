@@ -86,6 +86,15 @@ class Settings:
     provider: str
     providers: Mapping[str, ProviderSettings]
 
+    @property
+    def secret_references(self) -> Mapping[str, str]:
+        """The references to secrets, by the dotted key of their setting."""
+        return {
+            f"providers.{name}.api_key": provider.api_key
+            for name, provider in self.providers.items()
+            if provider.api_key is not None
+        }
+
     @classmethod
     def from_effective(cls, effective: Mapping[str, Any]) -> Self:
         """Build the settings from effective values that have passed the schema."""
@@ -119,7 +128,7 @@ class Settings:
                 name: ProviderSettings(
                     name=name,
                     kind=table["kind"],
-                    word_interval_s=float(table.get("word_interval_s", 0.05)),
+                    word_interval_s=float(table["word_interval_s"]),
                     api_key=table.get("api_key"),
                 )
                 for name, table in effective["providers"].items()

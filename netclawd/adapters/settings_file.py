@@ -1,0 +1,263 @@
+"""Reads the configuration: a TOML file, the environment over it, the schema's defaults under it.
+
+The file is read once, whole, and never again for the same snapshot: what is validated is what is
+served. Reading changes nothing. Every refusal is a ConfigError whose words name the place and the
+remedy, whatever bytes the file holds.
+
+What a start by re-exec needs from here costs nothing: the snapshot comes with the handoff record,
+and jsonschema, tomllib and the judgement are imported by the first read (``preload`` for the
+background thread that settles the code of this process before an upgrade can mix it).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from netclawd.core.settings import Settings, Snapshot
+from netclawd.errors import (
+    ConfigAbsentError,
+    ConfigMeaningError,
+    ConfigSchemaError,
+    ConfigSyntaxError,
+)
+
+if TYPE_CHECKING:
+    from netclawd.core.origins import Origin
+    from netclawd.core.overrides import Overlay
+
+#: Longest file, bytes.
+LIMIT_BYTES = 1024 * 1024
+_BOM = b"\xef\xbb\xbf"
+
+
+@cache
+def packaged_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the configuration; nobody may change it."""
+    import json
+
+    import netclawd
+
+    path = os.path.join(os.path.dirname(netclawd.__file__), "netclaw.schema.json")
+    with open(path, encoding="utf-8") as file:
+        schema: dict[str, Any] = json.load(file)
+    return schema
+
+
+def preload() -> None:
+    """Import all that a read will ever need, and read the schema."""
+    import tomllib  # noqa: F401
+
+    import jsonschema
+
+    from netclawd.core import digests, exposure, origins, overrides, text, violations  # noqa: F401
+
+    # jsonschema imports more when it first validates.
+    list(jsonschema.Draft202012Validator(packaged_schema()).iter_errors({}))
+
+
+class SettingsFile:
+    """One configuration file with the environment over it."""
+
+    def __init__(
+        self,
+        path: str,
+        environ: Mapping[str, str],
+        digest_key: bytes,
+        resolve: Callable[[str], str],
+    ) -> None:
+        """``environ``: what the daemon was started with. ``digest_key``: keys the hashes of secrets,
+        the same for the life of the state folder. ``resolve``: reference to value, or
+        ConfigMeaningError."""
+        self.path = path
+        self._environ = environ
+        self._digest_key = digest_key
+        self._resolve = resolve
+
+    def read(self, *, running: bool) -> Snapshot:
+        """Read the file once, apply the environment, validate all of it.
+
+        A missing or blank file means defaults, and ConfigAbsentError while the daemon is
+        ``running``. Raises ConfigSyntaxError, ConfigSchemaError or ConfigMeaningError.
+        """
+        content = read_file(self.path)
+        if running and not (content or b"").removeprefix(_BOM).strip():
+            raise ConfigAbsentError(
+                f"{self.path} is {'missing' if content is None else 'empty'}: taken for half-written.",
+                "Write the whole configuration, or stop and start the daemon to go back to defaults.",
+            )
+        return self.judge(content)
+
+    def judge(self, content: bytes | None) -> Snapshot:
+        """Validate what was read; the same errors as :meth:`read`, but nothing is absent."""
+        from netclawd.core import schema as schemas
+        from netclawd.core.digests import full_digest, published_digest
+        from netclawd.core.exposure import judge_meaning
+
+        schema = packaged_schema()
+        text = _decode(content or b"", self.path)
+        in_file = _parse(text, self.path)
+        self._refuse(_unrepresentable(in_file))
+        merged = self._merge(in_file)
+        self._refuse([*merged.problems, *_unrepresentable(merged.values)])
+        self._refuse(_violations(schema, merged, text))
+        effective = schemas.normalised(schema, merged.values)
+        settings = Settings.from_effective(effective)
+        judge_meaning(settings)
+        secrets = self._resolve_all(settings)
+        return Snapshot(
+            path=self.path,
+            text=content,
+            effective=effective,
+            digest=full_digest(effective, secrets, self._digest_key),
+            published_digest=published_digest(effective),
+        )
+
+    def origins(self, snapshot: Snapshot) -> dict[str, Origin]:
+        """Say where each effective value of a snapshot comes from, by its dotted key.
+
+        The environment is this source's: that of the daemon which read the snapshot.
+        """
+        from netclawd.core.origins import locate_keys, origins_of
+
+        text = _decode(snapshot.text or b"", snapshot.path)
+        in_file = _parse(text, snapshot.path)
+        variables = self._merge(in_file).origins
+        return origins_of(snapshot.effective, in_file, locate_keys(text), variables)
+
+    def _merge(self, in_file: Mapping[str, Any]) -> Overlay:
+        from netclawd.core import schema as schemas
+        from netclawd.core.overrides import overlay
+
+        schema = packaged_schema()
+        merged = overlay(schema, schemas.with_defaults(schema, in_file), self._environ, _read_value)
+        merged.values = schemas.with_defaults(schema, merged.values)
+        return merged
+
+    def _refuse(self, sentences: list[str]) -> None:
+        from netclawd.core.violations import joined
+
+        if sentences:
+            raise ConfigSchemaError(
+                f"The configuration ({self.path}) is wrong: {joined(sentences)}",
+                "Correct it; netclaw.toml(5) lists every setting.",
+            )
+
+    def _resolve_all(self, settings: Settings) -> dict[str, str]:
+        values = {}
+        for key, reference in settings.secret_references.items():
+            try:
+                values[key] = self._resolve(reference)
+            except ConfigMeaningError as error:
+                raise ConfigMeaningError(f"{key}: {error.what}", error.remedy) from None
+        return values
+
+
+# -- the file ------------------------------------------------------------------------------------
+
+
+def read_file(path: str) -> bytes | None:
+    """Return the content of a regular file, None where there is none; else ConfigSyntaxError."""
+    try:
+        # Not blocking: a FIFO without a writer would wait for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ConfigSyntaxError(
+                f"{path} is not a regular file.", "Move it away and write the configuration there."
+            )
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            content = file.read(LIMIT_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    finally:
+        os.close(fd)
+    if len(content) > LIMIT_BYTES:
+        raise ConfigSyntaxError(
+            f"{path} has more than {LIMIT_BYTES // 1024} KiB.", "Make it shorter."
+        )
+    return content
+
+
+def _unreadable(path: str, error: OSError | ValueError) -> ConfigSyntaxError:
+    code = (error.errno if isinstance(error, OSError) else None) or errno.EINVAL
+    remedies = {
+        errno.EACCES: f"Let the daemon's user (uid {os.geteuid()}) read the file and enter its folders.",
+        errno.ELOOP: "Mend the symbolic links: they lead in a circle.",
+        errno.ENOTDIR: "A part of the path is a file; make it a folder or give another path.",
+    }
+    return ConfigSyntaxError(
+        f"{path} can't be read: {os.strerror(code)}.",
+        remedies.get(code, "Put a regular file there, or give another path with --config."),
+    )
+
+
+# -- its content ---------------------------------------------------------------------------------
+
+
+def _decode(content: bytes, path: str) -> str:
+    try:
+        return content.removeprefix(_BOM).decode()
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        raise ConfigSyntaxError(
+            f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at line {line},"
+            f" column {column}{' (it looks like UTF-16)' if utf16 else ''}.",
+            "Save it as UTF-8.",
+        ) from None
+
+
+def _parse(text: str, path: str) -> dict[str, Any]:
+    import tomllib
+
+    from netclawd.core.text import one_line
+
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        reason = "values are nested too deep"
+    except ValueError as error:  # TOMLDecodeError, and int() about a number of 5,000 digits
+        reason = one_line(str(error))
+    raise ConfigSyntaxError(f"{path} is not TOML: {reason}.", "Correct it at that place.")
+
+
+def _read_value(text: str) -> Any:
+    """Read one value as TOML writes it; ValueError when the text is anything else."""
+    import tomllib
+
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if len(document) != 1:
+        raise ValueError("more than one value")
+    return document["value"]
+
+
+def _unrepresentable(values: Mapping[str, Any]) -> list[str]:
+    from netclawd.core.violations import unrepresentable
+
+    return sorted(unrepresentable(values))
+
+
+def _violations(schema: Mapping[str, Any], merged: Overlay, text: str) -> list[str]:
+    import jsonschema
+
+    from netclawd.core.origins import locate_keys
+    from netclawd.core.violations import sentences
+
+    places: dict[tuple[str | int, ...], str]
+    places = {path: f"line {line}" for path, line in locate_keys(text).items()}
+    places |= {path: f"from {name}" for path, name in merged.origins.items()}
+    found = jsonschema.Draft202012Validator(schema).iter_errors(merged.values)
+    return sentences(schema, found, places)

@@ -1,0 +1,34 @@
+"""Digests of a configuration: what decides whether there is anything to restart for.
+
+Pure. Two readings have the same digest when every effective value and every secret behind a
+reference is the same, however the file is written. A secret enters as a keyed hash, so that the
+digest of a short one can't be turned round; the published digest leaves secrets out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def canonical(values: Mapping[str, Any]) -> bytes:
+    """Write values in the one form that is hashed: JSON, keys sorted, no spaces, ASCII."""
+    return json.dumps(
+        values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode()
+
+
+def published_digest(effective: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(effective)).hexdigest()
+
+
+def full_digest(effective: Mapping[str, Any], secrets: Mapping[str, str], key: bytes) -> str:
+    """Digest the values and, by the key of its setting, each secret."""
+    hashed = {
+        name: hmac.new(key, secret.encode(), hashlib.sha256).hexdigest()
+        for name, secret in secrets.items()
+    }
+    return hashlib.sha256(canonical({"effective": effective, "secrets": hashed})).hexdigest()
