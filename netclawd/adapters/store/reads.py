@@ -1,0 +1,180 @@
+# ruff: noqa: S608 - only column lists and conditions of rows.py are put in; every value is bound
+"""Every question that the store answers, each a function of one read connection.
+
+Touches the database, never writes. A question that takes two statements asks about what never
+goes back (a session or a turn, once there, stays), so that each answer is true of one instant.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from netclawd.adapters.store import rows
+from netclawd.core.restart import RestartRecord
+from netclawd.core.session import (
+    Approval,
+    ApprovalId,
+    OutboxEntry,
+    Page,
+    RestartId,
+    Session,
+    SessionEvent,
+    SessionId,
+    Turn,
+    TurnId,
+    TurnState,
+)
+from netclawd.errors import BadRequestError, NotFoundError
+
+#: SQLite's largest integer; a larger one from a client would not bind.
+_MOST = 2**63 - 1
+
+_TURNS = f"""SELECT {rows.TURN_COLUMNS} FROM turns t
+    JOIN sessions s ON s.n = t.session JOIN inputs i ON i.n = t.input"""
+_OUTBOX = f"""SELECT {rows.OUTBOX_COLUMNS} FROM outbox o
+    JOIN turns t ON t.position = o.turn JOIN sessions s ON s.n = t.session"""
+_APPROVALS = f"""SELECT {rows.APPROVAL_COLUMNS} FROM approvals a
+    JOIN turns t ON t.position = a.turn JOIN sessions s ON s.n = t.session"""
+
+
+def no_session(session_id: str) -> NotFoundError:
+    return NotFoundError(f"There is no session {session_id}.", "List them: netclaw sessions list.")
+
+
+def no_turn(turn_id: str) -> NotFoundError:
+    return NotFoundError(f"There is no turn {turn_id}.", "See netclaw sessions show.")
+
+
+def no_approval(approval_id: str) -> NotFoundError:
+    return NotFoundError(f"There is no approval {approval_id}.", "List: netclaw approvals list.")
+
+
+def session(db: sqlite3.Connection, session_id: SessionId) -> Session:
+    found = db.execute(
+        f"SELECT {rows.SESSION_COLUMNS} FROM sessions s WHERE s.id = ?", (session_id,)
+    ).fetchone()
+    if found is None:
+        raise no_session(session_id)
+    return rows.as_session(found)
+
+
+def sessions(db: sqlite3.Connection, cursor: str | None, limit: int) -> Page:
+    """Newest first; the cursor is the place of the last session of the page before."""
+    below = _MOST if cursor is None else _parse_cursor(cursor)
+    if limit < 1:
+        raise BadRequestError("A page has at least one session.", "Ask with a limit from 1.")
+    limit = min(limit, _MOST - 1)
+    found = db.execute(
+        f"SELECT {rows.SESSION_COLUMNS} FROM sessions s WHERE s.n < ? ORDER BY s.n DESC LIMIT ?",
+        (below, limit + 1),
+    ).fetchall()
+    page = found[:limit]
+    following = f"s{page[-1][0]:x}" if len(found) > limit else None
+    return Page(tuple(rows.as_session(row) for row in page), following)
+
+
+def _parse_cursor(cursor: str) -> int:
+    digits = cursor[1:]
+    if cursor[:1] == "s" and 1 <= len(digits) <= 15 and set(digits) <= set("0123456789abcdef"):
+        return int(digits, 16)
+    raise BadRequestError(
+        "The cursor is not one that this API gave out.", "Use `next` of the page before, unchanged."
+    )
+
+
+def events(
+    db: sqlite3.Connection, session_id: SessionId, after: int, limit: int
+) -> tuple[SessionEvent, ...]:
+    place = db.execute("SELECT n FROM sessions WHERE id = ?", (session_id,)).fetchone()
+    if place is None:
+        raise no_session(session_id)
+    found = db.execute(
+        f"""SELECT {rows.EVENT_COLUMNS} FROM events e LEFT JOIN turns t ON t.position = e.turn
+            WHERE e.session = ? AND e.seq > ? ORDER BY e.seq LIMIT ?""",
+        (place[0], max(0, min(after, _MOST)), max(0, min(limit, _MOST))),
+    ).fetchall()
+    return tuple(rows.as_event(session_id, row) for row in found)
+
+
+def turn(db: sqlite3.Connection, turn_id: TurnId) -> Turn:
+    found = db.execute(f"{_TURNS} WHERE t.id = ?", (turn_id,)).fetchone()
+    if found is None:
+        raise no_turn(turn_id)
+    return rows.as_turn(found)
+
+
+def turn_events(db: sqlite3.Connection, turn_id: TurnId) -> tuple[SessionEvent, ...]:
+    place = db.execute(
+        "SELECT t.position, s.id FROM turns t JOIN sessions s ON s.n = t.session WHERE t.id = ?",
+        (turn_id,),
+    ).fetchone()
+    if place is None:
+        raise no_turn(turn_id)
+    found = db.execute(
+        f"""SELECT {rows.EVENT_COLUMNS} FROM events e JOIN turns t ON t.position = e.turn
+            WHERE e.turn = ? ORDER BY e.seq""",
+        (place[0],),
+    ).fetchall()
+    return tuple(rows.as_event(place[1], row) for row in found)
+
+
+def open_turns(db: sqlite3.Connection) -> tuple[Turn, ...]:
+    found = db.execute(f"{_TURNS} WHERE {rows.OPEN_TURN} ORDER BY t.position").fetchall()
+    return tuple(rows.as_turn(row) for row in found)
+
+
+def conversation(
+    db: sqlite3.Connection, session_id: SessionId, before: TurnId
+) -> tuple[SessionEvent, ...]:
+    """Turn after turn in order of admission, each turn's events in order.
+
+    An input that came while an earlier turn ran therefore follows that turn's reply.
+    """
+    place = db.execute(
+        """SELECT t.session, t.position FROM turns t JOIN sessions s ON s.n = t.session
+            WHERE t.id = ? AND s.id = ?""",
+        (before, session_id),
+    ).fetchone()
+    if place is None:
+        session(db, session_id)
+        raise no_turn(before)
+    found = db.execute(
+        f"""SELECT {rows.EVENT_COLUMNS} FROM turns t JOIN events e ON e.turn = t.position
+            WHERE t.session = ? AND t.position < ? AND t.state = ?
+            ORDER BY t.position, e.seq""",
+        (*place, TurnState.COMPLETED),
+    ).fetchall()
+    return tuple(rows.as_event(session_id, row) for row in found)
+
+
+def outbox(db: sqlite3.Connection, states: Sequence[str]) -> tuple[OutboxEntry, ...]:
+    marks = ", ".join("?" * len(states))
+    which = f"WHERE o.state IN ({marks})" if states else ""
+    found = db.execute(f"{_OUTBOX} {which} ORDER BY o.n", tuple(states)).fetchall()
+    return tuple(rows.as_outbox_entry(row) for row in found)
+
+
+def approvals(db: sqlite3.Connection, pending_only: bool) -> tuple[Approval, ...]:
+    which = "WHERE a.state = 'pending'" if pending_only else ""
+    found = db.execute(f"{_APPROVALS} {which} ORDER BY a.n").fetchall()
+    return tuple(rows.as_approval(row) for row in found)
+
+
+def approval(db: sqlite3.Connection, approval_id: ApprovalId) -> Approval:
+    found = db.execute(f"{_APPROVALS} WHERE a.id = ?", (approval_id,)).fetchone()
+    if found is None:
+        raise no_approval(approval_id)
+    return rows.as_approval(found)
+
+
+def restarts(db: sqlite3.Connection, limit: int) -> tuple[RestartRecord, ...]:
+    found = db.execute(
+        "SELECT record FROM restarts ORDER BY n DESC LIMIT ?", (max(0, min(limit, _MOST)),)
+    ).fetchall()
+    return tuple(rows.as_restart(row[0]) for row in found)
+
+
+def restart(db: sqlite3.Connection, restart_id: RestartId) -> RestartRecord | None:
+    found = db.execute("SELECT record FROM restarts WHERE id = ?", (restart_id,)).fetchone()
+    return None if found is None else rows.as_restart(found[0])

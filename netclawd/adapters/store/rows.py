@@ -1,0 +1,107 @@
+# ruff: noqa: S608 - only column lists and conditions of rows.py are put in; every value is bound
+"""Between rows and values: the columns that each value is read from, and how JSON is written.
+
+Pure. Each ``…_COLUMNS`` matches its ``as_…`` function; a query selects those columns from the
+tables under the short names used here (s sessions, i inputs, t turns, e events, o outbox,
+a approvals).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from netclawd.core.restart import RestartRecord
+from netclawd.core.session import (
+    Approval,
+    ApprovalState,
+    EventType,
+    OutboxEntry,
+    OutboxState,
+    ParkReason,
+    Session,
+    SessionEvent,
+    SessionId,
+    Turn,
+    TurnState,
+)
+
+Row = tuple[Any, ...]
+
+#: True for a turn that has not ended; in the words of the partial index ``turns_open``.
+OPEN_TURN = "t.state NOT IN ('completed', 'failed', 'cancelled')"
+
+SESSION_COLUMNS = f"""s.n, s.id, s.created_at, s.channel, s.last_seq,
+    (SELECT t.state FROM turns t WHERE t.session = s.n AND {OPEN_TURN}
+     ORDER BY t.position DESC LIMIT 1)"""
+TURN_COLUMNS = """t.id, s.id, i.id, t.state, t.generation, t.resumes, t.interrupted_at,
+    t.park_reason, t.position, i.deferred"""
+EVENT_COLUMNS = "e.seq, e.type, e.at, t.id, e.data"
+OUTBOX_COLUMNS = "t.id, s.id, s.channel, o.state, o.text, o.receipt"
+APPROVAL_COLUMNS = """a.id, s.id, t.id, a.call_id, a.state, a.question, a.asked_at,
+    a.decided_by"""
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def encode(data: Mapping[str, Any]) -> str:
+    """Return ASCII JSON; any text survives in it, lone surrogates of a broken provider included."""
+    return _encode(dict(data))
+
+
+def decode(text: str) -> dict[str, Any]:
+    """Read what :func:`encode` wrote."""
+    value: dict[str, Any] = json.loads(text)
+    return value
+
+
+def as_session(row: Row) -> Session:
+    _, session_id, created_at, channel, last_seq, state = row
+    return Session(session_id, created_at, channel, last_seq, TurnState(state) if state else None)
+
+
+def as_turn(row: Row) -> Turn:
+    turn_id, session_id, input_id, state, generation, resumes, interrupted, park, position, late = (
+        row
+    )
+    return Turn(
+        id=turn_id,
+        session_id=session_id,
+        input_id=input_id,
+        state=TurnState(state),
+        generation=generation,
+        resumes=resumes,
+        interrupted_at=interrupted,
+        park_reason=ParkReason(park) if park else None,
+        position=position,
+        deferred=bool(late),
+    )
+
+
+def as_event(session_id: SessionId, row: Row) -> SessionEvent:
+    seq, kind, at, turn_id, data = row
+    return SessionEvent(session_id, seq, EventType(kind), at, turn_id, decode(data))
+
+
+def as_outbox_entry(row: Row) -> OutboxEntry:
+    turn_id, session_id, channel, state, text, receipt = row
+    return OutboxEntry(turn_id, session_id, channel, OutboxState(state), text, receipt)
+
+
+def as_approval(row: Row) -> Approval:
+    approval_id, session_id, turn_id, call_id, state, question, asked_at, decided_by = row
+    return Approval(
+        id=approval_id,
+        session_id=session_id,
+        turn_id=turn_id,
+        call_id=call_id,
+        state=ApprovalState(state),
+        question=question,
+        asked_at=asked_at,
+        decided_by=decided_by,
+    )
+
+
+def as_restart(text: str) -> RestartRecord:
+    return RestartRecord.from_dict(decode(text))

@@ -1,0 +1,184 @@
+"""The tables, their numbered migrations, and which release may open which store.
+
+It decides whether a file is a store of ours and whether this release may open it, and brings an
+older one up to date. Invariants:
+
+- A migration is additive: it adds tables, indexes, or columns that have a default. It runs once,
+  whole or not at all, and is never edited after a release.
+- ``meta`` holds ``schema`` (the newest migration that ran) and ``min_reader`` (the lowest schema
+  that a release must know to open the store). A release compares its own :data:`VERSION` with
+  ``min_reader`` before it writes a byte. Because migrations are additive, ``min_reader`` normally
+  stays, and the previous release can open what this one wrote. It must rise when old code would
+  misread what new code writes, a new word in an enum included.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from netclawd.errors import StoreError
+
+#: "nclw": marks a SQLite file as a store of ours (https://sqlite.org/pragma.html#pragma_application_id).
+APPLICATION_ID = 0x6E636C77
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step from ``version - 1`` to ``version``."""
+
+    version: int
+    #: Lowest schema version that may open the store afterwards.
+    min_reader: int
+    statements: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a file says about itself; ``schema`` is 0 for a file without any table."""
+
+    schema: int
+    min_reader: int
+
+
+# Rows refer to each other by small integers, not by their ids: an index entry is then a few bytes,
+# so a commit dirties few pages, and the fsync of a group stays small.
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(
+        1,
+        1,
+        (
+            f"PRAGMA application_id = {APPLICATION_ID}",
+            "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+            "INSERT INTO meta VALUES ('schema', 0), ('min_reader', 0)",
+            """CREATE TABLE generations (
+                generation INTEGER PRIMARY KEY,
+                at REAL NOT NULL,
+                restart_id TEXT)""",
+            """CREATE TABLE sessions (
+                n INTEGER PRIMARY KEY,
+                id TEXT NOT NULL UNIQUE,
+                created_at REAL NOT NULL,
+                channel TEXT NOT NULL,
+                last_seq INTEGER NOT NULL DEFAULT 0)""",
+            """CREATE TABLE inputs (
+                n INTEGER PRIMARY KEY,
+                id TEXT NOT NULL UNIQUE,
+                session INTEGER NOT NULL REFERENCES sessions,
+                source_id TEXT,
+                text TEXT NOT NULL,
+                deferred INTEGER NOT NULL,
+                admitted_at REAL NOT NULL)""",
+            """CREATE UNIQUE INDEX inputs_by_source ON inputs (session, source_id)
+                WHERE source_id IS NOT NULL""",
+            """CREATE TABLE turns (
+                position INTEGER PRIMARY KEY,
+                id TEXT NOT NULL UNIQUE,
+                session INTEGER NOT NULL REFERENCES sessions,
+                input INTEGER NOT NULL UNIQUE REFERENCES inputs,
+                state TEXT NOT NULL,
+                generation INTEGER NOT NULL DEFAULT 0,
+                resumes INTEGER NOT NULL DEFAULT 0,
+                interrupted_at REAL,
+                park_reason TEXT)""",
+            "CREATE INDEX turns_by_session ON turns (session, position)",
+            """CREATE INDEX turns_open ON turns (session, position)
+                WHERE state NOT IN ('completed', 'failed', 'cancelled')""",
+            """CREATE TABLE events (
+                n INTEGER PRIMARY KEY,
+                session INTEGER NOT NULL REFERENCES sessions,
+                seq INTEGER NOT NULL,
+                turn INTEGER REFERENCES turns,
+                type TEXT NOT NULL,
+                at REAL NOT NULL,
+                data TEXT NOT NULL)""",
+            "CREATE UNIQUE INDEX events_by_seq ON events (session, seq)",
+            "CREATE INDEX events_by_turn ON events (turn, seq) WHERE turn IS NOT NULL",
+            """CREATE TABLE outbox (
+                n INTEGER PRIMARY KEY,
+                turn INTEGER NOT NULL UNIQUE REFERENCES turns,
+                state TEXT NOT NULL,
+                text TEXT NOT NULL,
+                receipt TEXT)""",
+            "CREATE INDEX outbox_by_state ON outbox (state)",
+            """CREATE TABLE approvals (
+                n INTEGER PRIMARY KEY,
+                id TEXT NOT NULL UNIQUE,
+                turn INTEGER NOT NULL REFERENCES turns,
+                call_id TEXT NOT NULL,
+                state TEXT NOT NULL,
+                question TEXT NOT NULL,
+                asked_at REAL NOT NULL,
+                decided_at REAL,
+                decided_by TEXT)""",
+            "CREATE INDEX approvals_by_turn ON approvals (turn)",
+            "CREATE INDEX approvals_pending ON approvals (n) WHERE state = 'pending'",
+            """CREATE TABLE restarts (
+                n INTEGER PRIMARY KEY,
+                id TEXT NOT NULL UNIQUE,
+                requested_at REAL NOT NULL,
+                outcome TEXT NOT NULL,
+                generation INTEGER NOT NULL,
+                record TEXT NOT NULL)""",
+        ),
+    ),
+)
+
+#: The newest schema that this release knows.
+VERSION = MIGRATIONS[-1].version
+
+
+def inspect(connection: sqlite3.Connection, path: str) -> Found:
+    """Read what the file is, without writing.
+
+    StoreError: not a store of ours, or a store that only a newer release may open.
+    """
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    if application_id != APPLICATION_ID:
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if application_id == 0 and tables == 0:
+            return Found(0, 0)
+        raise StoreError(
+            f"{path} is a database, but not a session store of netclawd.",
+            "Move it away, or point the state folder elsewhere.",
+        )
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    found = Found(meta["schema"], meta["min_reader"])
+    if found.min_reader > VERSION:
+        raise StoreError(
+            f"The session store {path} was written by a newer netclawd: it has schema "
+            f"{found.schema}, which takes a release that knows schema {found.min_reader}; "
+            f"this one knows {VERSION}.",
+            "Install the newer release again; the store was not touched.",
+        )
+    return found
+
+
+def migrate(
+    connection: sqlite3.Connection, path: str, migrations: Sequence[Migration] = MIGRATIONS
+) -> None:
+    """Run the migrations that the store lacks, in one transaction.
+
+    Crash: before the COMMIT nothing has changed and the next start runs them again.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        found = inspect(connection, path)  # again: another process may have been faster
+        for migration in migrations:
+            if migration.version > found.schema:
+                _run(connection, migration)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _run(connection: sqlite3.Connection, migration: Migration) -> None:
+    for statement in migration.statements:
+        connection.execute(statement)
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (migration.version,))
+    connection.execute(
+        "UPDATE meta SET value = ? WHERE key = 'min_reader'", (migration.min_reader,)
+    )
