@@ -117,6 +117,13 @@ class FencedError(StoreError):
     slug = "fenced"
 
 
+class ProviderError(NetclawError):
+    """A model provider refused, failed or answered what can't be understood."""
+
+    slug = "provider-failed"
+    status = 502
+
+
 class ManifestError(NetclawError):
     """A manifest or handoff record is damaged, too large or not ours."""
 

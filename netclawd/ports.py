@@ -102,6 +102,9 @@ class Store(Protocol):
 
     def turn(self, turn_id: TurnId) -> Turn: ...
 
+    def next_turn(self, session_id: SessionId) -> Turn | None:
+        """Return the session's oldest turn that has not ended, None when all have."""
+
     def turn_events(self, turn_id: TurnId) -> tuple[SessionEvent, ...]:
         """Return all events of one turn, in order."""
 
