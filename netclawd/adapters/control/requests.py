@@ -1,0 +1,180 @@
+"""What may be asked over the control socket: each request is one call of the daemon's Service.
+
+It decides nothing and blocks on nothing: a request that waits gives back :class:`Later`, which the
+server asks again.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+from netclawd.core.events import Trigger
+from netclawd.core.restart import Outcome
+from netclawd.core.session import ApprovalId, RestartId, SessionEvent, SessionId
+from netclawd.errors import BadRequestError, DrainingError, NetclawError
+from netclawd.ports import Service
+
+#: Longest wait of one request, seconds.
+WAIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    uid: int
+    pid: int
+
+    @classmethod
+    def of(cls, connection: socket.socket) -> Peer:
+        form = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, form.size)
+        pid, uid, _gid = form.unpack(raw)
+        return cls(uid=uid, pid=pid)
+
+    @property
+    def actor(self) -> str:
+        return f"uid {self.uid} pid {self.pid}"
+
+
+class Arguments:
+    """The arguments of one request, checked as they are taken."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def text(self, name: str) -> str:
+        value = self.optional_text(name)
+        if value is None:
+            raise BadRequestError(f"The argument {name!r} is missing.")
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise BadRequestError(f"The argument {name!r} is not a string.")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise BadRequestError(f"The argument {name!r} is not Unicode text.") from None
+        return value
+
+    def number(self, name: str, default: float, most: float) -> float:
+        value = self._values.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            raise BadRequestError(f"The argument {name!r} is not a number from 0 up.")
+        return min(value, most)
+
+    def count(self, name: str, default: int, most: int) -> int:
+        return int(self.number(name, default, most))
+
+    def flag(self, name: str) -> bool:
+        value = self._values.get(name, False)
+        if not isinstance(value, bool):
+            raise BadRequestError(f"The argument {name!r} is not true or false.")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """An answer that may not exist yet: ``ask`` returns None until it does."""
+
+    ask: Callable[[], Any]
+    wait_s: float
+    #: The answer when the time is up.
+    otherwise: Any = None
+
+
+def _outcome(service: Service, args: Arguments) -> Later:
+    restart_id = RestartId(args.text("restart_id"))
+
+    def ask() -> Any:
+        record = service.outcome(restart_id, 0.0)
+        ended = record is not None and record.outcome is not Outcome.PENDING
+        return record.as_dict() if record is not None and ended else None
+
+    return Later(ask, args.number("wait_s", 0.0, WAIT_S))
+
+
+def _events(service: Service, args: Arguments) -> Later:
+    session_id = SessionId(args.text("session_id"))
+    after, limit = args.count("after", 0, 2**53), args.count("limit", 200, 1000)
+
+    def ask() -> Any:
+        found = service.events(session_id, after, limit)
+        return [_event(event) for event in found] or None
+
+    return Later(ask, args.number("wait_s", 0.0, WAIT_S), otherwise=[])
+
+
+def _event(event: SessionEvent) -> dict[str, Any]:
+    head = {"seq": event.seq, "type": event.type, "at": event.at, "turn_id": event.turn_id}
+    return {**head, **event.data}
+
+
+def _admit(service: Service, args: Arguments) -> Any:
+    session_id = SessionId(args.text("session_id"))
+    return service.admit(session_id, args.text("text"), args.optional_text("key"))
+
+
+def answer(service: Service, do: Any, args: Arguments, peer: Peer) -> Any:
+    """Make the one call that the request asks for."""
+    trigger = Trigger("control", peer.actor)
+    match do:
+        case "status":
+            return service.status()
+        case "restarts":
+            return service.restarts(args.count("limit", 20, 1000))
+        case "reload":
+            return {"restart_id": service.request_reload(trigger, args.flag("force"))}
+        case "outcome":
+            return _outcome(service, args)
+        case "stop":
+            service.request_stop(trigger)
+            return {}
+        case "create_session":
+            return service.create_session()
+        case "sessions":
+            return service.sessions(args.optional_text("cursor"), args.count("limit", 50, 200))
+        case "session":
+            return service.session(SessionId(args.text("session_id")))
+        case "events":
+            return _events(service, args)
+        case "admit":
+            return _admit(service, args)
+        case "approvals":
+            return service.approvals(not args.flag("all"))
+        case "decide":
+            approval_id = ApprovalId(args.text("approval_id"))
+            return service.decide_approval(approval_id, args.flag("granted"), f"uid {peer.uid}")
+    raise BadRequestError(f"The daemon knows no request {do!r}.", "Use a client of its version.")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _line(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, default=_plain, separators=(",", ":")).encode() + b"\n"
+
+
+def success(request_id: Any, result: Any) -> bytes:
+    """Return the line that answers a request."""
+    return _line({"id": request_id, "ok": True, "result": result})
+
+
+def problem(request_id: Any, error: NetclawError) -> bytes:
+    """Return the line that tells why a request was not answered."""
+    body: dict[str, Any] = {"slug": error.slug, "what": error.what, "remedy": error.remedy}
+    if isinstance(error, DrainingError):
+        body["retry_after_s"] = error.retry_after_s
+    return _line({"id": request_id, "ok": False, "error": body})
