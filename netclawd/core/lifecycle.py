@@ -13,7 +13,8 @@ Four laws, which ``tests/core/test_lifecycle.py`` checks over every stage and ev
 
 1. Lifecycle is serial. There is one stage; requests that come meanwhile are queued, and all that
    are queued are judged once, together: the last content wins and a burst of HUPs is one reload.
-2. A stop beats a restart. In every stage before execve StopRequested leads to a stopping stage.
+2. A stop beats a restart. In every stage before execve StopRequested leads to a stopping stage; one
+   that comes before the store is open (NEW, CLAIMING) is noted and leads there as soon as it is.
 3. An illegal event raises and changes nothing.
 4. Whoever asked is answered exactly once: every request ends in one Record, or crosses execve.
 
@@ -91,8 +92,8 @@ PHASE_OF: dict[Stage, Phase] = {
 #: Names of the timers.
 WARM_UP, DRAIN, RETIRE = "warm-up", "drain", "retire"
 
+_STARTING = (Stage.NEW, Stage.CLAIMING)
 _STOPPABLE = (
-    Stage.CLAIMING,
     Stage.WARMING,
     Stage.READY,
     Stage.JUDGING,
@@ -138,9 +139,7 @@ def check_invariants(state: State) -> None:
         "a drain has deadlines"
     )
     stopping = state.stage in (*_STOPPING, Stage.ENDED)
-    assert (state.stop is not None) == stopping or state.stage is Stage.CLAIMING, (
-        "a stop has a trigger"
-    )
+    assert (state.stop is not None) == stopping or state.stage in _STARTING, "a stop has a trigger"
     assert not (stopping and state.queued), "a stop answers at once"
 
 
@@ -370,7 +369,7 @@ def _stop(state: State, event: Event, now: float) -> Step:
     todo: list[Effect] = [
         effects.CancelTimer(WARM_UP),
         effects.CancelTimer(RETIRE),
-        *(() if state.stage is Stage.CLAIMING else (effects.CancelRehearsal(), effects.CloseNew())),
+        *_end_start_or_walk(state),
         *_overtake(state),
         effects.NotifyStopping(),
         effects.CloseGate(deadlines.end, stopping=True),
@@ -378,6 +377,13 @@ def _stop(state: State, event: Event, now: float) -> Step:
         *_drain_turns(deadlines),
     ]
     return _stopping(state, asked, deadlines), todo
+
+
+def _end_start_or_walk(state: State) -> list[Effect]:
+    """A start that serves has applied the restart it came from, even if it never gets ready."""
+    if state.stage in (Stage.CLAIMING, Stage.WARMING):
+        return [effects.RecordApplied()]
+    return [effects.CancelRehearsal(), effects.CloseNew()]
 
 
 def _stopping(state: State, asked: Request, deadlines: Deadlines | None) -> State:
@@ -424,6 +430,11 @@ def _retire(state: State, _event: Event, _now: float) -> Step:
     return state, [effects.Retire()]
 
 
+def _retire_later(state: State, _event: Event, now: float) -> Step:
+    """Look again later: the walk's plan may adopt what would be closed now, or hand it over."""
+    return state, [effects.SetTimer(RETIRE, now + budgets.RETIRE_S)]
+
+
 # -- the table -----------------------------------------------------------------------------------
 
 S = Stage
@@ -433,7 +444,7 @@ TABLE: tuple[Rule, ...] = (
     Rule(S.NEW, events.Booted, S.CLAIMING, _boot),
     Rule(S.CLAIMING, events.Serving, S.STOP_DRAINING, _stop, _stop_noted),
     Rule(S.CLAIMING, events.Serving, S.WARMING, _warm_up),
-    Rule(S.CLAIMING, events.StopRequested, S.CLAIMING, _note_stop),
+    *(Rule(stage, events.StopRequested, stage, _note_stop) for stage in _STARTING),
     Rule(S.WARMING, events.WarmedUp, S.JUDGING, _open, _has_queue),
     Rule(S.WARMING, events.WarmedUp, S.READY, _open),
     Rule(S.WARMING, events.TimerFired, S.JUDGING, _open, _timer_and_queue(WARM_UP)),
@@ -470,12 +481,12 @@ TABLE: tuple[Rule, ...] = (
     # A request that comes meanwhile waits for its turn.
     *(
         Rule(stage, events.ReloadRequested, stage, _queue)
-        for stage in (S.CLAIMING, S.WARMING, *_WITH_REQUEST)
+        for stage in (*_STARTING, S.WARMING, *_WITH_REQUEST)
     ),
     # A stop beats a restart.
     *(
         Rule(stage, events.StopRequested, S.STOP_DRAINING, _stop)
-        for stage in (*_STOPPABLE[1:], S.DRAINING)
+        for stage in (*_STOPPABLE, S.DRAINING)
     ),
     Rule(S.QUIESCING, events.StopRequested, S.STOP_QUIESCING, _stop_quiescing),
     Rule(S.SETTLING, events.StopRequested, S.STOP_SETTLING, _stop_settled),
@@ -493,24 +504,28 @@ TABLE: tuple[Rule, ...] = (
         Rule(stage, events.ReloadRequested, stage, _answer_stopping)
         for stage in (*_STOPPING, S.ENDED)
     ),
-    # Listeners that are no longer configured are retired while requests are still accepted.
+    # Listeners that are no longer configured are retired while no walk has a plan for them.
+    Rule(S.READY, events.TimerFired, S.READY, _retire, _timer(RETIRE)),
     *(
-        Rule(stage, events.TimerFired, stage, _retire, _timer(RETIRE))
-        for stage in (S.READY, S.JUDGING, S.REHEARSING, S.BINDING, S.DRAINING)
+        Rule(stage, events.TimerFired, stage, _retire_later, _timer(RETIRE))
+        for stage in _WITH_REQUEST
     ),
 )
 
-_AFTER_WARM_UP = tuple(s for s in Stage if s not in (S.NEW, S.CLAIMING, S.WARMING))
+_AFTER_WARM_UP = tuple(s for s in Stage if s not in (*_STARTING, S.WARMING))
 
 #: What can still come in when its time is over, without effect.
 LATE: tuple[Rule, ...] = (
     *(Rule(s, events.WarmedUp, s, _nothing) for s in _AFTER_WARM_UP),
-    *(Rule(s, events.TimerFired, s, _nothing) for s in Stage if s not in (S.NEW, S.CLAIMING)),
+    *(Rule(s, events.TimerFired, s, _nothing) for s in Stage if s not in _STARTING),
     *(
         Rule(s, events.TurnsDrained, s, _nothing)
         for s in (S.QUIESCING, *_COMMITTED, *_STOPPING[1:])
     ),
-    *(Rule(s, events.TurnsDrained, s, _nothing) for s in (S.READY, S.JUDGING, S.ENDED)),
+    *(
+        Rule(s, events.TurnsDrained, s, _nothing)
+        for s in (S.READY, S.JUDGING, S.REHEARSING, S.ENDED)
+    ),
     *(Rule(s, events.Quiesced, s, _nothing) for s in (S.STOP_SETTLING, S.ENDED)),
     *(Rule(s, e, s, _nothing) for s in _STOPPING for e in (events.Rehearsed, events.Refused)),
     *(Rule(s, events.Bound, s, _nothing) for s in _STOPPING),
