@@ -30,8 +30,15 @@ from netclawd.errors import BadRequestError, NotFoundError
 #: SQLite's largest integer; a larger one from a client would not bind.
 _MOST = 2**63 - 1
 
-_TURNS = f"""SELECT {rows.TURN_COLUMNS} FROM turns t
-    JOIN sessions s ON s.n = t.session JOIN inputs i ON i.n = t.input"""
+_TURN = f"""SELECT {rows.TURN_COLUMNS} FROM turns t
+    JOIN sessions s ON s.n = t.session JOIN inputs i ON i.n = t.input WHERE t.id = ?"""
+# Without INDEXED BY the planner, which has no statistics, walks through all turns there ever were.
+_OPEN_TURNS = f"""SELECT {rows.TURN_COLUMNS} FROM turns t INDEXED BY turns_open
+    JOIN sessions s ON s.n = t.session JOIN inputs i ON i.n = t.input
+    WHERE {rows.OPEN_TURN} ORDER BY t.position"""
+_NEXT_TURN = f"""SELECT {rows.TURN_COLUMNS} FROM sessions s
+    JOIN turns t INDEXED BY turns_open ON t.session = s.n JOIN inputs i ON i.n = t.input
+    WHERE s.id = ? AND {rows.OPEN_TURN} ORDER BY t.position LIMIT 1"""
 _OUTBOX = f"""SELECT {rows.OUTBOX_COLUMNS} FROM outbox o
     JOIN turns t ON t.position = o.turn JOIN sessions s ON s.n = t.session"""
 _APPROVALS = f"""SELECT {rows.APPROVAL_COLUMNS} FROM approvals a
@@ -98,10 +105,15 @@ def events(
 
 
 def turn(db: sqlite3.Connection, turn_id: TurnId) -> Turn:
-    found = db.execute(f"{_TURNS} WHERE t.id = ?", (turn_id,)).fetchone()
+    found = db.execute(_TURN, (turn_id,)).fetchone()
     if found is None:
         raise no_turn(turn_id)
     return rows.as_turn(found)
+
+
+def next_turn(db: sqlite3.Connection, session_id: SessionId) -> Turn | None:
+    found = db.execute(_NEXT_TURN, (session_id,)).fetchone()
+    return None if found is None else rows.as_turn(found)
 
 
 def turn_events(db: sqlite3.Connection, turn_id: TurnId) -> tuple[SessionEvent, ...]:
@@ -120,8 +132,7 @@ def turn_events(db: sqlite3.Connection, turn_id: TurnId) -> tuple[SessionEvent, 
 
 
 def open_turns(db: sqlite3.Connection) -> tuple[Turn, ...]:
-    found = db.execute(f"{_TURNS} WHERE {rows.OPEN_TURN} ORDER BY t.position").fetchall()
-    return tuple(rows.as_turn(row) for row in found)
+    return tuple(rows.as_turn(row) for row in db.execute(_OPEN_TURNS).fetchall())
 
 
 def conversation(

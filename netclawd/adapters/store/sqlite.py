@@ -51,7 +51,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TypeVar
 
 from netclawd.adapters.store import changes, reads, rows, schema, writes
@@ -130,22 +130,20 @@ class SqliteStore:
             if read_only:
                 raise StoreError(f"There is no session store {path}.", "Start the daemon once.")
             _create(path)
-        # The first reader also looks whether we may open the store: it can't change the file, and,
-        # unlike a writer, copies no WAL into it when it closes.
-        reader = _connect(path, "ro")
-        connection = None
-        try:
+        with ExitStack() as undo:
+            # The first reader also looks whether we may open the store: it can't change the file,
+            # and, unlike a writer, copies no WAL into it when it closes.
+            reader = undo.enter_context(closing(_connect(path, "ro")))
             found = schema.inspect(reader, path)
             if read_only and found.schema == 0:
                 raise StoreError(f"The session store {path} is empty.", "Start the daemon once.")
+            connection = None
             if not read_only:
-                connection = _open_for_writing(path, found)
-        except BaseException:
-            reader.close()
-            raise
-        store = cls(path, Readers(path, lambda: _connect(path, "ro"), reader), connection)
-        if connection is not None:
-            store._writer = Writer(connection, path, spawn, store._tell)
+                connection = undo.enter_context(closing(_open_for_writing(path, found)))
+            store = cls(path, Readers(path, lambda: _connect(path, "ro"), reader), connection)
+            if connection is not None:
+                store._writer = Writer(connection, path, spawn, store._tell)
+            undo.pop_all()
         return store
 
     # -- writes ---------------------------------------------------------------------------------
@@ -167,6 +165,14 @@ class SqliteStore:
     def lease(self, turn_id: TurnId, generation: int) -> Lease:
         """Bind a turn to the current generation; ConflictError when it has ended."""
         return self._submit(lambda db, _: writes.lease(db, turn_id, generation))
+
+    def lease_all(self, turn_ids: Sequence[TurnId], generation: int) -> tuple[Lease, ...]:
+        """Lease many turns in one transaction: all of them or none."""
+        if not turn_ids:
+            return ()
+        return self._submit(
+            lambda db, _: tuple(writes.lease(db, each, generation) for each in turn_ids)
+        )
 
     def commit(self, change: Change, at: float) -> tuple[SessionEvent, ...]:
         """Commit one checkpoint whole; return its events as :meth:`events` will."""
@@ -220,6 +226,10 @@ class SqliteStore:
     def turn(self, turn_id: TurnId) -> Turn:
         with self._readers.lend() as db:
             return reads.turn(db, turn_id)
+
+    def next_turn(self, session_id: SessionId) -> Turn | None:
+        with self._readers.lend() as db:
+            return reads.next_turn(db, session_id)
 
     def turn_events(self, turn_id: TurnId) -> tuple[SessionEvent, ...]:
         with self._readers.lend() as db:
@@ -348,7 +358,12 @@ def _connect(path: str, mode: str) -> sqlite3.Connection:
 def _open_for_writing(path: str, found: schema.Found) -> sqlite3.Connection:
     connection = _connect(path, "rw")
     try:
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        ((mode,),) = connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        if mode != "wal":
+            raise StoreError(
+                f"The session store {path} lies on a file system that can't share memory.",
+                "Put the state folder on a local file system.",
+            )
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA temp_store = MEMORY")
