@@ -1,0 +1,32 @@
+"""How a request leaves the worker that runs it, before any of its answer is written.
+
+The application raises one of these; the channel catches it and gives the connection to the pump, so
+that a thousand waiting clients hold no thread. They derive from BaseException because the framework
+between the two turns every Exception into an answer.
+"""
+
+from __future__ import annotations
+
+from netclawd.core.session import SessionId
+
+
+class LeaveWorker(BaseException):
+    """Base of both."""
+
+    def __init__(self, session_id: SessionId, after: int) -> None:
+        super().__init__()
+        self.session_id = session_id
+        #: Number of the last event that the client has.
+        self.after = after
+
+
+class Parked(LeaveWorker):
+    """A long poll found nothing yet: run the same request again when there is something to say."""
+
+    def __init__(self, session_id: SessionId, after: int, wait_s: float) -> None:
+        super().__init__(session_id, after)
+        self.wait_s = wait_s
+
+
+class StreamTaken(LeaveWorker):
+    """An event stream: its socket belongs to the pump from here on."""

@@ -1,0 +1,154 @@
+"""Errors as problem+json (RFC 9457): pure.
+
+The slug is the identity of a problem (``urn:netclaw:problem:<slug>``) and never changes meaning; the
+title is the slug in words. A problem says what happened (``detail``) and what to do (``remedy``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from netclawd.errors import NetclawError
+
+MEDIA_TYPE = "application/problem+json"
+GENERATION_HEADER = "X-Netclaw-Generation"
+
+#: Slugs of the errors that the HTTP layer itself finds, by status.
+_SLUGS = {
+    400: "bad-request",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    406: "not-acceptable",
+    408: "request-timeout",
+    411: "length-required",
+    413: "body-too-large",
+    414: "uri-too-long",
+    415: "unsupported-media-type",
+    429: "too-many-streams",
+    431: "headers-too-large",
+    501: "not-implemented",
+    503: "unavailable",
+}
+
+_REMEDIES = {
+    404: "Look up the paths in /openapi.json.",
+    405: "Use one of the methods in the Allow header.",
+    408: "Send the request again, whole.",
+    413: "Send at most 1 MiB.",
+    415: "Send JSON, with Content-Type: application/json.",
+    431: "Send at most 64 KiB of headers.",
+}
+
+
+class ForbiddenHostError(NetclawError):
+    """The Host header names a host that this daemon doesn't answer for."""
+
+    slug = "forbidden-host"
+    status = 403
+
+
+class ForbiddenOriginError(NetclawError):
+    """The request was made by a web page of another site."""
+
+    slug = "forbidden-origin"
+    status = 403
+
+
+class MediaTypeError(NetclawError):
+    """The body isn't declared as JSON."""
+
+    slug = "unsupported-media-type"
+    status = 415
+
+
+class TooManyStreamsError(NetclawError):
+    """daemon.max_streams event streams and long polls are open."""
+
+    slug = "too-many-streams"
+    status = 429
+
+
+class NotReadyError(NetclawError):
+    """The daemon serves but new turns don't run now."""
+
+    slug = "not-ready"
+    status = 503
+
+
+def slug_of(status: int) -> str:
+    """Name an error that only has a status."""
+    return _SLUGS.get(status, "internal-error" if status >= 500 else "bad-request")
+
+
+def remedy_of(status: int) -> str:
+    return _REMEDIES.get(status, "")
+
+
+def phrase_of(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def body(
+    status: int,
+    slug: str,
+    detail: str,
+    remedy: str = "",
+    instance: str = "",
+    extra: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Render the problem; members without a value are left out."""
+    members: dict[str, Any] = {
+        "type": f"urn:netclaw:problem:{slug}",
+        "title": slug.replace("-", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+    }
+    if remedy:
+        members["remedy"] = remedy
+    if instance:
+        members["instance"] = instance
+    members.update(extra or {})
+    return json.dumps(members).encode()
+
+
+def raw_response(
+    status: int,
+    slug: str,
+    detail: str,
+    remedy: str,
+    *,
+    generation: int,
+    retry_after_s: int | None = None,
+) -> bytes:
+    """Render a whole HTTP/1.1 response that ends its connection, for where no application runs."""
+    content = body(status, slug, detail, remedy)
+    lines = [
+        f"HTTP/1.1 {status} {phrase_of(status)}",
+        "Cache-Control: no-store",
+        "Connection: close",
+        f"Content-Length: {len(content)}",
+        f"Content-Type: {MEDIA_TYPE}",
+        f"{GENERATION_HEADER}: {generation}",
+    ]
+    if retry_after_s is not None:
+        lines.append(f"Retry-After: {retry_after_s}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
+
+
+def cut_response(generation: int, retry_after_s: int) -> bytes:
+    """Render the 503 of a request that was unfinished at the deadline of the drain."""
+    return raw_response(
+        503,
+        "draining",
+        "The daemon restarts or stops, and this request was not finished at its deadline.",
+        "Send it again after Retry-After seconds, with the same Idempotency-Key.",
+        generation=generation,
+        retry_after_s=retry_after_s,
+    )

@@ -1,0 +1,430 @@
+"""The one thread that feeds all event streams and wakes all long polls.
+
+It owns the sockets of the streams, and of parked long polls only the knowledge whether their client
+is still there. Other threads post to it and never wait for it. It reads the store once per commit
+and session, however many watch.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import random
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from itertools import count
+from typing import Any
+
+from netclawd.adapters.http import sse
+from netclawd.adapters.http.room import HoleError, Room
+from netclawd.adapters.http.watcher import LOW_WATER_BYTES, Watcher
+from netclawd.core.session import Delta, SessionId
+from netclawd.errors import NetclawError
+from netclawd.ports import Service
+
+logger = logging.getLogger("netclawd.http.pump")
+
+#: Events read from the store at once.
+_BATCH = 200
+#: A stream's last word must leave within this, seconds; it lies in the gap.
+_LAST_WORD_S = 0.05
+#: Bounds of the jitter in which clients come back after a restart, milliseconds.
+_RETRY_MS = (50, 500)
+
+_GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+
+
+class Poll:
+    """A parked long poll."""
+
+    __slots__ = ("after", "fd", "session_id", "until", "waiting", "wake")
+
+    def __init__(
+        self, fd: int, session_id: SessionId, after: int, until: float, wake: Callable[[], None]
+    ) -> None:
+        self.fd = fd
+        self.session_id = session_id
+        self.after = after
+        self.until = until
+        self.wake = wake
+        self.waiting = True
+
+
+class Pump:
+    """Implements :class:`netclawd.ports.Watch`.
+
+    ``on_end`` gets the socket of a stream that ended with its last word and must be closed politely;
+    it is called in the pump's thread, before the stream ceases to count. ``on_fewer`` is called
+    during a drain after one has.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        max_streams: int,
+        heartbeat_s: float,
+        on_end: Callable[[Watcher], None],
+        on_fewer: Callable[[], None],
+    ) -> None:
+        self._service = service
+        self._max_streams = max_streams
+        self._heartbeat_s = heartbeat_s
+        self._on_end = on_end
+        self._on_fewer = on_fewer
+        self._lock = threading.Lock()
+        self._open = 0
+        self._commands: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._epoll = select.epoll()
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wakeup, select.EPOLLIN)
+        self._awake = False
+        self._rooms: dict[SessionId, Room[Watcher]] = {}
+        self._polls: dict[SessionId, set[Poll]] = {}
+        self._by_fd: dict[int, Watcher | Poll] = {}
+        self._dirty: set[Watcher] = set()
+        self._timers: list[tuple[float, int, Poll]] = []
+        self._order = count()
+        self._beat_at = time.monotonic() + heartbeat_s
+        self._last_word_until = 0.0
+        self._draining = False
+        self._ended = False
+
+    # -- called from any thread ------------------------------------------------------------------
+
+    def admit(self) -> bool:
+        """Count one more stream or long poll; False when there are too many."""
+        with self._lock:
+            if self._open >= self._max_streams:
+                return False
+            self._open += 1
+            return True
+
+    def release(self) -> None:
+        """Take back an :meth:`admit`."""
+        with self._lock:
+            self._open -= 1
+        if self._draining:
+            self._on_fewer()
+
+    def open(self) -> int:
+        return self._open
+
+    def on_events(self, session_id: SessionId, last_seq: int) -> None:
+        # Interest is registered before the store is read, so a commit that is ignored here is read.
+        if session_id in self._rooms or session_id in self._polls:
+            self._post(self._take_events, session_id, last_seq)
+
+    def on_delta(self, delta: Delta) -> None:
+        if delta.session_id in self._rooms:
+            self._post(self._take_delta, delta)
+
+    def add_stream(self, watcher: Watcher) -> None:
+        """Take over an admitted stream and its socket."""
+        self._post(self._join, watcher)
+
+    def add_poll(self, poll: Poll) -> None:
+        """Watch over an admitted long poll until it is to be answered."""
+        self._post(self._park, poll)
+
+    def drain(self) -> None:
+        """End every stream with a resume token and answer every long poll, now and from now on."""
+        self._post(self._drain)
+
+    def resume(self) -> None:
+        self._post(self._undrain)
+
+    def stop(self) -> None:
+        """End the thread; call it after a drain."""
+        self._post(self._stop)
+
+    def _post(self, command: Callable[..., None], *args: Any) -> None:
+        self._commands.append((command, args))
+        if not self._awake and not self._ended:
+            self._awake = True
+            os.eventfd_write(self._wakeup, 1)
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Turn until stopped."""
+        while not self._ended:
+            ready = self._epoll.poll(self._timeout_s())
+            try:
+                self._turn(ready)
+            except Exception:  # the pump serves everybody: one bad turn must not end it
+                logger.exception("pump turn failed")
+        self._close()
+
+    def _timeout_s(self) -> float:
+        if self._dirty:
+            return 0.0
+        until = self._beat_at
+        if self._timers:
+            until = min(until, self._timers[0][0])
+        if self._draining and self._by_fd:
+            until = min(until, self._last_word_until)
+        return max(0.0, until - time.monotonic())
+
+    def _turn(self, ready: list[tuple[int, int]]) -> None:
+        for fd, mask in ready:
+            if fd == self._wakeup:
+                os.eventfd_read(self._wakeup)
+            else:
+                self._on_ready(fd, mask)
+        # Cleared before the queue is emptied: what is posted from here on wakes us again.
+        self._awake = False
+        while self._commands:
+            command, args = self._commands.popleft()
+            command(*args)
+        now = time.monotonic()
+        self._expire(now)
+        if now >= self._beat_at:
+            self._beat(now)
+        # One pass: a reader that takes megabytes must not keep the others waiting.
+        dirty, self._dirty = self._dirty, set()
+        for watcher in dirty:
+            self._flush(watcher, now)
+
+    def _on_ready(self, fd: int, mask: int) -> None:
+        waiting = self._by_fd.get(fd)
+        if isinstance(waiting, Poll):
+            # Gone, or half-closed: answering tells which.
+            self._wake(waiting)
+        elif waiting is not None:
+            if mask & _GONE:
+                self._drop(waiting)
+            else:
+                self._epoll.modify(fd, select.EPOLLRDHUP)
+                self._dirty.add(waiting)
+
+    def _expire(self, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            self._wake(heapq.heappop(self._timers)[2])
+        if self._draining and now >= self._last_word_until:
+            for waiting in list(self._by_fd.values()):
+                if isinstance(waiting, Watcher):
+                    self._end(waiting)
+
+    def _beat(self, now: float) -> None:
+        self._beat_at = now + self._heartbeat_s
+        for watcher in self._by_fd.values():
+            idle = isinstance(watcher, Watcher) and not watcher.queued_bytes
+            if idle and now - watcher.sent_at > self._heartbeat_s / 2:  # type: ignore[union-attr]
+                self._push(watcher, sse.HEARTBEAT)  # type: ignore[arg-type]
+
+    # -- long polls ------------------------------------------------------------------------------
+
+    def _park(self, poll: Poll) -> None:
+        self._by_fd[poll.fd] = poll
+        self._polls.setdefault(poll.session_id, set()).add(poll)
+        self._epoll.register(poll.fd, select.EPOLLRDHUP)
+        if self._draining or self._last_seq(poll.session_id) > poll.after:
+            self._wake(poll)
+        else:
+            heapq.heappush(self._timers, (poll.until, next(self._order), poll))
+
+    def _last_seq(self, session_id: SessionId) -> float:
+        try:
+            return self._service.session(session_id).last_seq
+        except NetclawError:
+            # The request that is run again says what is wrong.
+            return float("inf")
+
+    def _wake(self, poll: Poll) -> None:
+        if not poll.waiting:
+            return
+        poll.waiting = False
+        del self._by_fd[poll.fd]
+        self._epoll.unregister(poll.fd)
+        polls = self._polls[poll.session_id]
+        polls.discard(poll)
+        if not polls:
+            del self._polls[poll.session_id]
+        poll.wake()
+        self.release()
+
+    # -- streams ---------------------------------------------------------------------------------
+
+    def _join(self, watcher: Watcher) -> None:
+        self._by_fd[watcher.fd] = watcher
+        self._epoll.register(watcher.fd, select.EPOLLRDHUP)
+        self._dirty.add(watcher)
+        if self._draining:
+            self._say_last_word(watcher)
+            return
+        try:
+            room = self._rooms.get(watcher.session_id) or self._open_room(watcher.session_id)
+            room.watchers.add(watcher)
+            self._catch_up(room, watcher)
+        except NetclawError:
+            self._drop(watcher)
+
+    def _open_room(self, session_id: SessionId) -> Room[Watcher]:
+        self._rooms[session_id] = room = Room[Watcher](session_id, 0)
+        try:
+            room.seq = self._service.session(session_id).last_seq
+            room.remember(self._service.events(session_id, max(0, room.seq - _BATCH), _BATCH))
+            self._fill(room)
+        except NetclawError:
+            del self._rooms[session_id]
+            raise
+        return room
+
+    def _catch_up(self, room: Room[Watcher], watcher: Watcher) -> None:
+        """Queue what the reader lacks, as far as its queue has room; then it is live."""
+        while watcher.cursor < room.seq:
+            if watcher.queued_bytes >= LOW_WATER_BYTES:
+                return
+            chunks = room.recent(watcher.cursor)
+            if chunks is None:
+                limit = min(_BATCH, room.seq - watcher.cursor)
+                events = self._service.events(room.session_id, watcher.cursor, limit)
+                chunks = iter([(event.seq, sse.durable(event)) for event in events])
+            before = watcher.cursor
+            for seq, chunk in chunks:
+                if watcher.queued_bytes >= LOW_WATER_BYTES:
+                    break
+                watcher.cursor = seq
+                self._push(watcher, chunk)
+            if watcher.cursor == before:
+                return
+        watcher.live = True
+        text = room.text()
+        if text is not None:
+            self._push(watcher, sse.delta(text))
+
+    def _take_events(self, session_id: SessionId, last_seq: int) -> None:
+        for poll in list(self._polls.get(session_id, ())):
+            if last_seq > poll.after:
+                self._wake(poll)
+        room = self._rooms.get(session_id)
+        if room is None:
+            return
+        try:
+            while room.seq < last_seq:
+                before = room.seq
+                events = self._service.events(session_id, room.seq, _BATCH)
+                for seq, chunk in room.advance(events):
+                    self._broadcast(room, seq, chunk)
+                if room.seq == before:
+                    return
+        except NetclawError:
+            self._drop_all(room)
+
+    def _take_delta(self, delta: Delta) -> None:
+        room = self._rooms.get(delta.session_id)
+        if room is None:
+            return
+        try:
+            placed = room.place(delta)
+        except HoleError:
+            self._fill(room)
+            return
+        if placed is not None:
+            self._broadcast(room, None, sse.delta(placed))
+
+    def _fill(self, room: Room[Watcher]) -> None:
+        """Bring the text of the running reply up to date from the one who has it all."""
+        whole = self._service.live_text(room.session_id)
+        placed = room.place(whole) if whole is not None else None
+        if placed is not None:
+            self._broadcast(room, None, sse.delta(placed))
+
+    def _broadcast(self, room: Room[Watcher], seq: int | None, chunk: bytes) -> None:
+        for watcher in list(room.watchers):
+            if not watcher.live:
+                continue
+            if seq is not None:
+                if seq <= watcher.cursor:
+                    continue
+                watcher.cursor = seq
+            self._push(watcher, chunk)
+
+    def _push(self, watcher: Watcher, chunk: bytes) -> None:
+        if watcher.push(chunk):
+            self._dirty.add(watcher)
+        else:
+            logger.info("dropped a slow reader of session %s", watcher.session_id)
+            self._drop(watcher)
+
+    def _flush(self, watcher: Watcher, now: float) -> None:
+        if watcher.fd not in self._by_fd:
+            return
+        try:
+            if not watcher.send(now):
+                self._epoll.modify(watcher.fd, select.EPOLLRDHUP | select.EPOLLOUT)
+            elif watcher.ending:
+                self._end(watcher)
+            elif not watcher.live:
+                room = self._rooms.get(watcher.session_id)
+                if room is not None:
+                    self._catch_up(room, watcher)
+        except (OSError, NetclawError):
+            self._drop(watcher)
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def _drop(self, watcher: Watcher) -> None:
+        """Close a stream whose reader is gone or too slow."""
+        if self._forget(watcher):
+            watcher.sock.close()
+            self.release()
+
+    def _drop_all(self, room: Room[Watcher]) -> None:
+        for watcher in list(room.watchers):
+            self._drop(watcher)
+
+    def _end(self, watcher: Watcher) -> None:
+        """Part from a stream that has got its last word, or has no time left for it."""
+        if self._forget(watcher):
+            self._on_end(watcher)
+            self.release()
+
+    def _forget(self, watcher: Watcher) -> bool:
+        if self._by_fd.pop(watcher.fd, None) is None:
+            return False
+        self._epoll.unregister(watcher.fd)
+        self._dirty.discard(watcher)
+        room = self._rooms.get(watcher.session_id)
+        if room is not None:
+            room.watchers.discard(watcher)
+            if not room.watchers:
+                del self._rooms[watcher.session_id]
+        return True
+
+    def _drain(self) -> None:
+        self._draining = True
+        self._last_word_until = time.monotonic() + _LAST_WORD_S
+        data = self._resume_token()
+        for waiting in list(self._by_fd.values()):
+            if isinstance(waiting, Poll):
+                self._wake(waiting)
+            else:
+                self._say_last_word(waiting, data)
+
+    def _resume_token(self) -> Mapping[str, Any]:
+        facts = self._service.ready()[1]
+        return {"generation": facts.get("generation"), "phase": facts.get("phase")}
+
+    def _say_last_word(self, watcher: Watcher, data: Mapping[str, Any] | None = None) -> None:
+        # Jitter: a thousand clients that come back at once would be a queue of their own.
+        retry_ms = random.randint(*_RETRY_MS)  # noqa: S311 - nothing is secret here
+        watcher.end(sse.restart(data or self._resume_token(), retry_ms))
+        self._dirty.add(watcher)
+
+    def _undrain(self) -> None:
+        self._draining = False
+
+    def _stop(self) -> None:
+        self._ended = True
+
+    def _close(self) -> None:
+        for waiting in list(self._by_fd.values()):
+            if isinstance(waiting, Watcher):
+                self._drop(waiting)
+        self._epoll.close()
+        os.close(self._wakeup)

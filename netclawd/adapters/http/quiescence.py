@@ -1,0 +1,132 @@
+"""Making the HTTP side quiet, without losing a connection. Runs in the loop's thread.
+
+Accepting has stopped (the kernel's queue keeps newcomers) and idle connections are left alone (their next
+bytes are for the new image). What is running, half received or unsent goes on until the deadline; then
+each gets exactly one answer, 503, and is read to its end. When nothing is in progress the loop pauses.
+
+Crash: at any line the clients see the connection end without an answer, which is what a client that
+sent a request and got nothing must expect of a crash; nothing here is durable.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from netclawd.adapters.http import problem
+from netclawd.adapters.http.channel import Channel
+from netclawd.adapters.http.loop import Loop
+from netclawd.adapters.http.sockets import unread
+from netclawd.core import budgets
+from netclawd.core.listeners import Kept
+from netclawd.ports import Quiesced
+
+logger = logging.getLogger("netclawd.http")
+
+#: What an answer that has begun at the deadline gets to become whole, seconds.
+_ANSWER_GRACE_S = 0.1
+#: What the pump gets beyond the deadline to give back what it has, seconds.
+_PUMP_GRACE_S = 1.0
+#: At a stop: what an idle client gets to notice the end of its connection, seconds.
+_IDLE_LINGER_S = 0.2
+
+
+class Quiescence:
+    """One drain of the HTTP side."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        deadline: float,
+        retry_after_s: int,
+        done: Callable[[Quiesced], None],
+    ) -> None:
+        self._loop = loop
+        self._deadline = deadline
+        self._retry_after_s = retry_after_s
+        self._done = done
+        self._last_accept = 0.0
+        self._cut = 0
+
+    def begin(self) -> None:
+        """Stop accepting and end the streams."""
+        self._last_accept = time.monotonic()
+        self._loop.quiescing = True
+        self._loop.pump.drain()
+        self._loop.each_turn = self.turn
+
+    def turn(self, now: float) -> None:
+        """Look whether all is quiet; at the deadline see to it."""
+        busy = [channel for channel in self._loop.channels() if channel.busy]
+        if busy and now >= self._deadline:
+            for channel in busy:
+                self._overdue(channel, now)
+            busy = [channel for channel in self._loop.channels() if channel.busy]
+        late = now >= self._deadline + _PUMP_GRACE_S
+        # The order matters: what the pump gives back is posted before it ceases to count.
+        if busy or ((self._loop.pump.open() or not self._loop.settled()) and not late):
+            return
+        self._finish()
+
+    def _overdue(self, channel: Channel, now: float) -> None:
+        unanswered = bool(channel.requests or channel.half_received)
+        if unanswered and channel.cut_off():
+            self._cut += 1
+            raw = problem.cut_response(self._loop.generation(), self._retry_after_s)
+            self._loop.answer(channel, raw)
+        elif not unanswered or now >= self._deadline + _ANSWER_GRACE_S:
+            self._loop.answer(channel, b"")
+
+    def _finish(self) -> None:
+        self._loop.each_turn = None
+        self._loop.paused = True
+        kept: list[Kept] = []
+        for channel in self._loop.channels():
+            # Blank lines after a request are no request.
+            channel.request = None
+            fd = channel.socket.fileno()
+            kept.append(Kept(fd, _peer(channel.peer), channel.listener))
+        for lingering in self._loop.lingering():
+            fd = lingering.socket.fileno()
+            kept.append(Kept(fd, _peer(lingering.peer), lingering.listener, lingering=True))
+        self._done(Quiesced(tuple(kept), self._last_accept, self._cut))
+
+
+def _peer(peer: object) -> tuple[str | int, ...]:
+    """Return the peer's address as a tuple; a Unix socket's is a path or nothing."""
+    if isinstance(peer, tuple):
+        return peer
+    return (peer if isinstance(peer, str) else "",)
+
+
+class Closing:
+    """The end of a quiet server: every connection is closed politely, then the loop ends."""
+
+    def __init__(self, loop: Loop, retry_after_s: int, until: float) -> None:
+        self._loop = loop
+        self._retry_after_s = retry_after_s
+        self._until = until
+
+    def begin(self) -> None:
+        """Take what waits in the accept queues, close the listeners, say the end to everybody."""
+        loop = self._loop
+        now = time.monotonic()
+        # A socket that systemd holds (its name is no address) keeps its queue for the next daemon.
+        ours = [name for name in loop.listener_names() if "=" in name]
+        loop.retire(ours, lambda: None)
+        raw = problem.cut_response(loop.generation(), self._retry_after_s)
+        for channel in loop.channels():
+            asked = channel.socket is not None and unread(channel.socket)
+            loop.answer(channel, raw if asked else b"")
+        for lingering in loop.lingering():
+            answered = unread(lingering.socket)
+            budget = budgets.LINGER_S if answered else _IDLE_LINGER_S
+            lingering.until = min(self._until, now + budget)
+        loop.paused = False
+        loop.each_turn = self.turn
+
+    def turn(self, now: float) -> None:
+        """End the loop when the last connection has ended or its time is up."""
+        if all(now >= lingering.until for lingering in self._loop.lingering()):
+            self._loop.end()
