@@ -1,0 +1,24 @@
+"""Daemons for the process tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.process.harness import Daemon
+
+
+@pytest.fixture
+def make_daemon() -> Iterator[Callable[..., Daemon]]:
+    """Make daemons (not started) that end with the test; arguments as for Daemon."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(Daemon(**options))
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    """A daemon that is ready."""
+    with Daemon() as one:
+        yield one.start()

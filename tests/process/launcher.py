@@ -1,0 +1,91 @@
+"""Start netclawd with faults: wrap the one function that performs effects, then run it as usual.
+
+The daemon re-executes its original command line, which is this script, so the wrap is in force in
+every image. A fault fires once: what happened is counted in a file that outlives the images.
+
+``TEST_FAULTS`` is a JSON object: ``trace``, the file that each effect is written to, and ``faults``,
+a list of ``{"do", "when", "effect", "nth", …}``:
+
+* ``do``: ``kill`` (SIGKILL to itself), ``raise``, ``hold`` (until the file ``until`` exists, at most
+  ``HOLD_S``), ``signal`` (send itself ``signal``).
+* ``when``: ``before`` or ``after``.
+* ``effect``: a class name of netclawd.core.effects, or ``Image`` for the start of an image, or
+  ``Rehearsal`` for that of the rehearsing child (these two only ``before``).
+* ``nth``: which occurrence, from 1, counted over all images.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+#: A held daemon goes on after this by itself, seconds.
+HOLD_S = 30.0
+
+
+class Faults:
+    def __init__(self, specification: dict[str, Any]) -> None:
+        self._trace = specification["trace"]
+        self._faults = specification["faults"]
+
+    def meet(self, when: str, effect: str) -> None:
+        """Note that the point was reached, and do what was asked for there."""
+        with open(self._trace, "a+", encoding="ascii") as trace:
+            trace.write(f"{when} {effect} {os.getpid()}\n")
+            trace.seek(0)
+            nth = sum(1 for line in trace if line.split()[:2] == [when, effect])
+        for fault in self._faults:
+            if (fault["when"], fault["effect"], fault["nth"]) == (when, effect, nth):
+                self._fire(fault)
+
+    def _fire(self, fault: dict[str, Any]) -> None:
+        match fault["do"]:
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "signal":
+                os.kill(os.getpid(), signal.Signals[fault["signal"]])
+            case "raise":
+                raise OSError("injected by the test")
+            case "hold":
+                Path(fault["until"] + ".held").touch()
+                deadline = time.monotonic() + HOLD_S
+                while not os.path.exists(fault["until"]) and time.monotonic() < deadline:
+                    time.sleep(0.002)
+            case other:
+                raise ValueError(other)
+
+
+def wrap_performer(faults: Faults) -> None:
+    performer = importlib.import_module("netclawd.daemon.performer").Performer
+    perform = performer.perform
+
+    def perform_with_faults(self: Any, effect: Any) -> Any:
+        name = type(effect).__name__
+        faults.meet("before", name)
+        answer = perform(self, effect)
+        faults.meet("after", name)
+        return answer
+
+    performer.perform = perform_with_faults
+
+
+def main() -> None:
+    specification = os.environ.get("TEST_FAULTS")
+    if specification:
+        faults = Faults(json.loads(specification))
+        if "--rehearse" in sys.argv:
+            faults.meet("before", "Rehearsal")
+        else:
+            faults.meet("before", "Image")
+            wrap_performer(faults)
+    sys.exit(importlib.import_module("netclawd.__main__").main())
+
+
+if __name__ == "__main__":
+    main()

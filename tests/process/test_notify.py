@@ -1,0 +1,108 @@
+"""What a supervisor is told, on real sockets: systemd's protocol and the descriptor of s6."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from tests.process.harness import Daemon, full_or
+from tests.process.notify_socket import NotifySocket
+from tests.process.talk import accepted, new_session, wait_event
+from tests.waiting import wait_for
+
+Make = Callable[..., Daemon]
+
+
+@pytest.fixture(params=["path", "abstract"])
+def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    if request.param == "abstract":
+        return f"@netclaw-test-{uuid.uuid4().hex}"
+    return str(tmp_path_factory.mktemp("n") / "notify")
+
+
+def test_the_transcript_of_starts_restarts_and_a_stop(make_daemon: Make, address: str) -> None:
+    reexecs = full_or(2, 10)
+    with NotifySocket(address) as supervisor:
+        daemon = make_daemon(environment={"NOTIFY_SOCKET": address}).start()
+        for _ in range(reexecs):
+            before = daemon.generation()
+            daemon.reload(force=True)
+            daemon.wait_ready(above=before)
+        assert daemon.stop() == 0
+        wait_for(lambda: "STOPPING" in supervisor.states(), 5.0, "STOPPING to arrive")
+
+    states = supervisor.states()
+    assert states == ["READY", *["RELOADING", "READY"] * reexecs, "STOPPING"]
+    assert {notice.pid for notice in supervisor.notices} == {daemon.pid}
+    for notice in supervisor.with_field("RELOADING"):
+        assert int(notice["MONOTONIC_USEC"]) > 0
+        assert notice["STATUS"]
+    instants = [int(n["MONOTONIC_USEC"]) for n in supervisor.with_field("RELOADING")]
+    assert instants == sorted(instants)
+    for generation, notice in enumerate(supervisor.with_field("READY"), start=1):
+        assert f"generation {generation} " in notice["STATUS"], "READY by another generation"
+    for notice in supervisor.with_field("STATUS"):
+        assert len(notice["STATUS"].encode()) <= 200
+
+
+def test_a_refusal_is_told_and_announces_nothing(make_daemon: Make, address: str) -> None:
+    with NotifySocket(address) as supervisor:
+        daemon = make_daemon(environment={"NOTIFY_SOCKET": address}).start()
+        daemon.write_config(text="[daemon]\nlisten = 5\n")
+        assert daemon.reload()["outcome"] == "refused"
+        wait_for(
+            lambda: any("refused" in n["STATUS"] for n in supervisor.with_field("STATUS")),
+            5.0,
+            "the refusal to be told",
+        )
+    assert supervisor.states() == ["READY"]
+
+
+def test_a_plain_hup_with_nothing_new_is_answered(make_daemon: Make, address: str) -> None:
+    with NotifySocket(address) as supervisor:
+        daemon = make_daemon(environment={"NOTIFY_SOCKET": address}).start()
+        daemon.signal(signal.SIGHUP)
+        wait_for(lambda: supervisor.states().count("READY") == 2, 5.0, "a second READY")
+        (reloading,) = supervisor.with_field("RELOADING")
+    assert "MONOTONIC_USEC" in reloading
+    assert supervisor.states() == ["READY", "RELOADING", "READY"]
+
+
+def test_a_long_drain_extends_the_supervisors_patience(make_daemon: Make, address: str) -> None:
+    with NotifySocket(address) as supervisor:
+        daemon = make_daemon(environment={"NOTIFY_SOCKET": address}).start()
+        session = new_session(daemon)
+        accepted(daemon, session, "/ledger 1 2.5")
+        wait_event(daemon, session, "tool.started")
+        assert daemon.reload(force=True)["outcome"] == "applied"
+    states = [name for n in supervisor.notices for name, _ in n.fields]
+    drain = states[states.index("RELOADING") :]
+    assert "EXTEND_TIMEOUT_USEC" in drain[: drain.index("READY")]
+    assert "STOPPING" not in states
+
+
+def test_s6_gets_one_newline_at_the_first_readiness(make_daemon: Make) -> None:
+    reader, writer = os.pipe()
+    try:
+        daemon = make_daemon(environment={"NETCLAW_NOTIFY_FD": str(writer)})
+        daemon.start(pass_fds=[writer])
+        os.close(writer)
+        writer = -1
+        daemon.reload(force=True)
+        os.set_blocking(reader, False)
+        # The end of file proves that no image holds the descriptor any more.
+        assert os.read(reader, 100) == b"\n"
+        assert os.read(reader, 100) == b""
+        assert daemon.generation() == 2
+    finally:
+        os.close(reader)
+        if writer >= 0:
+            os.close(writer)
+
+
+def test_without_a_supervisor_nothing_is_missing(daemon: Daemon) -> None:
+    assert daemon.status()["phase"] == "ready"
