@@ -9,10 +9,12 @@ after the new generation serves.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from netclawd.core.words import shown
 from netclawd.errors import ConfigMeaningError
 
 
@@ -65,14 +67,34 @@ def parse_address(text: str) -> Address:
     """Parse ``127.0.0.1:5199``, ``[::1]:5199`` or ``fd:NAME``; ConfigMeaningError says what is wrong."""
     if text.startswith("fd:"):
         return _parse_fd(text)
-    host, colon, port_text = text.rpartition(":")
-    if not colon or not host:
+    if text.startswith("unix:"):
+        raise _wrong(text, "is a Unix socket, which is not served yet", "Use a TCP address.")
+    match = _TCP.fullmatch(text)
+    if match is None:
         raise _wrong(text, "is not an address", "Write HOST:PORT, for example 127.0.0.1:5199.")
-    if not (port_text.isascii() and port_text.isdigit() and 1 <= int(port_text) <= 65535):
-        raise _wrong(text, f"has the port {port_text!r}", "Use a port from 1 to 65535.")
-    bracketed = host.startswith("[") and host.endswith("]")
+    host, bracketed, port_text = match["v6"] or match["v4"], match["v6"] is not None, match["port"]
+    if port_text is None:
+        raise _wrong(text, "has no port", "Write HOST:PORT, for example 127.0.0.1:5199.")
+    if not (_PORT.fullmatch(port_text) and 1 <= int(port_text) <= 65535):
+        raise _wrong(text, f"has the port {shown(port_text)}", "Use a port from 1 to 65535.")
+    ip = _parse_host(text, host, bracketed=bracketed)
+    return Address(Family.TCP6 if bracketed else Family.TCP4, str(ip), int(port_text))
+
+
+#: ``[HOST]:PORT`` or ``HOST:PORT``; a port that is missing or odd is named by its own words.
+_TCP = re.compile(
+    r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<v4>(?!:[^:]*\Z)[^\[\]]+?))(?::(?P<port>[^:\[\]]*))?", re.DOTALL
+)
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
+def _parse_host(
+    text: str, host: str, *, bracketed: bool
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    if host == "*":
+        raise _wrong(text, "asks for both IPv4 and IPv6", "Name 0.0.0.0 and [::] one by one.")
     try:
-        ip = ipaddress.ip_address(host[1:-1] if bracketed else host)
+        ip = ipaddress.ip_address(host)
     except ValueError:
         raise _wrong(
             text,
@@ -81,7 +103,14 @@ def parse_address(text: str) -> Address:
         ) from None
     if isinstance(ip, ipaddress.IPv6Address) != bracketed:
         raise _wrong(text, "mixes up IPv4 and IPv6", "Write IPv6 in brackets: [::1]:5199.")
-    return Address(Family.TCP6 if bracketed else Family.TCP4, str(ip), int(port_text))
+    if ip.is_multicast:
+        raise _wrong(text, "is a multicast address", "Use the address of an interface.")
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:  # an IPv6-only socket can't be bound to it
+            raise _wrong(text, "is IPv4 written as IPv6", f"Write {ip.ipv4_mapped} instead.")
+        if ip.scope_id is not None:  # the descriptor's name has no room for it
+            raise _wrong(text, "has a zone", "Use an address that is not link-local.")
+    return ip
 
 
 def _parse_fd(text: str) -> Address:
@@ -96,7 +125,7 @@ def _parse_fd(text: str) -> Address:
 
 
 def _wrong(text: str, what: str, remedy: str) -> ConfigMeaningError:
-    return ConfigMeaningError(f"The address {text!r} in daemon.listen {what}.", remedy)
+    return ConfigMeaningError(f"The address {shown(text)} in daemon.listen {what}.", remedy)
 
 
 def parse_addresses(texts: Sequence[str]) -> tuple[Address, ...]:
