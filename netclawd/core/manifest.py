@@ -101,14 +101,14 @@ def to_map(manifest: Manifest) -> dict[str, Any]:
 def from_map(values: Mapping[str, Any]) -> Manifest:
     """Read a map; ManifestError when a key is missing or has another type, or a newer format."""
     try:
-        if values["format"] > FORMAT:
+        if _typed("format", values["format"]) > FORMAT:
             raise ManifestError(
                 f"The manifest has format {values['format']}, this release reads up to {FORMAT}.",
                 "Start the release that wrote it, or move the file aside: the store has every turn.",
             )
         return Manifest(
             **{k: _typed(k, values[k]) for k in _KEYS},
-            work=tuple(_work(row) for row in values["work"]),
+            work=tuple(_work(row) for row in _typed("work", values["work"])),
             extra={k: v for k, v in values.items() if k not in (*_KEYS, "format", "work")},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -125,15 +125,22 @@ def _work(row: Mapping[str, Any]) -> Work:
 
 
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "format": int,
     "generation": int,
     "checkpoint": int,
     "requested_at": (int, float),
     "resume_deadline": (int, float, type(None)),
     "listeners": Mapping,
+    "work": (list, tuple),
 }
 
 
 def _typed(key: str, value: Any) -> Any:
-    if not isinstance(value, _TYPES.get(key, str)):
-        raise TypeError(f"{key} is a {type(value).__name__}")
+    right = isinstance(value, _TYPES.get(key, str)) and not isinstance(value, bool)
+    if right and isinstance(value, Mapping):
+        right = all(isinstance(text, str) for pair in value.items() for text in pair)
+    if not right:
+        raise TypeError(f"{key} has another type: {type(value).__name__}")
+    if key == "format" and value < 1:
+        raise ValueError(f"format is {value}")
     return value
