@@ -1,0 +1,68 @@
+"""The command ``netclaw``: asks a running daemon, and starts and stops one.
+
+Each command's module is imported when the command is called. Every error that has a slug ends here:
+what happened and what to do on standard error (or as JSON), and the exit code of its kind.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from netclawd import __version__
+from netclawd.cli.lazy import LazyGroup
+from netclawd.errors import NetclawError
+
+
+class _Root(LazyGroup):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NetclawError as error:
+            from netclawd.cli.output import wants_json
+
+            _report(error, as_json=wants_json(ctx))
+            ctx.exit(error.exit_code)
+
+
+def _report(error: NetclawError, *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        body = {"slug": error.slug, "what": error.what, "remedy": error.remedy}
+        click.echo(json.dumps({"error": body}))
+        return
+    click.echo(f"netclaw: {error.what}", err=True)
+    if error.remedy:
+        click.echo(f"  {error.remedy}", err=True)
+
+
+@click.group(
+    cls=_Root,
+    lazy={
+        "status": "netclawd.cli.status:status",
+        "chat": "netclawd.cli.chat:chat",
+        "send": "netclawd.cli.send:send",
+        "sessions": "netclawd.cli.sessions:sessions",
+        "approvals": "netclawd.cli.approvals:approvals",
+        "reload": "netclawd.cli.reload:reload",
+        "restarts": "netclawd.cli.restarts:restarts",
+        "config": "netclawd.cli.config:config",
+        "manifest": "netclawd.cli.manifest:manifest",
+        "daemon": "netclawd.cli.daemon:daemon",
+        "demo": "netclawd.cli.demo:demo",
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="netclaw")
+def netclaw() -> None:
+    """Talk to netclawd, the daemon for long-running agent sessions.
+
+    NETCLAW_HOME says which daemon is meant; without it, this user's own or the system's.
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    netclaw(prog_name="netclaw")

@@ -1,0 +1,93 @@
+"""``netclaw config``: checks, shows and describes a configuration, without the daemon."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from netclawd.cli.output import json_option, say_json
+from netclawd.cli.reach import own_paths, reach_or_none
+
+
+@click.group()
+def config() -> None:
+    """Check and show the configuration."""
+
+
+def _source(file: str | None) -> Any:
+    """Return the settings file: the one given, the running daemon's, or this user's."""
+    from netclawd.adapters.secrets import Secrets
+    from netclawd.adapters.settings_file import SettingsFile
+
+    if file is None:
+        paths = own_paths()
+        daemon = reach_or_none(paths)
+        file = daemon.paths.config if daemon is not None else paths.config
+    path = os.path.abspath(file)
+    # The digest that this key goes into is never shown.
+    return SettingsFile(path, os.environ, b"", Secrets(os.environ).resolve)
+
+
+@config.command()
+@json_option
+@click.argument("file", type=click.Path(), required=False)
+def check(as_json: bool, file: str | None) -> None:
+    """Validate FILE, or the daemon's configuration, and change nothing.
+
+    Exit codes: 0 valid, 78 not.
+    """
+    from netclawd.errors import ConfigSyntaxError
+
+    if file is not None and not os.path.exists(file):
+        raise ConfigSyntaxError(f"There is no file {file}.", "Correct the path.")
+    snapshot = _source(file).read(running=False)
+    if as_json:
+        say_json({"path": snapshot.path, "valid": True, "digest": snapshot.published_digest})
+    elif snapshot.text is None:
+        click.echo(f"There is no {snapshot.path}; the defaults are in force, and they are valid.")
+    else:
+        listen = ", ".join(snapshot.settings.daemon.listen)
+        click.echo(f"{snapshot.path} is valid: answers on {listen}.")
+
+
+@config.command()
+@json_option
+@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@click.argument("file", type=click.Path(), required=False)
+def show(as_json: bool, origin: bool, file: str | None) -> None:
+    """Show every value that is in force, defaults included; secrets stay references."""
+    source = _source(file)
+    snapshot = source.read(running=False)
+    values = _flat(snapshot.effective)
+    origins = {k: str(v) for k, v in source.origins(snapshot).items()} if origin else {}
+    if as_json:
+        if not origin:
+            return say_json(snapshot.effective)
+        return say_json({k: {"value": v, "origin": origins.get(k, "")} for k, v in values.items()})
+    import json
+
+    width = max(map(len, values))
+    for key, value in values.items():
+        line = f"{key:<{width}} = {json.dumps(value)}"
+        click.echo(f"{line}  # {origins.get(key, '')}" if origin else line)
+    return None
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            rows.update(_flat(value, f"{prefix}{key}."))
+        else:
+            rows[prefix + key] = value
+    return rows
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from netclawd.adapters.settings_file import packaged_schema
+
+    say_json(packaged_schema())

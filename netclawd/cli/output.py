@@ -1,0 +1,93 @@
+"""How the commands speak: words for people, ``--json`` for programs; and how they are told which."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
+
+_JSON = "netclaw.json"
+
+
+def _remember(ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+    ctx.meta[_JSON] = value
+    return value
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--json``; its function takes ``as_json``."""
+    return click.option(
+        "--json", "as_json", is_flag=True, callback=_remember, help="Print JSON instead of words."
+    )(command)
+
+
+def wants_json(ctx: click.Context) -> bool:
+    """Whether the command that runs was called with ``--json``."""
+    return bool(ctx.meta.get(_JSON))
+
+
+def say_json(value: Any) -> None:
+    """Print a value as JSON."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def write(text: str) -> None:
+    """Print a session's text: to a program as it is, to a terminal without control characters."""
+    stream = sys.stdout
+    stream.write(visible(text) if stream.isatty() else text)
+    stream.flush()
+
+
+def visible(text: str) -> str:
+    """Write control characters as escapes, so that a text can't drive the terminal."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def note(text: str) -> None:
+    """Say something that is not the answer, on standard error."""
+    click.echo(f"netclaw: {text}", err=True)
+
+
+def duration(seconds: float) -> str:
+    """Word a duration: ``850 ms``, ``4.2 s``, ``3 min 20 s``, ``2 h 5 min``, ``3 d 4 h``."""
+    seconds = max(0.0, seconds)
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s".replace(".0 s", " s")
+    whole = round(seconds)
+    for size, unit, smaller_size, smaller in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            rest = whole % size // smaller_size
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
+
+
+def ago(at: float) -> str:
+    """Word how long ago an instant of the wall clock was."""
+    from netclawd.adapters.clock import SystemClock
+
+    return f"{duration(SystemClock().wall() - at)} ago"
+
+
+def count(number: int, noun: str) -> str:
+    """Word a number of things."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print columns, as wide as they need to be."""
+    lines = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())

@@ -1,0 +1,74 @@
+"""Finds the daemon that a command is about: its control socket, and what it says of itself."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from netclawd.adapters.control_client import ControlClient
+from netclawd.cli.output import note
+from netclawd.core.paths import Paths, client_folders, locate
+from netclawd.errors import NotRunningError
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A daemon that has answered."""
+
+    client: ControlClient
+    #: The status document of that moment.
+    status: dict[str, Any]
+
+    @property
+    def paths(self) -> Paths:
+        """Its paths, as it says itself."""
+        status = self.status
+        return Paths(
+            status["home"], status["config_path"], status["state_dir"], status["runtime_dir"]
+        )
+
+
+def own_paths() -> Paths:
+    """Return the paths of this user."""
+    import pwd
+
+    try:
+        entry = pwd.getpwuid(os.getuid())
+    except KeyError:  # a container may run us under a user that nobody wrote down
+        return locate(os.environ, os.getuid())
+    return locate(os.environ, os.getuid(), user=entry.pw_name, user_home=entry.pw_dir)
+
+
+def reach(paths: Paths | None = None) -> Daemon:
+    """Return the daemon that answers; NotRunningError when none does.
+
+    Its connection is closed with the running command.
+    """
+    paths = paths or own_paths()
+    folders = client_folders(paths)
+    for folder in folders:
+        client = ControlClient(os.path.join(folder, "control.sock"))
+        try:
+            status = client.call("status")
+        except NotRunningError:
+            if folder == folders[-1]:
+                raise
+            continue
+        if folder != folders[0]:
+            note(f"this is the daemon of the system, at {folder}.")
+        context = click.get_current_context(silent=True)
+        if context is not None:
+            context.call_on_close(client.close)
+        return Daemon(client, status)
+    raise AssertionError("there is always a folder to look in")
+
+
+def reach_or_none(paths: Paths) -> Daemon | None:
+    """Return the daemon that answers, None without one."""
+    try:
+        return reach(paths)
+    except NotRunningError:
+        return None

@@ -1,0 +1,165 @@
+"""``netclaw status``: what the daemon does, in words, as JSON, again and again, or as an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from netclawd.cli.output import ago, count, json_option, say_json, visible
+from netclawd.cli.reach import Daemon, reach
+from netclawd.errors import ControlError, NetclawError, NotRunningError
+
+#: Seconds between two looks of ``--watch``.
+WATCH_S = 1.0
+SERVING = ("ready", "rehearsing")
+
+
+@click.command()
+@json_option
+@click.option("--watch", is_flag=True, help="Go on until interrupted, once a second.")
+@click.option(
+    "--probe",
+    type=click.Choice(["live", "ready"]),
+    help="For health checks: exit 0 or 1. live: something answers; ready: it is ready.",
+)
+@click.pass_context
+def status(ctx: click.Context, as_json: bool, watch: bool, probe: str | None) -> None:
+    """Show what the daemon does.
+
+    Exit codes: 0 ready, 1 degraded, 3 not running, 4 starting, draining or stopping.
+    """
+    if probe is not None:
+        ctx.exit(_probe(probe))
+    if watch:
+        _watch(as_json)
+        return
+    found = reach().status
+    if as_json:
+        say_json(found)
+    else:
+        click.echo("\n".join(describe(found)))
+    ctx.exit(exit_code(found))
+
+
+def exit_code(found: Mapping[str, Any]) -> int:
+    """Return the exit code that stands for a status."""
+    if found["phase"] not in SERVING:
+        return 4
+    return 1 if found["degraded"] or found["refusal"] else 0
+
+
+def _probe(probe: str) -> int:
+    try:
+        phase = reach().status["phase"]
+    except (NotRunningError, ControlError) as error:
+        click.echo(f"no: {error.what}")
+        return 1
+    except NetclawError:  # it answers, if with an error
+        phase = "failing"
+    healthy = probe == "live" or phase in SERVING
+    click.echo(f"{'yes' if healthy else 'no'}: {phase}")
+    return 0 if healthy else 1
+
+
+def _watch(as_json: bool) -> None:
+    """Show it once a second: redrawn on a terminal, else again when it has changed."""
+    redraws = sys.stdout.isatty() and not as_json
+    before = ""
+    daemon: Daemon | None = None
+    while True:
+        try:
+            daemon, found = _look(daemon)
+            text = json.dumps(found) if as_json else "\n".join(describe(found))
+        except NotRunningError as error:
+            daemon = None
+            body = {"error": {"slug": error.slug, "what": error.what}}
+            text = json.dumps(body) if as_json else error.what
+        if redraws:
+            click.clear()
+        if redraws or text != before:
+            click.echo(text)
+        before = text
+        try:
+            time.sleep(WATCH_S)
+        except KeyboardInterrupt:
+            return
+
+
+def _look(daemon: Daemon | None) -> tuple[Daemon, dict[str, Any]]:
+    if daemon is None:
+        daemon = reach()
+        return daemon, daemon.status
+    return daemon, daemon.client.call("status")
+
+
+def describe(found: Mapping[str, Any]) -> Iterator[str]:
+    """Put a status into words, a line each."""
+    yield (
+        f"netclawd {found['version']} is {found['phase']}: generation {found['generation']}, "
+        f"pid {found['pid']}, started {ago(found['started_at'])}"
+    )
+    for label, text in _rows(found):
+        yield f"  {label:<14} {visible(text)}"
+
+
+def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "answers on", ", ".join(found["addresses"]) or "no address"
+    yield "home", found["home"]
+    yield "configuration", f"{found['config_path']} (digest {found['digest'][:12]})"
+    yield "turns", describe_turns(found["turns"])
+    yield "streams", str(found["streams"])
+    if found["gate"] != "open":
+        yield "gate", "closed: new turns wait for the next generation"
+    if found["drain"] is not None:
+        yield from (("draining", line) for line in describe_drain(found["drain"]))
+    if found["last_restart"] is not None:
+        yield "last restart", describe_restart(found["last_restart"])
+    if found["refusal"] is not None:
+        yield "refused", f"{found['refusal']['reason']} {found['refusal']['remedy']}".strip()
+    for reason in found["degraded"]:
+        yield "degraded", reason
+
+
+def describe_turns(turns: Mapping[str, int]) -> str:
+    """Word how many turns are in which state."""
+    present = [f"{turns[name]} {name}" for name in turns if turns[name]]
+    return ", ".join(present) or "none"
+
+
+def describe_drain(drain: Mapping[str, Any]) -> Iterator[str]:
+    """Word what a drain still waits for."""
+    running = drain["running"]
+    yield f"{count(len(running), 'turn')} still at work, at most {drain['deadline_s']:.0f} s more"
+    for turn in running:
+        yield (
+            f"{turn['session_id']}: {turn['doing']} for {turn['for_s']:.0f} s, "
+            f"at most {turn['left_s']:.0f} s more"
+        )
+
+
+def describe_restart(entry: Mapping[str, Any]) -> str:
+    """Word one entry of the restart journal."""
+    at = entry["ended_at"] or entry["requested_at"]
+    words = f"{entry['outcome']} {ago(at)}, asked by {entry['trigger']}"
+    if entry["actor"]:
+        words += f" ({entry['actor']})"
+    if entry["outcome"] == "applied":
+        words += f"; {what_changed(entry)}; generation {entry['new_generation']}"
+    if entry["gap_ms"] is not None:
+        words += f", gap {entry['gap_ms']:.0f} ms"
+    return words
+
+
+def what_changed(entry: Mapping[str, Any]) -> str:
+    """Name what a restart applied."""
+    keys = entry["changed_keys"]
+    if len(keys) > 3:
+        keys = [*keys[:3], f"{len(keys) - 3} more"]
+    parts = [", ".join(keys)] if keys else []
+    parts += ["new code"] if entry["code_changed"] else []
+    return " and ".join(parts) + " changed" if parts else "re-executed as it was"
