@@ -126,7 +126,7 @@ class SqliteStore:
 
     @classmethod
     def _open(cls, path: str, read_only: bool, spawn: Spawn) -> SqliteStore:
-        if not os.path.exists(path):
+        if not os.path.isfile(path):
             if read_only:
                 raise StoreError(f"There is no session store {path}.", "Start the daemon once.")
             _create(path)
@@ -334,12 +334,10 @@ def _create(path: str) -> None:
     """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        pass
     except OSError as error:
         raise StoreError(
             f"The session store {path} can't be created: {error.strerror}.",
-            "Check that its folder exists and that this user may write it.",
+            "Check that its folder exists, that this user may write it, and what has its name.",
         ) from error
 
 
