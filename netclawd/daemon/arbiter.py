@@ -37,6 +37,9 @@ class Effects(Protocol):
     def on_step(self, state: State) -> None:
         """Note the state that a step led to, before its effects are performed."""
 
+    def exit_code(self) -> int:
+        """Return the exit code, once an Exit effect has been performed."""
+
     def on_tick(self) -> None:
         """Called once a second."""
 
@@ -174,6 +177,6 @@ class Arbiter:
             return None
         if isinstance(effect, Exit):
             self._executor.perform(effect)
-            self._exit = effect.code
+            self._exit = self._executor.exit_code()
             return None
         return self._executor.perform(effect)

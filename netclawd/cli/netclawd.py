@@ -1,0 +1,48 @@
+"""The ``netclawd`` command: the daemon in the foreground, a check, or a rehearsal."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from netclawd import __version__
+from netclawd.daemon import signals
+from netclawd.errors import ConfigError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, resolve_path=False),
+    help="Read this configuration file instead of the one of this home.",
+)
+@click.option("--check", is_flag=True, help="Validate the configuration and exit (0 good, 78 bad).")
+@click.option("--rehearse", is_flag=True, hidden=True)
+@click.version_option(__version__, prog_name="netclawd", message="%(prog)s %(version)s")
+@click.pass_obj
+def command(environ: dict[bytes, bytes], config: str | None, check: bool, rehearse: bool) -> None:
+    """Host agent sessions in the foreground; SIGHUP reloads, SIGTERM drains and stops."""
+    from netclawd.cli import wiring
+
+    if config is not None:
+        config = os.path.abspath(config)
+    if rehearse:
+        sys.exit(wiring.rehearse(environ, config))
+    if check:
+        _check(config)
+    signals.block()
+    sys.exit(wiring.serve(environ, config))
+
+
+def _check(config: str | None) -> None:
+    from netclawd.cli import wiring
+
+    try:
+        path = wiring.check(config)
+    except ConfigError as error:
+        click.echo(f"{error.what}\n{error.remedy}", err=True)
+        sys.exit(error.exit_code)
+    click.echo(f"{path}: good")
+    sys.exit(0)

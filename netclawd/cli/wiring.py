@@ -1,0 +1,355 @@
+"""Joins the daemon and the adapters; the only module that names both.
+
+Imports are made where they are first needed: what lies on the way from execve to serving is
+imported first and alone, the rest by a background thread afterwards (:func:`import_rest`), all of it,
+so that a package upgrade under a living process can't mix old and new code.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from netclawd import __version__
+from netclawd.adapters.cbor import CborCodec
+from netclawd.adapters.clock import RandomIds, SystemClock
+from netclawd.adapters.code_identity import code_identity
+from netclawd.adapters.log import set_up_logging
+from netclawd.adapters.secrets import Secrets
+from netclawd.adapters.settings_file import SettingsFile
+from netclawd.core.handoff import HandoffRecord
+from netclawd.core.paths import Paths, locate
+from netclawd.core.redact import Redactor
+from netclawd.core.settings import Settings, Snapshot
+from netclawd.daemon import handoff as handoffs
+from netclawd.daemon.descriptors import Inheritance
+from netclawd.daemon.lock import hold_lock
+from netclawd.daemon.manifest_file import ManifestFile
+from netclawd.daemon.parts import Folders, Origin, Parts
+from netclawd.daemon.signals import spawn
+from netclawd.errors import ConfigError, NetclawError
+
+if TYPE_CHECKING:
+    from netclawd.adapters.store.sqlite import SqliteStore
+    from netclawd.daemon.broadcast import Broadcast
+    from netclawd.daemon.engine import Engine
+    from netclawd.ports import HttpServer, Provider, Service, Store, Tool
+
+log = logging.getLogger("netclawd")
+
+
+# -- paths and configuration ---------------------------------------------------------------------
+
+
+def find_paths(config: str | None = None) -> Paths:
+    """Return the paths of this user; ``config`` overrides the file."""
+    entry = pwd.getpwuid(os.getuid()) if _has_entry() else None
+    paths = locate(
+        os.environ,
+        os.getuid(),
+        user=entry.pw_name if entry else "",
+        user_home=entry.pw_dir if entry else "",
+    )
+    if config is None:
+        return paths
+    return Paths(paths.home, config, paths.state, paths.runtime, paths.chosen)
+
+
+def _has_entry() -> bool:
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False  # A container may run as any UID.
+    return True
+
+
+def settings_source(
+    path: str, environ: Mapping[str, str], state: str, *, create: bool = False
+) -> SettingsFile:
+    """Return the reader of the configuration; ``create`` makes the digest key if there is none."""
+    return SettingsFile(path, environ, digest_key(state, create=create), Secrets(environ).resolve)
+
+
+def digest_key(state: str, *, create: bool) -> bytes:
+    """Return the key of the hashes of secrets: 32 random bytes, made once for a state folder."""
+    path = os.path.join(state, "digest.key")
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        if not create:
+            return b"unused"  # No daemon has run here: there is no digest to compare with.
+    from netclawd.daemon.durable import replace_file
+
+    key = secrets.token_bytes(32)
+    replace_file(path, key)
+    return key
+
+
+def check(config: str | None) -> str:
+    """Validate the configuration as a start would; return its path or raise ConfigError."""
+    paths = find_paths(config)
+    settings_source(paths.config, os.environ, paths.state).read(running=False)
+    return paths.config
+
+
+def open_store_read_only(paths: Paths) -> SqliteStore:
+    """Open the store beside or without a daemon; StoreError when there is none."""
+    from netclawd.adapters.store.sqlite import SqliteStore
+
+    return SqliteStore.open(os.path.join(paths.state, "netclawd.db"), read_only=True)
+
+
+def manifest_file(paths: Paths) -> ManifestFile:
+    return ManifestFile(paths.state, CborCodec())
+
+
+# -- the daemon ----------------------------------------------------------------------------------
+
+
+def serve(environ: Mapping[bytes, bytes], config: str | None) -> int:
+    """Run the daemon until it stops; return the exit code. Signals are blocked already."""
+    try:
+        parts = _prepare(environ, config)
+    except NetclawError as error:
+        return _abort(error)
+    from netclawd.daemon.run import run
+
+    return run(parts)
+
+
+def _abort(error: NetclawError) -> int:
+    """Say why there is no daemon, in the words that supervisors and people look for."""
+    if isinstance(error, ConfigError):
+        print(  # noqa: T201 - this line is the interface
+            f"Daemon startup aborted: {error.what} Remediation: {error.remedy}", file=sys.stderr
+        )
+    else:
+        print(f"netclawd: {error.what} {error.remedy}", file=sys.stderr)  # noqa: T201
+    return error.exit_code
+
+
+def _prepare(environ: Mapping[bytes, bytes], config: str | None) -> Parts:
+    """Take the lock, the handoff record and the configuration."""
+    code = code_identity()
+    inherited = Inheritance.from_environ(environ, os.getpid())
+    codec = CborCodec()
+    record = handoffs.take_record(inherited, codec, os.getpid())
+    paths = find_paths(record.snapshot.path if record is not None else config)
+    _make_folders(paths)
+    lock_fd = hold_lock(paths.runtime, inherited)
+    origin = _origin(environ, record)
+    strings = {os.fsdecode(k): os.fsdecode(v) for k, v in origin.environ.items()}
+    source = settings_source(paths.config, strings, paths.state, create=True)
+    snapshot = record.snapshot if record is not None else source.read(running=False)
+    redactor = _redactor(snapshot.settings, strings)
+    set_up_logging(redactor.text, strings.get("NETCLAW_LOG_FILE"))
+    return _parts(
+        paths, origin, source, inherited, record, snapshot, code, lock_fd, redactor, codec
+    )
+
+
+def _make_folders(paths: Paths) -> None:
+    try:
+        for folder in (paths.state, os.path.join(paths.state, "logs")):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.makedirs(paths.runtime, mode=0o755, exist_ok=True)
+    except OSError as error:
+        raise NetclawError(
+            f"The folder {error.filename} can't be made: {error.strerror}.",
+            "Make it writable for this user, or set NETCLAW_HOME to a folder that is.",
+        ) from error
+
+
+def _origin(environ: Mapping[bytes, bytes], record: HandoffRecord | None) -> Origin:
+    if record is not None:
+        return Origin(sys.executable, record.argv, record.environ, record.started_at)
+    argv = tuple(os.fsencode(argument) for argument in sys.orig_argv)
+    return Origin(sys.executable, argv, environ, time.time())
+
+
+def _redactor(settings: Settings, environ: Mapping[str, str]) -> Redactor:
+    """Resolve every secret anew: a rotated one is in force from this generation on."""
+    resolve = Secrets(environ).resolve
+    return Redactor([resolve(reference) for reference in settings.secret_references.values()])
+
+
+def _parts(
+    paths: Paths,
+    origin: Origin,
+    source: SettingsFile,
+    inherited: Inheritance,
+    record: HandoffRecord | None,
+    snapshot: Snapshot,
+    code: str,
+    lock_fd: int,
+    redactor: Redactor,
+    codec: CborCodec,
+) -> Parts:
+    from netclawd.adapters.control.server import ControlServer, bind_control
+    from netclawd.adapters.notify import SupervisorNotifier
+
+    folders = Folders(paths.home, paths.config, paths.state, paths.runtime)
+    environ = {os.fsdecode(k): os.fsdecode(v) for k, v in origin.environ.items()}
+    return Parts(
+        version=__version__,
+        folders=folders,
+        origin=origin,
+        clock=SystemClock(),
+        ids=RandomIds(),
+        notifier=SupervisorNotifier(_s6_descriptor(environ)),
+        codec=codec,
+        source=source,
+        manifests=ManifestFile(paths.state, codec),
+        lock_fd=lock_fd,
+        inheritance=inherited,
+        handoff=record,
+        snapshot=snapshot,
+        code=code,
+        code_on_disk=code_identity,
+        open_store=lambda: _open_store(folders),
+        make_engine=lambda store, settings, broadcast: _engine(
+            store, settings, broadcast, folders, environ
+        ),
+        make_http=_http,
+        make_control=lambda service: ControlServer(service, spawn),
+        bind_control=lambda: bind_control(folders.in_runtime("control.sock")),
+        make_watcher=lambda: _watcher(paths.config),
+        import_rest=import_rest,
+        redact=redactor.value,
+    )
+
+
+def _s6_descriptor(environ: Mapping[str, str]) -> int | None:
+    """s6 names its notification descriptor by a number that `run` passes on in NETCLAW_NOTIFY_FD."""
+    text = environ.get("NETCLAW_NOTIFY_FD", "")
+    if not text.isdigit():
+        return None
+    try:
+        os.set_inheritable(int(text), False)
+    except OSError:
+        return None  # Not open: nobody waits.
+    return int(text)
+
+
+def _open_store(folders: Folders) -> Store:
+    from netclawd.adapters.store.sqlite import SqliteStore
+
+    return SqliteStore.open(folders.in_state("netclawd.db"), spawn=spawn)
+
+
+def _engine(
+    store: Store,
+    settings: Settings,
+    broadcast: Broadcast,
+    folders: Folders,
+    environ: Mapping[str, str],
+) -> Engine:
+    from netclawd.daemon.engine import Engine
+
+    return Engine(
+        store,
+        SystemClock(),
+        RandomIds(),
+        _provider(settings, environ),
+        _tools(folders),
+        settings.sessions,
+        spawn,
+        broadcast,
+    )
+
+
+def _provider(settings: Settings, environ: Mapping[str, str]) -> Provider:
+    from netclawd.adapters.providers.demo import DemoProvider
+
+    chosen = settings.providers[settings.provider]
+    key = Secrets(environ).resolve(chosen.api_key) if chosen.api_key is not None else None
+    return DemoProvider(chosen.word_interval_s, key)
+
+
+def _tools(folders: Folders) -> dict[str, Tool]:
+    from netclawd.adapters.tools.clock_tool import ClockTool
+    from netclawd.adapters.tools.confirm import ConfirmTool
+    from netclawd.adapters.tools.ledger import LedgerTool
+
+    tools: list[Tool] = [
+        ClockTool(SystemClock()),
+        ConfirmTool(),
+        LedgerTool(folders.in_state("ledger.txt")),
+    ]
+    return {tool.name: tool for tool in tools}
+
+
+def _http(service: Service, settings: Settings) -> HttpServer:
+    from netclawd.adapters.http.options import HttpOptions
+    from netclawd.adapters.http.server import WaitressHttpServer
+    from netclawd.core.listeners import parse_addresses
+
+    daemon = settings.daemon
+    options = HttpOptions(
+        threads=daemon.http_threads,
+        max_streams=daemon.max_streams,
+        addresses=parse_addresses(daemon.listen),
+        allowed_hosts=daemon.allowed_hosts,
+        trusted_proxies=daemon.trusted_proxies,
+    )
+    return WaitressHttpServer(service, options, spawn)
+
+
+def _watcher(path: str) -> Any:
+    from netclawd.adapters.watch import FileWatcher
+
+    return FileWatcher(path, spawn)
+
+
+def import_rest() -> None:
+    """Import every module that may ever be used and that serving did not need."""
+    import netclawd.adapters.watch
+    import netclawd.daemon.crash
+    import netclawd.daemon.rehearsal  # noqa: F401
+    from netclawd.adapters import settings_file
+
+    settings_file.preload()
+
+
+# -- the rehearsing child ------------------------------------------------------------------------
+
+
+def rehearse(environ: Mapping[bytes, bytes], config: str | None) -> int:
+    """Answer the rehearsal that comes on standard input; return the exit code."""
+    from netclawd.daemon.rehearsal import answer_rehearsal
+
+    strings = {os.fsdecode(k): os.fsdecode(v) for k, v in environ.items()}
+
+    def rehearsed(candidate: Snapshot, state: str) -> Snapshot:
+        source = settings_source(candidate.path, strings, state)
+        judged = source.judge(candidate.text)
+        _serve_one_request(judged.settings, Folders("", candidate.path, state, ""))
+        return judged
+
+    del config  # The candidate names its path.
+    answer, code = answer_rehearsal(CborCodec(), sys.stdin.buffer.read(), rehearsed)
+    sys.stdout.buffer.write(answer)
+    sys.stdout.buffer.flush()
+    return code
+
+
+def _serve_one_request(settings: Settings, folders: Folders) -> None:
+    """Import all that serving imports, open the store read-only, answer one request."""
+    from netclawd.adapters.store.sqlite import SqliteStore
+    from netclawd.daemon.trial import serve_one_request
+
+    import_rest()
+    _provider(settings, dict(os.environ))
+    _tools(folders)
+    store = SqliteStore.open(folders.in_state("netclawd.db"), read_only=True)
+    try:
+        serve_one_request(lambda service: _http(service, settings))
+    finally:
+        store.close()

@@ -1,0 +1,119 @@
+"""The effects of a drain: close the gate, mark, drain the turns, come to rest, make it durable."""
+
+from __future__ import annotations
+
+import logging
+
+from netclawd.core import effects, events
+from netclawd.core.events import Event
+from netclawd.core.lifecycle import Phase
+from netclawd.core.manifest import Manifest
+from netclawd.core.restart import Outcome
+from netclawd.core.settings import Snapshot
+from netclawd.daemon import judgement
+from netclawd.daemon.image import Image
+from netclawd.daemon.status import tally
+from netclawd.ports import Post, Quiesced
+
+log = logging.getLogger("netclawd.lifecycle")
+
+
+class Draining:
+    def __init__(self, image: Image, post: Post) -> None:
+        self._image = image
+        self._post = post
+
+    def close_gate(self, effect: effects.CloseGate) -> None:
+        self._image.gate.close(effect.deadline, stopping=effect.stopping)
+        self._image.the_engine().close_gate()
+        if self._image.drain_began is None:
+            self._image.drain_began = self._image.parts.clock.monotonic()
+
+    def mark_manifest(self, effect: effects.MarkManifest) -> None:
+        """Crash: the next start knows what ran, and resumes it from the store."""
+        self._image.restart = judgement.begin_record(self._image, effect.request, effect.snapshot)
+        self._write_manifest(effect.reason, effect.request, effect.snapshot)
+
+    def _write_manifest(
+        self, reason: str, request: events.Request, snapshot: Snapshot | None
+    ) -> bool:
+        """Write the manifest; a disk that is full costs the order of the warm-up, not the restart."""
+        image = self._image
+        manifest = Manifest(
+            generation=image.generation,
+            restart_id=request.id,
+            reason=reason,
+            trigger=request.trigger.kind,
+            requested_at=image.restart.requested_at if image.restart is not None else 0.0,
+            old_digest=image.snapshot.published_digest,
+            new_digest=(snapshot or image.snapshot).published_digest,
+            writer=image.parts.version,
+            listeners={address.name: str(address) for address in image.listeners.held},
+            work=image.the_engine().work_in_flight(),
+        )
+        try:
+            image.parts.manifests.write(manifest)
+        except OSError as error:
+            log.error("manifest not written: %s", error)
+            return False
+        return True
+
+    def drain_turns(self, effect: effects.DrainTurns) -> None:
+        engine = self._image.the_engine()
+        if self._image.draining:
+            engine.hasten(effect.model_deadline, effect.tool_deadline, effect.deadline)
+            return
+        self._image.draining = True
+        restart = self._image.restart
+        engine.drain(
+            effect.model_deadline,
+            effect.tool_deadline,
+            effect.deadline,
+            cause="stop" if self._image.phase is Phase.STOPPING else "restart",
+            restart_id=str(restart.id) if restart is not None else "",
+            on_drained=lambda: self._post(events.TurnsDrained()),
+        )
+
+    def quiesce(self, effect: effects.Quiesce) -> None:
+        image = self._image
+        assert image.http is not None
+        retry_after_s = image.gate.retry_after_s(image.parts.clock.monotonic())
+        image.http.quiesce(effect.deadline, retry_after_s, self._on_quiesced)
+
+    def _on_quiesced(self, quiesced: Quiesced) -> None:
+        self._image.quiesced = quiesced
+        self._post(events.Quiesced())
+
+    def settle(self, effect: effects.Settle) -> Event:
+        """Make everything durable, then close the store.
+
+        Crash: before the manifest's rename the mark of step 6 holds; after it the next start
+        resumes as after a stop. The store is whole at any instant.
+        """
+        image = self._image
+        assert image.control is not None
+        image.control.pause()
+        counts = tally(image)
+        written = self._write_manifest(effect.reason, effect.request, effect.snapshot)
+        now = image.parts.clock
+        began = image.drain_began
+        if image.restart is not None:
+            image.restart = judgement.with_drain(
+                image.restart, counts, None if began is None else now.monotonic() - began
+            )
+        if effect.reason == "stop":
+            image.exit_code = 0 if written else 1
+            self._record_stop(effect.request)
+        image.the_engine().stop(timeout_s=0.0 if effect.reason == "reload" else 1.0)
+        image.the_store().close()
+        image.journal.attach(None)
+        return events.Settled()
+
+    def _record_stop(self, request: events.Request) -> None:
+        image = self._image
+        record = image.restart
+        if record is None or record.id != request.id:
+            record = judgement.begin_record(image, request, None)
+        image.journal.record(
+            judgement.ended(record, Outcome.STOPPED, image.parts.clock.wall(), None)
+        )

@@ -1,0 +1,177 @@
+"""The handoff: everything that crosses execve, put in its place; and taken over on the other side.
+
+The commit point of a restart is the execve in :func:`perform_exec`. Before it everything is durable
+and the store is closed, so a death here is like a stop; if execve returns, every descriptor is put
+back and the old generation goes on. Learned from pitfalls that others met: signals are blocked first
+and the wakeup pipe is read once more (a TERM there turns the restart into a stop); descriptors are
+inheritable for this moment only; the record travels in a memfd because one string of the
+environment is capped at 128 KiB; the new image is started from the first start's arguments and
+environment, so nothing accumulates.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from netclawd.core.effects import Exec
+from netclawd.core.events import Event, ExecFailed, Refusal, Request, StopRequested
+from netclawd.core.handoff import HandoffRecord, from_map, renumber, to_map
+from netclawd.core.listeners import Kept
+from netclawd.core.restart import RestartRecord
+from netclawd.daemon import signals
+from netclawd.daemon.descriptors import (
+    Inheritance,
+    Named,
+    Placement,
+    listen_variables,
+    plan_numbers,
+)
+from netclawd.daemon.image import Image
+from netclawd.ports import Codec
+
+log = logging.getLogger("netclawd.handoff")
+
+#: Kept connections that cross execve at most: their names share one environment string of 128 KiB.
+#: Beyond it the oldest stay; an idle connection that is closed costs its client one reconnect.
+MOST_KEPT = 8192
+
+#: s6's descriptor is used once; the next image must not write to a number that is somebody else's.
+_USED_UP = (b"NETCLAW_NOTIFY_FD",)
+
+
+class Queue(Protocol):
+    def pending_stop(self) -> Request | None: ...
+    def pending_requests(self) -> tuple[Request, ...]: ...
+
+
+def perform_exec(image: Image, effect: Exec, queue: Queue) -> Event:
+    """Replace this image by the next. Returns only when that did not happen."""
+    signals.block()
+    stop = queue.pending_stop()
+    if stop is not None:
+        _unblock()
+        return StopRequested(stop)
+    queued = (*effect.queued, *queue.pending_requests())
+    try:
+        record = _record(image, effect, queued)
+        _replace_process(image, record)
+    except OSError as error:
+        _unblock()
+        log.error("execve failed: %s", error)
+        return ExecFailed(
+            Refusal(
+                "exec-failed",
+                f"The new image can't be started: {error.strerror or error}.",
+                "Mend the installation (is the interpreter still there?) and reload again.",
+            )
+        )
+    raise AssertionError("execve returned without an error")
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.HANDLED)
+
+
+def _record(image: Image, effect: Exec, queued: tuple[Request, ...]) -> HandoffRecord:
+    parts, quiesced = image.parts, image.quiesced
+    assert quiesced is not None
+    assert image.restart is not None
+    restart: RestartRecord = image.restart
+    return HandoffRecord(
+        pid=os.getpid(),
+        generation=image.generation,
+        snapshot=effect.change.snapshot,
+        last_good=image.snapshot,
+        restart=restart,
+        requests=effect.requests,
+        queued=queued,
+        argv=parts.origin.argv,
+        environ={k: v for k, v in parts.origin.environ.items() if k not in _USED_UP},
+        last_accept=quiesced.last_accept,
+        kept=tuple(quiesced.kept[:MOST_KEPT]),
+        started_at=parts.origin.started_at,
+    )
+
+
+def _replace_process(image: Image, record: HandoffRecord) -> None:
+    """Place the descriptors and execve; put everything back and raise OSError if it returns."""
+    parts = image.parts
+    memory = os.memfd_create("netclawd-handoff", os.MFD_CLOEXEC)
+    try:
+        named = descriptors(image, record.kept, memory)
+        numbers = plan_numbers(named)
+        moved = replace(record, kept=renumber(record.kept, numbers))
+        with open(memory, "wb", closefd=False) as file:
+            file.write(parts.codec.seal(to_map(moved)))
+        placement = Placement(named)
+        try:
+            environ = {**record.environ, **listen_variables(named, record.pid)}
+            arguments = [os.fsencode(parts.origin.executable), *record.argv[1:]]
+            _flush()
+            # The commit point. Crash: before it, as after a stop; behind it, as a start that failed.
+            os.execve(parts.origin.executable, arguments, environ)  # noqa: S606 - what this is for
+        finally:
+            placement.undo()
+    finally:
+        os.close(memory)
+
+
+def descriptors(image: Image, kept: Sequence[Kept], memory: int) -> list[Named]:
+    """Return all that crosses execve, in the order of their future numbers."""
+    assert image.control_socket is not None
+    return [
+        Named("handoff", memory),
+        Named("lock", image.parts.lock_fd),
+        Named("control", image.control_socket.fileno()),
+        *image.listeners.to_hand_over(),
+        *(Named(f"conn={index}", k.fd) for index, k in enumerate(kept)),
+    ]
+
+
+def _flush() -> None:
+    """Flush what buffers: after execve nobody does."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # The terminal is gone; there is nobody to tell.
+
+
+# -- on the other side ---------------------------------------------------------------------------
+
+
+def take_record(inherited: Inheritance, codec: Codec, pid: int) -> HandoffRecord | None:
+    """Claim and read the record; None at a cold start. ManifestError when it isn't ours."""
+    fd = inherited.claim("handoff")
+    if fd is None:
+        return None
+    with open(fd, "rb") as file:
+        file.seek(0)
+        return from_map(codec.unseal(file.read()), pid)
+
+
+def claim_control(inherited: Inheritance) -> socket.socket | None:
+    """Claim the control socket, which clients go on connecting to during the gap."""
+    fd = inherited.claim("control")
+    if fd is None:
+        return None
+    return socket.socket(fileno=fd)
+
+
+def claim_kept(inherited: Inheritance, kept: Sequence[Kept]) -> tuple[Kept, ...]:
+    """Claim the kept connections by their names, under the numbers that they have now."""
+    claimed = []
+    for index, connection in enumerate(kept):
+        fd = inherited.claim(f"conn={index}")
+        if fd is not None:
+            claimed.append(replace(connection, fd=fd))
+    return tuple(claimed)

@@ -1,0 +1,79 @@
+"""The running image: all that the performer sets up and the service reads.
+
+Written on the main thread only. Other threads read single attributes, each of which is replaced as
+a whole, so they see an older or a newer value, never half of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from socket import socket
+
+from netclawd.core.events import Refusal
+from netclawd.core.lifecycle import Phase
+from netclawd.core.listeners import Address, Kept
+from netclawd.core.manifest import Manifest
+from netclawd.core.restart import RestartRecord
+from netclawd.core.settings import Settings, Snapshot
+from netclawd.daemon.broadcast import Broadcast
+from netclawd.daemon.engine import Engine
+from netclawd.daemon.gate import Gate
+from netclawd.daemon.journal import Journal
+from netclawd.daemon.listeners import ListenerSet
+from netclawd.daemon.parts import ControlServer, Parts
+from netclawd.ports import HttpServer, Quiesced, Store
+
+
+@dataclass(slots=True)
+class Image:
+    parts: Parts
+    gate: Gate
+    phase: Phase = Phase.STARTING
+    generation: int = 0
+    journal: Journal = field(default_factory=Journal)
+    broadcast: Broadcast = field(default_factory=Broadcast)
+    listeners: ListenerSet = field(default_factory=ListenerSet)
+    #: Listeners that are served a moment longer though no longer configured.
+    retiring: tuple[Address, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    #: Set by ClaimListeners, OpenStore and Serve.
+    control_socket: socket | None = None
+    store: Store | None = None
+    engine: Engine | None = None
+    http: HttpServer | None = None
+    control: ControlServer | None = None
+    #: The manifest that this start consumed.
+    manifest: Manifest | None = None
+    #: The last refusal, until a good configuration comes.
+    refusal: Refusal | None = None
+    #: Digest of the configuration that was refused; the watcher doesn't try it again.
+    refused_digest: str | None = None
+    #: Digest of the configuration that is being tried, and whether the code on disk is new too.
+    candidate_digest: str | None = None
+    code_changed: bool = False
+    #: Reasons to be degraded, by their slug.
+    degraded: dict[str, str] = field(default_factory=dict)
+    #: The restart under way, as far as it can be told yet.
+    restart: RestartRecord | None = None
+    #: Whether turns are being drained, and the monotonic instant at which that began.
+    draining: bool = False
+    drain_began: float | None = None
+    quiesced: Quiesced | None = None
+    exit_code: int = 0
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.parts.snapshot
+
+    @property
+    def settings(self) -> Settings:
+        return self.parts.snapshot.settings
+
+    def the_store(self) -> Store:
+        """Return the store; it is open whenever somebody may ask."""
+        assert self.store is not None
+        return self.store
+
+    def the_engine(self) -> Engine:
+        assert self.engine is not None
+        return self.engine

@@ -1,0 +1,63 @@
+"""The restart journal: outcomes by request, durable when something happened, and waited for.
+
+An outcome that changed nothing (nothing to do) is remembered in memory only: a file that is touched
+every minute must not fill the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+
+from netclawd.core.restart import Outcome, RestartRecord
+from netclawd.core.session import RestartId
+from netclawd.errors import StoreError
+from netclawd.ports import Store
+
+log = logging.getLogger("netclawd.journal")
+
+#: Outcomes kept in memory for those who ask.
+KEPT = 256
+
+
+class Journal:
+    def __init__(self) -> None:
+        self._recent: OrderedDict[RestartId, RestartRecord] = OrderedDict()
+        self._changed = threading.Condition()
+        self._store: Store | None = None
+
+    def attach(self, store: Store | None) -> None:
+        """Use this store from now on; None while it is closed."""
+        self._store = store
+
+    def record(self, record: RestartRecord) -> None:
+        """Write an outcome and wake who waits for it."""
+        if record.outcome is not Outcome.UNCHANGED and self._store is not None:
+            try:
+                self._store.record_restart(record)
+            except StoreError as error:
+                log.error("restart not recorded: %s", error)
+        with self._changed:
+            self._recent[record.id] = record
+            while len(self._recent) > KEPT:
+                self._recent.popitem(last=False)
+            self._changed.notify_all()
+
+    def outcome(self, restart_id: RestartId, wait_s: float) -> RestartRecord | None:
+        """Return the outcome, waiting for it; None when it isn't known by then."""
+        with self._changed:
+            self._changed.wait_for(lambda: restart_id in self._recent, timeout=wait_s)
+            known = self._recent.get(restart_id)
+        if known is not None or self._store is None:
+            return known
+        stored = self._store.restart(restart_id)
+        return stored if stored is None or stored.outcome is not Outcome.PENDING else None
+
+    def last(self) -> RestartRecord | None:
+        """Return the newest outcome that this image has seen or made, other than "unchanged"."""
+        with self._changed:
+            for record in reversed(self._recent.values()):
+                if record.outcome is not Outcome.UNCHANGED:
+                    return record
+        return None

@@ -1,0 +1,138 @@
+"""Judges what a request for a restart would change, and writes down what became of it.
+
+Reads the configuration file once; that reading is what is rehearsed, handed over and served.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from netclawd.core.events import (
+    Change,
+    Event,
+    JudgedChanged,
+    JudgedUnchanged,
+    Refusal,
+    Refused,
+    Request,
+)
+from netclawd.core.handoff import HandoffRecord
+from netclawd.core.listeners import parse_addresses, plan_listeners
+from netclawd.core.restart import Outcome, RestartRecord
+from netclawd.core.settings import Snapshot, changed_keys
+from netclawd.daemon.image import Image
+from netclawd.daemon.status import Tally
+from netclawd.errors import ConfigAbsentError, ConfigError
+
+log = logging.getLogger("netclawd.lifecycle")
+
+#: What asks by itself; a configuration that was refused isn't tried again for these.
+_BY_ITSELF = ("file", "boot")
+
+
+def judge(image: Image, request: Request) -> Event:
+    """Compare the file and the code on disk with what runs."""
+    code_changed = image.parts.code_on_disk() != image.parts.code
+    try:
+        snapshot = image.parts.source.read(running=True)
+    except ConfigAbsentError as error:
+        # Missing or empty under a running daemon: not a change, and nothing to judge.
+        log.info("configuration unchanged: %s", error.what)
+        snapshot = image.snapshot
+    except ConfigError as error:
+        return Refused(Refusal(error.slug, error.what, error.remedy))
+    if request.trigger.kind in _BY_ITSELF and snapshot.digest == image.refused_digest:
+        return JudgedUnchanged()
+    if snapshot.digest == image.snapshot.digest and not code_changed and not request.force:
+        image.refusal = None
+        image.refused_digest = None
+        return JudgedUnchanged()
+    image.code_changed = code_changed
+    image.candidate_digest = snapshot.digest
+    wanted = parse_addresses(snapshot.settings.daemon.listen)
+    plan = plan_listeners(image.listeners.held, wanted)
+    keys = changed_keys(image.snapshot.effective, snapshot.effective)
+    return JudgedChanged(Change(snapshot, plan, keys, code_changed))
+
+
+def file_differs(image: Image) -> bool:
+    """Tell whether the file now differs from what is served; a file that is bad differs too."""
+    try:
+        return image.parts.source.read(running=True).digest != image.snapshot.digest
+    except ConfigAbsentError:
+        return False
+    except ConfigError:
+        return True
+
+
+def describe(image: Image, snapshot: Snapshot | None) -> dict[str, Any]:
+    """Return the fields of a journal entry that tell what changes."""
+    if snapshot is None:
+        return {}
+    return {
+        "new_digest": snapshot.published_digest,
+        "changed_keys": changed_keys(image.snapshot.effective, snapshot.effective),
+        "code_changed": image.code_changed,
+    }
+
+
+def begin_record(image: Image, request: Request, snapshot: Snapshot | None) -> RestartRecord:
+    """Open a journal entry for a request that is being carried out."""
+    return RestartRecord(
+        id=request.id,
+        outcome=Outcome.PENDING,
+        trigger=request.trigger.kind,
+        actor=request.trigger.actor,
+        requested_at=image.parts.clock.wall(),
+        generation=image.generation,
+        old_digest=image.snapshot.published_digest,
+        **describe(image, snapshot),
+    )
+
+
+def with_drain(record: RestartRecord, tally: Tally, drain_s: float | None) -> RestartRecord:
+    """Add what the drain did."""
+    return replace(
+        record,
+        drained=tally.drained,
+        cut=tally.cut,
+        parked=tally.parked,
+        deferred=tally.deferred,
+        drain_s=None if drain_s is None else round(drain_s, 3),
+    )
+
+
+def ended(
+    record: RestartRecord, outcome: Outcome, wall: float, refusal: Refusal | None
+) -> RestartRecord:
+    """Close a journal entry that did not lead to a new generation."""
+    if refusal is None:
+        return replace(record, outcome=outcome, ended_at=wall)
+    return replace(
+        record,
+        outcome=outcome,
+        ended_at=wall,
+        reason=refusal.reason,
+        remedy=refusal.remedy,
+        slug=refusal.slug,
+    )
+
+
+def applied(
+    handoff: HandoffRecord, generation: int, wall: float, gap_ms: float
+) -> tuple[RestartRecord, ...]:
+    """Close the entries of all requests that the restart answers."""
+    done = replace(
+        handoff.restart,
+        outcome=Outcome.APPLIED,
+        ended_at=wall,
+        new_generation=generation,
+        gap_ms=round(gap_ms, 1),
+    )
+    joined = (
+        replace(done, id=r.id, trigger=r.trigger.kind, actor=r.trigger.actor)
+        for r in handoff.requests[1:]
+    )
+    return (*joined, done)

@@ -1,0 +1,90 @@
+"""What the wiring supplies: the adapters, or the ways to make them once their time has come.
+
+Factories are called by the performer on the main thread, in the order of the write order, so that
+nothing is imported or opened before it is needed on the way from execve to serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from socket import socket
+from typing import Any, Protocol
+
+from netclawd.core.handoff import HandoffRecord
+from netclawd.core.settings import Settings, Snapshot
+from netclawd.daemon.broadcast import Broadcast
+from netclawd.daemon.descriptors import Inheritance
+from netclawd.daemon.engine import Engine
+from netclawd.daemon.manifest_file import ManifestFile
+from netclawd.ports import Clock, Codec, HttpServer, Ids, Notifier, Service, SettingsSource, Store
+from netclawd.ports import Watcher as FileWatcher
+
+
+class ControlServer(Protocol):
+    """The control socket. Called by the arbiter only."""
+
+    def start(self, listening: socket) -> None: ...
+    def pause(self) -> None:
+        """Stop accepting, flush the answers that are ready, close the connections."""
+
+    def resume(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    home: str
+    config_path: str
+    state: str
+    runtime: str
+
+    def in_state(self, name: str) -> str:
+        return f"{self.state}/{name}"
+
+    def in_runtime(self, name: str) -> str:
+        return f"{self.runtime}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How the process was first started: every image is started that way again."""
+
+    executable: str
+    argv: tuple[bytes, ...]
+    environ: Mapping[bytes, bytes]
+    #: Wall clock, seconds since the epoch.
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    version: str
+    folders: Folders
+    origin: Origin
+    clock: Clock
+    ids: Ids
+    notifier: Notifier
+    codec: Codec
+    source: SettingsSource
+    manifests: ManifestFile
+    #: Descriptor that holds the lock of this home.
+    lock_fd: int
+    inheritance: Inheritance
+    #: What the image before has told, None at a cold start.
+    handoff: HandoffRecord | None
+    snapshot: Snapshot
+    #: Identity of the code that this process runs.
+    code: str
+    #: Identity of the code that lies on disk now.
+    code_on_disk: Callable[[], str]
+    open_store: Callable[[], Store]
+    make_engine: Callable[[Store, Settings, Broadcast], Engine]
+    make_http: Callable[[Service, Settings], HttpServer]
+    make_control: Callable[[Service], ControlServer]
+    bind_control: Callable[[], socket]
+    make_watcher: Callable[[], FileWatcher]
+    #: Import what serving did not need; called by a background thread after serving has begun.
+    import_rest: Callable[[], None]
+    #: Masks secrets in what is shown.
+    redact: Callable[[Any], Any]

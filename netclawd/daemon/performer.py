@@ -1,0 +1,200 @@
+"""Performs the effects of the lifecycle, one at a time, on the main thread.
+
+:meth:`Performer.perform` is the one place where the lifecycle touches the world; the tests inject
+their faults by wrapping it. What takes long is only started here and posts an event at its end;
+what is quick is done and answered by the event returned. docs/internals/restart.md says for every
+gap between two effects what a death there leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from netclawd.core import effects, events
+from netclawd.core.effects import Effect
+from netclawd.core.events import Event, Refusal
+from netclawd.core.lifecycle import Phase, State
+from netclawd.core.restart import Outcome
+from netclawd.daemon import handoff, judgement
+from netclawd.daemon.draining import Draining
+from netclawd.daemon.image import Image
+from netclawd.daemon.rehearsal import Rehearsal
+from netclawd.daemon.starting import Starting
+from netclawd.daemon.status import status_line
+from netclawd.errors import AddressError
+from netclawd.ports import Post, Service
+
+log = logging.getLogger("netclawd.lifecycle")
+
+#: How long to wait for retired listeners to be emptied, seconds.
+_RETIRE_TIMEOUT_S = 1.0
+
+
+class Queue(Protocol):
+    """The arbiter, as far as the performer needs it."""
+
+    def post(self, event: Event) -> None: ...
+    def pending_stop(self) -> events.Request | None: ...
+    def pending_requests(self) -> tuple[events.Request, ...]: ...
+
+
+class Performer:
+    def __init__(self, image: Image, service: Service, rehearsal: Rehearsal, post: Post) -> None:
+        self._image = image
+        self._rehearsal = rehearsal
+        self._queue: Queue | None = None
+        starting = Starting(image, service, post)
+        draining = Draining(image, post)
+        self._do: dict[type[Effect], Callable[[Any], Event | None]] = {
+            effects.ClaimListeners: starting.claim_listeners,
+            effects.OpenStore: starting.open_store,
+            effects.Serve: starting.serve,
+            effects.WarmUp: starting.warm_up,
+            effects.OpenGate: starting.open_gate,
+            effects.CloseGate: draining.close_gate,
+            effects.NotifyReady: self._notify_ready,
+            effects.NotifyReloading: self._notify_reloading,
+            effects.NotifyStopping: self._notify_stopping,
+            effects.StartWatching: starting.start_watching,
+            effects.Judge: self._judge,
+            effects.Rehearse: self._rehearse,
+            effects.CancelRehearsal: self._cancel_rehearsal,
+            effects.BindNew: self._bind_new,
+            effects.CloseNew: self._close_new,
+            effects.MarkManifest: draining.mark_manifest,
+            effects.DrainTurns: draining.drain_turns,
+            effects.Quiesce: draining.quiesce,
+            effects.Settle: draining.settle,
+            effects.ListenNew: self._listen_new,
+            effects.Exec: self._exec,
+            effects.Reopen: starting.reopen,
+            effects.Resume: starting.resume,
+            effects.Retire: starting.retire,
+            effects.Record: self._record,
+            effects.RecordApplied: self._record_applied,
+            effects.Say: self._say,
+            effects.Exit: self._exit,
+        }
+
+    def attach(self, queue: Queue) -> None:
+        """Name the arbiter whose queue is looked at before execve."""
+        self._queue = queue
+
+    def perform(self, effect: Effect) -> Event | None:
+        """Do one effect; return the event that answers it, if it is answered at once."""
+        return self._do[type(effect)](effect)
+
+    def on_step(self, state: State) -> None:
+        if state.phase is not self._image.phase:
+            log.info("phase %s, generation %d", state.phase.value, self._image.generation)
+        self._image.phase = state.phase
+
+    def on_tick(self) -> None:
+        notifier = self._image.parts.notifier
+        notifier.watchdog()
+        if self._image.phase in (Phase.DRAINING, Phase.STOPPING):
+            # A drain is bounded by its own deadline; the supervisor's timer must not come first.
+            notifier.extend_timeout(5_000_000)
+            self._say(effects.Say())
+
+    def exit_code(self) -> int:
+        return self._image.exit_code
+
+    # -- notices -------------------------------------------------------------------------------
+
+    def _notify_ready(self, _effect: effects.NotifyReady) -> None:
+        self._image.parts.notifier.ready(status_line(self._image))
+
+    def _notify_reloading(self, _effect: effects.NotifyReloading) -> None:
+        now_usec = int(self._image.parts.clock.monotonic() * 1_000_000)
+        self._image.parts.notifier.reloading(now_usec, status_line(self._image))
+
+    def _notify_stopping(self, _effect: effects.NotifyStopping) -> None:
+        self._image.parts.notifier.stopping(status_line(self._image))
+
+    def _say(self, _effect: effects.Say) -> None:
+        self._image.parts.notifier.status(status_line(self._image))
+
+    # -- up to the drain -----------------------------------------------------------------------
+
+    def _judge(self, effect: effects.Judge) -> Event:
+        return judgement.judge(self._image, effect.request)
+
+    def _rehearse(self, effect: effects.Rehearse) -> None:
+        self._rehearsal.start(effect.snapshot, self._image.parts.folders.state)
+
+    def _cancel_rehearsal(self, _effect: effects.CancelRehearsal) -> None:
+        self._rehearsal.cancel()
+
+    def _bind_new(self, effect: effects.BindNew) -> Event:
+        try:
+            self._image.listeners.bind(effect.plan)
+        except AddressError as error:
+            return events.Refused(Refusal(error.slug, error.what, error.remedy))
+        return events.Bound()
+
+    def _close_new(self, _effect: effects.CloseNew) -> None:
+        self._image.listeners.close_new()
+
+    # -- the handoff ---------------------------------------------------------------------------
+
+    def _listen_new(self, effect: effects.ListenNew) -> Event:
+        try:
+            self._image.listeners.listen_new(effect.backlog)
+        except AddressError as error:
+            return events.ExecFailed(Refusal(error.slug, error.what, error.remedy))
+        return events.Listening()
+
+    def _exec(self, effect: effects.Exec) -> Event:
+        assert self._queue is not None
+        return handoff.perform_exec(self._image, effect, self._queue)
+
+    # -- outcomes ------------------------------------------------------------------------------
+
+    def _record(self, effect: effects.Record) -> None:
+        image = self._image
+        refusal = effect.refusal
+        if effect.outcome in (Outcome.REFUSED, Outcome.FAILED):
+            image.refusal, image.refused_digest = refusal, image.candidate_digest
+            assert refusal is not None
+            log.error("restart %s: %s %s", effect.outcome.value, refusal.reason, refusal.remedy)
+        base = image.restart
+        if base is None or base.id != effect.request.id:
+            base = judgement.begin_record(image, effect.request, None)
+        wall = image.parts.clock.wall()
+        image.journal.record(judgement.ended(base, effect.outcome, wall, refusal))
+
+    def _record_applied(self, _effect: effects.RecordApplied) -> None:
+        image = self._image
+        record = image.parts.handoff
+        if record is None:
+            return
+        assert image.http is not None
+        gap_ms = (image.http.serving_since() - record.last_accept) * 1000
+        applied = judgement.applied(record, image.generation, image.parts.clock.wall(), gap_ms)
+        for entry in applied:
+            image.journal.record(entry)
+        log.info(
+            "restart applied: generation %d, gap %.0f ms, trigger %s",
+            image.generation,
+            gap_ms,
+            record.restart.trigger,
+        )
+
+    def _exit(self, _effect: effects.Exit) -> None:
+        """Close politely what is left, and take our files out of the runtime folder."""
+        image, folders = self._image, self._image.parts.folders
+        if image.control is not None:
+            image.control.stop()
+        if image.http is not None:
+            image.http.stop(timeout_s=1.0)
+        image.listeners.close()
+        for name in ("control.sock", "netclawd.pid"):
+            try:
+                os.unlink(folders.in_runtime(name))
+            except OSError:
+                pass  # Somebody was quicker; nothing trusts these files.
+        log.info("stopped, exit code %d", image.exit_code)

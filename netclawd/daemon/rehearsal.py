@@ -1,0 +1,113 @@
+"""The rehearsal: a child of the code on disk loads the candidate before anything is touched.
+
+The child is started exactly as the next image would be (same interpreter, arguments and
+environment), plus ``--rehearse``. It reads the candidate from standard input, imports all that
+serving imports, judges the candidate with its own schema, opens the store read-only and serves one
+request over a socketpair. It binds nothing, writes nothing and speaks to no supervisor. Its verdict
+comes back on standard output: the candidate as the code on disk reads it, or a refusal.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from netclawd.core import budgets
+from netclawd.core.events import Event, Refusal, Refused, Rehearsed
+from netclawd.core.handoff import snapshot_from_map, snapshot_to_map
+from netclawd.core.settings import Snapshot
+from netclawd.core.text import one_line
+from netclawd.daemon.parts import Origin
+from netclawd.daemon.signals import spawn
+from netclawd.errors import ManifestError, NetclawError
+from netclawd.ports import Codec, Post
+
+#: Variables that belong to the daemon alone; a child that had them could speak for it.
+PRIVATE = (
+    b"LISTEN_PID",
+    b"LISTEN_FDS",
+    b"LISTEN_FDNAMES",
+    b"NOTIFY_SOCKET",
+    b"WATCHDOG_PID",
+    b"WATCHDOG_USEC",
+    b"NETCLAW_NOTIFY_FD",
+)
+
+_REMEDY = "Run `netclawd --check` for the details; the old configuration goes on being served."
+
+
+def without_private(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the environment for a child."""
+    return {k: v for k, v in environ.items() if k not in PRIVATE}
+
+
+class Rehearsal:
+    """At most one at a time; started and cancelled on the main thread."""
+
+    def __init__(self, origin: Origin, own_arguments: int, codec: Codec, post: Post) -> None:
+        #: Interpreter and program, without the arguments of the first start.
+        self._program = origin.argv[: len(origin.argv) - own_arguments]
+        self._origin = origin
+        self._codec = codec
+        self._post = post
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self, snapshot: Snapshot, state_dir: str) -> None:
+        """Start the child; Rehearsed or Refused is posted when it has ended."""
+        question = self._codec.seal({"snapshot": snapshot_to_map(snapshot), "state": state_dir})
+        try:
+            child = subprocess.Popen(
+                [self._origin.executable.encode(), *self._program[1:], b"--rehearse"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=without_private(self._origin.environ),
+            )
+        except OSError as error:
+            self._post(Refused(_refusal(f"the child can't be started ({error})")))
+            return
+        self._child = child
+        spawn("rehearsal", lambda: self._await(child, question))
+
+    def cancel(self) -> None:
+        """End the child, if there is one; its verdict is posted all the same and comes too late."""
+        if self._child is not None and self._child.returncode is None:
+            self._child.kill()
+
+    def _await(self, child: subprocess.Popen[bytes], question: bytes) -> None:
+        try:
+            answer, complaint = child.communicate(question, timeout=budgets.REHEARSAL_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            answer, complaint = child.communicate()
+            self._post(Refused(_refusal(f"it took longer than {budgets.REHEARSAL_S:.0f} s")))
+            return
+        self._post(self._verdict(child.returncode, answer, complaint))
+
+    def _verdict(self, code: int, answer: bytes, complaint: bytes) -> Event:
+        try:
+            values = self._codec.unseal(answer)
+        except ManifestError:
+            last = complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
+            return Refused(_refusal(f"the child ended with {code} and said: {one_line(last)}"))
+        if "refusal" in values:
+            return Refused(Refusal(**values["refusal"]))
+        return Rehearsed(snapshot_from_map(values["snapshot"]))
+
+
+def _refusal(why: str) -> Refusal:
+    return Refusal("rehearsal-failed", f"The rehearsal failed: {why}.", _REMEDY)
+
+
+def answer_rehearsal(
+    codec: Codec, question: bytes, rehearse: Callable[[Snapshot, str], Snapshot]
+) -> tuple[bytes, int]:
+    """In the child: return the sealed verdict and the exit code."""
+    values: dict[str, Any] = codec.unseal(question)
+    try:
+        snapshot = rehearse(snapshot_from_map(values["snapshot"]), values["state"])
+    except NetclawError as error:
+        refusal = {"slug": error.slug, "reason": error.what, "remedy": error.remedy}
+        return codec.seal({"refusal": refusal}), error.exit_code
+    return codec.seal({"snapshot": snapshot_to_map(snapshot)}), 0

@@ -1,0 +1,78 @@
+"""Runs the daemon: joins image, service, performer and arbiter, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import sys
+import threading
+
+from netclawd.core.events import Booted
+from netclawd.core.lifecycle import Stage, State
+from netclawd.daemon.arbiter import Arbiter
+from netclawd.daemon.crash import write_crash_log
+from netclawd.daemon.gate import Gate
+from netclawd.daemon.image import Image
+from netclawd.daemon.parts import Parts
+from netclawd.daemon.performer import Performer
+from netclawd.daemon.rehearsal import Rehearsal
+from netclawd.daemon.service import DaemonService
+from netclawd.daemon.signals import SignalPipe
+from netclawd.errors import EXIT_FAILURE, NetclawError
+
+log = logging.getLogger("netclawd")
+
+
+def run(parts: Parts) -> int:
+    """Serve until a stop; return the exit code. Called on the main thread with signals blocked."""
+    image = Image(parts, Gate(parts.snapshot.settings.drain.new_work))
+    signals = SignalPipe()
+    signals.install()
+    faulthandler.enable()
+    try:
+        return _arbitrate(image, signals)
+    except NetclawError as error:
+        log.critical("%s %s", error.what, error.remedy)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last resort: leave a crash log, let the supervisor act
+        _leave_crash_log(image, error)
+        return EXIT_FAILURE
+
+
+def _arbitrate(image: Image, signals: SignalPipe) -> int:
+    parts = image.parts
+    queued = parts.handoff.queued if parts.handoff is not None else ()
+    state = State(Stage.NEW, parts.snapshot.settings.drain, queued=queued)
+    performer: Performer | None = None
+
+    def post(event: object) -> None:
+        arbiter.post(event)  # type: ignore[arg-type]
+
+    service = DaemonService(image, post)
+    rehearsal = Rehearsal(parts.origin, len(sys.argv) - 1, parts.codec, post)
+    performer = Performer(image, service, rehearsal, post)
+    arbiter = Arbiter(state, parts.clock, parts.ids, signals, performer)
+    performer.attach(arbiter)
+    threading.excepthook = lambda args: _on_thread_error(image, args)
+    arbiter.post(Booted())
+    signals.unblock()
+    return arbiter.run()
+
+
+def _on_thread_error(image: Image, args: threading.ExceptHookArgs) -> None:
+    """A thread died of an error: it is written down and shown as degraded."""
+    if args.exc_value is None:
+        return
+    name = args.thread.name if args.thread is not None else "a thread"
+    _leave_crash_log(image, args.exc_value)
+    image.degraded[f"thread {name}"] = f"The thread {name} died; the crash log says why."
+
+
+def _leave_crash_log(image: Image, error: BaseException) -> None:
+    folder = image.parts.folders.in_state("logs")
+    try:
+        path = write_crash_log(folder, error, image.generation, image.phase.value)
+    except OSError:
+        log.exception("crash, and no crash log could be written")
+        return
+    log.critical("crash: %s: %s; see %s", type(error).__name__, error, path)

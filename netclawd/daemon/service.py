@@ -1,0 +1,126 @@
+"""The daemon as HTTP and the control socket see it; called from their threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from netclawd.core.events import ReloadRequested, Request, StopRequested, Trigger
+from netclawd.core.lifecycle import Phase
+from netclawd.core.restart import RestartRecord
+from netclawd.core.session import (
+    AdmitInput,
+    Admitted,
+    Approval,
+    ApprovalId,
+    Delta,
+    InputId,
+    Page,
+    RestartId,
+    Session,
+    SessionEvent,
+    SessionId,
+    Turn,
+    TurnId,
+)
+from netclawd.daemon.image import Image
+from netclawd.daemon.status import status
+from netclawd.ports import Post, Watch
+
+
+class DaemonService:
+    """Implements :class:`netclawd.ports.Service`."""
+
+    def __init__(self, image: Image, post: Post) -> None:
+        self._image = image
+        self._post = post
+        self._new_id: Callable[[str], str] = image.parts.ids.new
+        self._clock = image.parts.clock
+
+    # -- the daemon ----------------------------------------------------------------------------
+
+    def ready(self) -> tuple[bool, Mapping[str, Any]]:
+        image = self._image
+        phase = image.phase
+        return phase in (Phase.READY, Phase.REHEARSING), {
+            "phase": phase.value,
+            "generation": image.generation,
+            "digest": image.snapshot.published_digest,
+        }
+
+    def generation(self) -> int:
+        return self._image.generation
+
+    def retry_after_s(self) -> int:
+        return self._image.gate.retry_after_s(self._clock.monotonic())
+
+    def status(self) -> Mapping[str, Any]:
+        shown: Mapping[str, Any] = self._image.parts.redact(status(self._image))
+        return shown
+
+    def restarts(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        records = self._image.the_store().restarts(limit)
+        shown: Sequence[Mapping[str, Any]] = self._image.parts.redact(
+            [record.as_dict() for record in records]
+        )
+        return shown
+
+    def request_reload(self, trigger: Trigger, force: bool) -> RestartId:
+        request = Request(RestartId(self._new_id("r")), trigger, force)
+        self._post(ReloadRequested(request))
+        return request.id
+
+    def outcome(self, restart_id: RestartId, wait_s: float) -> RestartRecord | None:
+        return self._image.journal.outcome(restart_id, wait_s)
+
+    def request_stop(self, trigger: Trigger) -> None:
+        self._post(StopRequested(Request(RestartId(self._new_id("r")), trigger)))
+
+    # -- sessions ------------------------------------------------------------------------------
+
+    def create_session(self) -> Session:
+        session_id = SessionId(self._new_id("s"))
+        return self._image.the_store().create_session(session_id, self._clock.wall())
+
+    def session(self, session_id: SessionId) -> Session:
+        return self._image.the_store().session(session_id)
+
+    def sessions(self, cursor: str | None, limit: int) -> Page:
+        return self._image.the_store().sessions(cursor, limit)
+
+    def admit(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
+        """Ask the gate, make the input durable, tell the engine; in this order."""
+        image = self._image
+        new = AdmitInput(
+            session_id=session_id,
+            input_id=InputId(self._new_id("i")),
+            turn_id=TurnId(self._new_id("t")),
+            text=text,
+            source_id=source_id,
+            deferred=image.gate.judge(self._clock.monotonic()),
+        )
+        admitted = image.the_store().admit(new, self._clock.wall())
+        if admitted.fresh:
+            image.the_engine().submit(admitted.turn_id, session_id)
+        return admitted
+
+    def events(self, session_id: SessionId, after: int, limit: int) -> tuple[SessionEvent, ...]:
+        return self._image.the_store().events(session_id, after, limit)
+
+    def cancel_turn(self, session_id: SessionId, turn_id: TurnId) -> Turn:
+        return self._image.the_engine().cancel(session_id, turn_id, "api")
+
+    def live_text(self, session_id: SessionId) -> Delta | None:
+        return self._image.the_engine().live_text(session_id)
+
+    def watch(self, watch: Watch) -> None:
+        self._image.broadcast.watch(watch)
+
+    def unwatch(self, watch: Watch) -> None:
+        self._image.broadcast.unwatch(watch)
+
+    def approvals(self, pending_only: bool) -> tuple[Approval, ...]:
+        return self._image.the_store().approvals(pending_only)
+
+    def decide_approval(self, approval_id: ApprovalId, granted: bool, decided_by: str) -> Approval:
+        return self._image.the_engine().decide_approval(approval_id, granted, decided_by)

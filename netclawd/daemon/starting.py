@@ -1,0 +1,189 @@
+"""The effects of a start: from inherited descriptors to an open gate, and back after a failed execve.
+
+On the main thread but for the warm-up and the imports, which have threads of their own and end in
+an event.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+from netclawd.core import effects, events
+from netclawd.core.listeners import Address, parse_addresses
+from netclawd.core.manifest import Manifest
+from netclawd.core.restart import Outcome, RestartRecord
+from netclawd.core.session import RestartId
+from netclawd.daemon import handoff, judgement
+from netclawd.daemon.durable import replace_file
+from netclawd.daemon.image import Image
+from netclawd.daemon.signals import blocked, spawn
+from netclawd.errors import ManifestError, NetclawError
+from netclawd.ports import Post, Service
+
+log = logging.getLogger("netclawd.lifecycle")
+
+#: How long to wait for retired listeners to be emptied, seconds.
+_RETIRE_TIMEOUT_S = 1.0
+
+
+class Starting:
+    def __init__(self, image: Image, service: Service, post: Post) -> None:
+        self._image = image
+        self._service = service
+        self._post = post
+        self._watcher_started = False
+
+    def claim_listeners(self, _effect: effects.ClaimListeners) -> None:
+        image, parts = self._image, self._image.parts
+        wanted = parse_addresses(image.settings.daemon.listen)
+        known: tuple[Address, ...] = ()
+        if parts.handoff is not None:
+            known = parse_addresses(parts.handoff.last_good.settings.daemon.listen)
+        image.retiring = image.listeners.claim(
+            parts.inheritance, wanted, known, image.settings.daemon.backlog
+        )
+        image.control_socket = handoff.claim_control(parts.inheritance) or parts.bind_control()
+        if parts.handoff is not None:
+            image.kept = handoff.claim_kept(parts.inheritance, parts.handoff.kept)
+        unclaimed = parts.inheritance.close_rest()
+        if unclaimed:
+            log.warning("inherited descriptors closed, nobody claimed them: %s", unclaimed)
+
+    def open_store(self, _effect: effects.OpenStore) -> None:
+        image, parts = self._image, self._image.parts
+        restart_id = parts.handoff.restart.id if parts.handoff is not None else None
+        store = image.store = parts.open_store()
+        image.generation = store.begin_generation(parts.clock.wall(), restart_id)
+        image.journal.attach(store)
+        image.engine = parts.make_engine(store, image.settings, image.broadcast)
+        self._take_manifest()
+        content = f"{os.getpid()} {image.generation}\n".encode()
+        replace_file(parts.folders.in_runtime("netclawd.pid"), content, 0o644, durable=False)
+
+    def _take_manifest(self) -> None:
+        """Consume the manifest. A damaged one costs order and a reason, never a turn."""
+        image = self._image
+        try:
+            image.manifest = image.parts.manifests.take(image.generation)
+        except ManifestError as error:
+            log.error("manifest set aside: %s", error)
+            image.degraded["manifest"] = f"A damaged drain manifest was set aside: {error.what}"
+        if image.parts.handoff is None and image.manifest is not None:
+            self._record_broken_restart(image.manifest)
+
+    def _record_broken_restart(self, manifest: Manifest) -> None:
+        """A restart that ended without its execve, or whose new image never served."""
+        store = self._image.the_store()
+        restart_id = RestartId(manifest.restart_id)
+        if manifest.reason != "reload" or store.restart(restart_id) is not None:
+            return
+        self._image.journal.record(
+            RestartRecord(
+                id=restart_id,
+                outcome=Outcome.CRASHED,
+                trigger=manifest.trigger,
+                actor="",
+                requested_at=manifest.requested_at,
+                ended_at=self._image.parts.clock.wall(),
+                generation=manifest.generation,
+                new_generation=self._image.generation,
+                old_digest=manifest.old_digest,
+                new_digest=manifest.new_digest,
+                reason="The process ended in the middle of the restart.",
+                remedy="Nothing: the sessions were resumed by this start.",
+            )
+        )
+
+    def serve(self, _effect: effects.Serve) -> events.Event:
+        image, parts = self._image, self._image.parts
+        http = image.http = parts.make_http(self._service, image.settings)
+        control = image.control = parts.make_control(self._service)
+        assert image.control_socket is not None
+        with blocked():
+            http.start(image.listeners.sockets(), image.kept)
+            control.start(image.control_socket)
+        image.kept = ()
+        return events.Serving()
+
+    def warm_up(self, _effect: effects.WarmUp) -> None:
+        spawn("warm-up", self._reconcile_and_tell)
+
+    def _reconcile_and_tell(self) -> None:
+        try:
+            self._reconcile()
+        except NetclawError as error:
+            log.error("warm-up failed, turns wait for the next start: %s", error)
+            self._image.degraded["warm-up"] = f"The warm-up failed: {error.what}"
+        self._post(events.WarmedUp())
+
+    def _reconcile(self) -> None:
+        """Judge every interrupted turn and let the ones to resume run."""
+        image = self._image
+        record = image.parts.handoff.restart if image.parts.handoff is not None else image.restart
+        manifest = image.manifest
+        if record is not None:
+            cause, restart_id, trigger = "restart", str(record.id), record.trigger
+        elif manifest is not None and manifest.reason == "stop":
+            cause, restart_id, trigger = "stop", manifest.restart_id, manifest.trigger
+        else:
+            cause, restart_id, trigger = "crash", manifest.restart_id if manifest else "", "start"
+        engine = image.the_engine()
+        engine.start(image.generation)
+        engine.reconcile(manifest, cause, restart_id, trigger)
+
+    def open_gate(self, _effect: effects.OpenGate) -> None:
+        self._image.draining = False
+        self._image.gate.open()
+        self._image.the_engine().open()
+
+    def start_watching(self, _effect: effects.StartWatching) -> None:
+        if not self._watcher_started:
+            self._watcher_started = True
+            spawn("imports", self._watch)
+
+    def _watch(self) -> None:
+        """Import what serving did not need, then watch; compare the digest once, for a lost event."""
+        image = self._image
+        image.parts.import_rest()
+        try:
+            image.parts.make_watcher().start(lambda: self._ask("file"))
+        except NetclawError as error:
+            log.error("configuration is not watched: %s", error)
+            image.degraded["watcher"] = f"The configuration file is not watched: {error.what}"
+        if judgement.file_differs(image):
+            self._ask("boot")
+
+    def _ask(self, kind: str) -> None:
+        self._service.request_reload(events.Trigger(kind), force=False)
+
+    def reopen(self, _effect: effects.Reopen) -> None:
+        """After a failed execve: a store and an engine anew, the same generation."""
+        image, parts = self._image, self._image.parts
+        image.store = parts.open_store()
+        image.journal.attach(image.store)
+        image.engine = parts.make_engine(image.store, image.settings, image.broadcast)
+        assert image.http is not None
+        assert image.control is not None
+        with blocked():
+            image.http.resume()
+            image.control.resume()
+        image.drain_began = None
+
+    def resume(self, _effect: effects.Resume) -> None:
+        with blocked():
+            self._reconcile()
+
+    def retire(self, _effect: effects.Retire) -> None:
+        image = self._image
+        if not image.retiring:
+            return
+        assert image.http is not None
+        emptied = threading.Event()
+        image.http.retire([address.name for address in image.retiring], emptied.set)
+        if not emptied.wait(_RETIRE_TIMEOUT_S):
+            log.warning("retired listeners were closed before they were emptied")
+        log.info("listeners retired: %s", [str(address) for address in image.retiring])
+        image.listeners.forget(image.retiring)
+        image.retiring = ()

@@ -1,0 +1,99 @@
+"""What the daemon says of itself: the status document, and one line for STATUS=."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from netclawd.core.lifecycle import Phase
+from netclawd.core.manifest import WorkState
+from netclawd.daemon.image import Image
+
+
+def status(image: Image) -> Mapping[str, Any]:
+    """Return the status document (its keys are protocol)."""
+    folders = image.parts.folders
+    last = image.journal.last()
+    return {
+        "pid": os.getpid(),
+        "phase": image.phase.value,
+        "generation": image.generation,
+        "version": image.parts.version,
+        "digest": image.snapshot.published_digest,
+        "home": folders.home,
+        "config_path": folders.config_path,
+        "state_dir": folders.state,
+        "runtime_dir": folders.runtime,
+        "addresses": [str(address) for address in image.listeners.held],
+        "exposure": image.settings.daemon.exposure.value,
+        "unauthenticated": image.settings.daemon.allow_unauthenticated,
+        "degraded": list(image.degraded.values()),
+        "refusal": asdict(image.refusal) if image.refusal is not None else None,
+        "started_at": image.parts.origin.started_at,
+        "gate": "open" if image.gate.state.open else "closed",
+        "drain": _drain(image),
+        "turns": _turns(image),
+        "streams": image.http.streams() if image.http is not None else 0,
+        "last_restart": last.as_dict() if last is not None else None,
+    }
+
+
+def _drain(image: Image) -> dict[str, Any] | None:
+    deadline = image.gate.state.deadline
+    if deadline is None or image.engine is None:
+        return None
+    now = image.parts.clock.monotonic()
+    return {
+        "deadline_s": round(max(0.0, deadline - now), 1),
+        "running": [asdict(running) for running in image.engine.running()],
+    }
+
+
+def _turns(image: Image) -> dict[str, int]:
+    if image.engine is None:
+        return {"running": 0, "queued": 0, "parked": 0, "deferred": 0}
+    return dict(image.engine.counts())
+
+
+def status_line(image: Image) -> str:
+    """Return the text of STATUS=: the phase first, then what an operator wants to know of it."""
+    turns = _turns(image)["running"]
+    if image.phase in (Phase.DRAINING, Phase.STOPPING):
+        deadline = image.gate.state.deadline
+        left = 0.0
+        if deadline is not None:
+            left = max(0.0, deadline - image.parts.clock.monotonic())
+        word = "stopping" if image.phase is Phase.STOPPING else "draining"
+        return f"{word}: {_count(turns, 'turn')}, {left:.0f} s left"
+    if image.phase is Phase.READY:
+        if image.refusal is not None:
+            return f"configuration refused: {image.refusal.reason}"
+        return f"generation {image.generation} ready, {_count(turns, 'turn')} running"
+    return f"generation {image.generation} {image.phase.value}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many sessions' work in flight ended in each way."""
+
+    drained: int
+    cut: int
+    parked: int
+    deferred: int
+
+
+def tally(image: Image) -> Tally:
+    """Count what became of the work in flight, for the restart journal."""
+    states = [work.state for work in image.the_engine().work_in_flight()]
+    return Tally(
+        drained=states.count(WorkState.DRAINED),
+        cut=states.count(WorkState.CUT),
+        parked=states.count(WorkState.PARKED),
+        deferred=states.count(WorkState.DEFERRED),
+    )
