@@ -69,6 +69,7 @@ class Daemon:
         faults: Sequence[Fault] = (),
         tables: Table | None = None,
         environment: Mapping[str, str] | None = None,
+        launcher: Path | None = None,
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="netclaw-test-"))
         self.port = port or free_port()
@@ -79,6 +80,7 @@ class Daemon:
             **(tables or {}),
         }
         self.environment = dict(environment or {})
+        self.launcher = launcher
         self.process: subprocess.Popen[bytes] | None = None
         self.trace = self.home / "trace"
         self.stderr = self.home / "stderr"
@@ -121,8 +123,9 @@ class Daemon:
     # -- life --------------------------------------------------------------------------------
 
     def command(self) -> list[str]:
-        if self.faults:
-            return [sys.executable, "-P", str(LAUNCHER)]
+        launcher = self.launcher or (LAUNCHER if self.faults else None)
+        if launcher is not None:
+            return [sys.executable, "-P", str(launcher)]
         return [sys.executable, "-m", "netclawd"]
 
     def full_environment(self) -> dict[str, str]:
