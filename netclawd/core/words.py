@@ -18,7 +18,10 @@ INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 def shown(value: Any) -> str:
     """Show a value as TOML would write it, or say what it is."""
     if isinstance(value, str):
-        return json.dumps(value if len(value) <= LIMIT else value[:LIMIT] + "…", ensure_ascii=True)
+        quoted = json.dumps(
+            value if len(value) <= LIMIT else value[:LIMIT] + "…", ensure_ascii=False
+        )
+        return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
