@@ -1,0 +1,209 @@
+"""The engine's shared state and its one condition: who runs what, and what is allowed right now.
+
+Everything that workers, the drain and the API threads must agree on is here and changes under
+``cond``; no store call, no model call and no watcher is called while it is held. Invariants: one run
+for each session; a turn is never run and reserved at the same time; while there is a drain nothing
+is taken and nothing begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from netclawd.core.session import RestartId, SessionId, Turn, TurnId
+from netclawd.daemon.session_queue import SessionQueue
+from netclawd.errors import ConflictError
+
+if TYPE_CHECKING:
+    from netclawd.daemon.turn_run import TurnRun
+
+#: A decision waits at most this long for the commit that asked for it to be over.
+_RESERVE_TIMEOUT_S = 5.0
+
+
+class CancelFlag:
+    """The :class:`~netclawd.ports.Cancel` that workers are given."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        return self._event.wait(timeout_s)
+
+
+class Kind(StrEnum):
+    MODEL = "model call"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """What takes time in a run right now."""
+
+    kind: Kind
+    #: The tool's name, empty for a model call.
+    name: str
+    #: Monotonic.
+    since: float
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Turns are to stop at their next checkpoint. The instants are monotonic."""
+
+    model_deadline: float
+    tool_deadline: float
+    deadline: float
+    #: restart or stop.
+    cause: str
+    restart_id: RestartId
+
+    def due(self, doing: Doing | None) -> float:
+        """Return when what a run is doing is cancelled."""
+        if doing is None:
+            return self.deadline
+        return self.model_deadline if doing.kind is Kind.MODEL else self.tool_deadline
+
+
+class Board:
+    def __init__(self) -> None:
+        self.cond = threading.Condition()
+        self.queue = SessionQueue()
+        self.runs: dict[SessionId, TurnRun] = {}
+        self.drain: Drain | None = None
+        self.gate_open = False
+        self.stopping = False
+        #: Whose leases are taken; 0 before the start.
+        self.generation = 0
+        #: Turns that nobody has worked on yet: whether the gate was closed when they came.
+        self.waiting: dict[TurnId, bool] = {}
+        #: Turns that wait for a person.
+        self.parked: set[TurnId] = set()
+        self._reserved: set[TurnId] = set()
+
+    def submit(self, turn_id: TurnId, session_id: SessionId) -> None:
+        with self.cond:
+            self.waiting[turn_id] = not self.gate_open
+            self.queue.add(session_id)
+            self.cond.notify_all()
+
+    def add(self, session_id: SessionId, *, first: bool = False) -> None:
+        with self.cond:
+            self.queue.add(session_id, first=first)
+            self.cond.notify_all()
+
+    def set_gate(self, is_open: bool) -> None:
+        with self.cond:
+            self.gate_open = is_open
+            self.cond.notify_all()
+
+    # -- for workers -----------------------------------------------------------------------------
+
+    def take(self, make: Callable[[SessionId], TurnRun]) -> TurnRun | None:
+        """Wait for a session that may run and open a run for it; None when the engine stops."""
+        with self.cond:
+            # Bounded by stop(), which every owner of the engine calls.
+            self.cond.wait_for(lambda: self.stopping or self._something_to_take())
+            if self.stopping:
+                return None
+            session_id = self.queue.take(gate_open=self.gate_open)
+            assert session_id is not None
+            run = self.runs[session_id] = make(session_id)
+            return run
+
+    def _something_to_take(self) -> bool:
+        waiting = len(self.queue) if self.gate_open else self.queue.first
+        return self.drain is None and waiting > 0
+
+    def finish(self, run: TurnRun, *, again: bool, parked: bool) -> None:
+        """Close a run; ``again``: its session may have more to do; ``parked``: it waits for a person."""
+        with self.cond:
+            if parked and run.turn is not None:
+                self.parked.add(run.turn.id)
+            del self.runs[run.session_id]
+            self.queue.release(run.session_id, again=again)
+            self.cond.notify_all()
+
+    def adopt(self, run: TurnRun, turn: Turn) -> bool:
+        """Give the run its turn; False while somebody decides about that turn."""
+        with self.cond:
+            if turn.id in self._reserved:
+                return False
+            run.turn = turn
+            self.waiting.pop(turn.id, None)
+            self.parked.discard(turn.id)
+            return True
+
+    def begin(self, run: TurnRun, doing: Doing) -> CancelFlag | None:
+        """Let a run begin what takes time and return what cancels it; None when nothing may begin."""
+        with self.cond:
+            if self.drain is not None or self.stopping:
+                return None
+            run.doing, run.cancel = doing, CancelFlag()
+            if run.cancelled_by is not None:
+                run.cancel.set()
+            return run.cancel
+
+    def done(self, run: TurnRun) -> None:
+        with self.cond:
+            run.doing = None
+            self.cond.notify_all()
+
+    # -- for people ------------------------------------------------------------------------------
+
+    def cancel_run(self, session_id: SessionId, turn_id: TurnId, by: str) -> TurnRun | None:
+        """Tell the run of this turn, if there is one, that it is cancelled."""
+        with self.cond:
+            run = self.runs.get(session_id)
+            if run is None or run.turn is None or run.turn.id != turn_id:
+                return None
+            run.cancelled_by = by
+            run.cancel.set()
+            return run
+
+    def await_end(self, run: TurnRun, timeout_s: float) -> bool:
+        """Wait for a run to close."""
+        with self.cond:
+            return self.cond.wait_for(
+                lambda: self.runs.get(run.session_id) is not run, timeout=timeout_s
+            )
+
+    @contextlib.contextmanager
+    def reserved(self, session_id: SessionId, turn_id: TurnId, *, first: bool) -> Iterator[None]:
+        """Keep a turn from every worker, then let its session be looked at again.
+
+        Raises ConflictError when a worker does not let go of it in time.
+        """
+
+        def free() -> bool:
+            run = self.runs.get(session_id)
+            running = run is not None and run.turn is not None and run.turn.id == turn_id
+            return turn_id not in self._reserved and not running
+
+        with self.cond:
+            if not self.cond.wait_for(free, timeout=_RESERVE_TIMEOUT_S):
+                raise ConflictError("The turn is being worked on.", "Try again in a moment.")
+            self._reserved.add(turn_id)
+        try:
+            yield
+        finally:
+            with self.cond:
+                self._reserved.discard(turn_id)
+                self.waiting.pop(turn_id, None)
+                self.parked.discard(turn_id)
+                self.queue.add(session_id, first=first)
+                self.cond.notify_all()
