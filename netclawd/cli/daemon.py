@@ -1,0 +1,118 @@
+"""``netclaw daemon``: starts a detached daemon, stops one, restarts one in place."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from netclawd.cli.launch import Launched, launch, log_path, stop_running
+from netclawd.cli.output import duration, json_option, note, say_json
+from netclawd.cli.reach import Daemon, own_paths, reach_or_none
+from netclawd.cli.reload import reload_and_wait
+from netclawd.cli.status import status
+from netclawd.core.paths import Paths
+
+
+@click.group()
+def daemon() -> None:
+    """Start and stop the daemon."""
+
+
+daemon.add_command(status)
+
+
+@daemon.command()
+@json_option
+@click.pass_context
+def start(ctx: click.Context, as_json: bool) -> None:
+    """Start the daemon in the background and wait until it is ready.
+
+    Exit codes: 0 it is ready, or was already; otherwise the daemon's own.
+    """
+    paths = own_paths()
+    running = reach_or_none(paths)
+    if running is not None:
+        ctx.exit(_say_running(running, as_json=as_json))
+    ctx.exit(_start(paths, as_json=as_json))
+
+
+def _say_running(running: Daemon, *, as_json: bool) -> int:
+    pid, phase = running.status["pid"], running.status["phase"]
+    if as_json:
+        say_json({"started": False, "pid": pid, "phase": phase})
+    else:
+        click.echo(f"The daemon runs already: pid {pid}, {phase}.")
+    return 0
+
+
+def _start(paths: Paths, *, as_json: bool) -> int:
+    launched = launch(paths)
+    if launched.status is None:
+        return _say_failed(launched, log_path(paths), as_json=as_json)
+    found = launched.status
+    if as_json:
+        say_json({"started": True, "pid": found["pid"], "generation": found["generation"]})
+    else:
+        click.echo(
+            f"The daemon is {found['phase']}: pid {found['pid']}, generation "
+            f"{found['generation']}, answers on {', '.join(found['addresses'])}."
+        )
+    return 0
+
+
+def _say_failed(launched: Launched, log: str, *, as_json: bool) -> int:
+    if as_json:
+        say_json({"started": False, "exit_code": launched.code, "log": launched.last_lines})
+    else:
+        if launched.ended:
+            note(f"the daemon did not start (exit code {launched.code}). The end of {log}:")
+        else:
+            note(f"the daemon is not ready yet; it was left running. The end of {log}:")
+        for line in launched.last_lines or ["(nothing was written)"]:
+            click.echo(f"  {line}", err=True)
+    return launched.code
+
+
+@daemon.command()
+@json_option
+@click.pass_context
+def stop(ctx: click.Context, as_json: bool) -> None:
+    """Let the daemon finish or set aside what it does, and end it.
+
+    Exit codes: 0 stopped cleanly or was not running, 1 not cleanly.
+    """
+    running = reach_or_none(own_paths())
+    if running is None:
+        if as_json:
+            say_json({"stopped": False, "clean": True})
+        else:
+            click.echo("No daemon runs here; nothing to stop.")
+        return
+    began = time.monotonic()
+    stopped = stop_running(running, quiet=as_json)
+    if as_json:
+        say_json({"stopped": True, "clean": stopped.clean, "killed": stopped.killed})
+    elif stopped.clean:
+        took = duration(time.monotonic() - began)
+        click.echo(f"Stopped cleanly in {took}: every turn goes on with the next start.")
+    elif stopped.killed:
+        note("the daemon did not end in time and was killed; the next start finds out what it did.")
+    else:
+        note(
+            "the daemon ended, but not cleanly; the next start finds out what it did. "
+            "See `netclaw restarts` and its log."
+        )
+    ctx.exit(0 if stopped.clean else 1)
+
+
+@daemon.command()
+@json_option
+@click.pass_context
+def restart(ctx: click.Context, as_json: bool) -> None:
+    """Re-execute the daemon in place, under the same PID; start it when it is not running."""
+    paths = own_paths()
+    running = reach_or_none(paths)
+    if running is None:
+        ctx.exit(_start(paths, as_json=as_json))
+    ctx.exit(reload_and_wait(running.client, force=True, as_json=as_json))

@@ -1,0 +1,186 @@
+"""Starting a detached daemon and ending a running one: processes, log file, waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from netclawd.adapters.control_client import ControlClient
+from netclawd.adapters.log import LIMIT_BYTES, rotate
+from netclawd.cli.output import visible
+from netclawd.cli.progress import Progress, describe_wait
+from netclawd.cli.reach import Daemon
+from netclawd.cli.status import SERVING
+from netclawd.core import budgets
+from netclawd.core.paths import Paths
+from netclawd.errors import ControlError, NetclawError, NotRunningError
+
+#: From spawn to ready, seconds; a boot that takes longer is left alone and reported.
+READY_S = 60.0
+#: Lines of the log that explain a failed start.
+LAST_LINES = 15
+LOOK_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """How a start went; ``status`` is None when the daemon is not ready."""
+
+    status: dict[str, Any] | None
+    #: Exit code to report.
+    code: int = 0
+    #: Whether the process has ended.
+    ended: bool = False
+    last_lines: tuple[str, ...] = ()
+
+
+def log_path(paths: Paths) -> str:
+    """Return where a detached daemon writes its standard error."""
+    return os.path.join(paths.state, "logs", "netclawd.log")
+
+
+def launch(paths: Paths) -> Launched:
+    """Start a detached daemon and wait until it is ready or has ended."""
+    path = log_path(paths)
+    log_fd = _open_log(path)
+    try:
+        begin = os.fstat(log_fd).st_size
+        # No Popen: nobody will wait for this child, it outlives us.
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-P", "-m", "netclawd"],
+            {**os.environ, "NETCLAW_LOG_FILE": path},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, log_fd, 1),
+                (os.POSIX_SPAWN_DUP2, log_fd, 2),
+            ],
+            setsid=True,
+        )
+    finally:
+        os.close(log_fd)
+    return _wait_until_ready(pid, paths, begin)
+
+
+def _open_log(path: str) -> int:
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(path).st_size >= LIMIT_BYTES:
+                rotate(path)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ControlError(
+            f"The log file {path} can't be written: {error.strerror or error}.",
+            "Make the state folder writable for this user, or set NETCLAW_HOME.",
+        ) from error
+
+
+def _wait_until_ready(pid: int, paths: Paths, log_begin: int) -> Launched:
+    deadline = time.monotonic() + READY_S
+    with ControlClient(os.path.join(paths.runtime, "control.sock"), patience_s=0) as client:
+        while time.monotonic() < deadline:
+            ended, wait_status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                code = os.waitstatus_to_exitcode(wait_status)
+                lines = _last_lines(log_path(paths), log_begin)
+                return Launched(None, code if code > 0 else 1, ended=True, last_lines=lines)
+            with contextlib.suppress(NetclawError):  # not there yet, or between two images
+                status = client.call("status")
+                if status["pid"] == pid and status["phase"] in SERVING:
+                    return Launched(status)
+            time.sleep(LOOK_S)
+    return Launched(None, 1, last_lines=_last_lines(log_path(paths), log_begin))
+
+
+def _last_lines(path: str, begin: int) -> tuple[str, ...]:
+    try:
+        with open(path, "rb") as file:
+            file.seek(begin)
+            text = file.read()[-16384:].decode(errors="replace")
+    except OSError:
+        return ()
+    return tuple(visible(line) for line in text.splitlines()[-LAST_LINES:])
+
+
+# -- the end -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    #: It drained, wrote its manifest, and said so in the journal.
+    clean: bool
+    killed: bool
+
+
+def stop_running(daemon: Daemon, *, quiet: bool) -> Stopped:
+    """Ask the daemon to stop and wait for its end; kill it when it takes too long.
+
+    The process is held by a descriptor (pidfd) from before the question on, so that a pid that was
+    given to another process meanwhile is never killed.
+    """
+    with _held(daemon) as pidfd:
+        daemon.client.call("stop")
+        deadline = time.monotonic() + budgets.STOP_KILL_S
+        with Progress(quiet=quiet) as progress:
+            while time.monotonic() < deadline:
+                if _ended_within(pidfd, LOOK_S):
+                    return Stopped(clean=_was_clean(daemon), killed=False)
+                _show(progress, daemon)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        _ended_within(pidfd, 5.0)
+        return Stopped(clean=False, killed=True)
+
+
+@contextlib.contextmanager
+def _held(daemon: Daemon) -> Iterator[int]:
+    try:
+        pidfd = os.pidfd_open(daemon.status["pid"])
+    except OSError as error:
+        raise ControlError(
+            f"The daemon (pid {daemon.status['pid']}) can't be watched: {error.strerror}.",
+            "Run this in the daemon's own PID namespace (container).",
+        ) from error
+    try:
+        yield pidfd
+    finally:
+        os.close(pidfd)
+
+
+def _ended_within(pidfd: int, timeout_s: float) -> bool:
+    return bool(select.select([pidfd], [], [], timeout_s)[0])
+
+
+def _show(progress: Progress, daemon: Daemon) -> None:
+    """Ask on a connection of its own, without patience: the daemon is about to go."""
+    with (
+        ControlClient(daemon.client.path, patience_s=0) as client,
+        contextlib.suppress(NotRunningError, ControlError),
+    ):
+        progress.show(describe_wait(client.call("status")))
+
+
+def _was_clean(daemon: Daemon) -> bool:
+    """Whether the journal says that the process stopped after a whole drain."""
+    from netclawd.cli.wiring import open_store_read_only
+
+    try:
+        store = open_store_read_only(daemon.paths)
+    except NetclawError:
+        return False
+    try:
+        newest = store.restarts(1)
+        return bool(newest) and newest[0].outcome.value == "stopped"
+    except NetclawError:
+        return False
+    finally:
+        store.close()

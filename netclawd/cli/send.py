@@ -1,0 +1,122 @@
+"""``netclaw send``: one message into a session, and its reply if it is waited for."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from netclawd.adapters.control_client import ControlClient
+from netclawd.cli.output import json_option, note, say_json, visible, write
+from netclawd.cli.reach import reach
+from netclawd.core.screen import Kind, Screen
+from netclawd.errors import BadRequestError, DrainingError, StoreClosedError
+
+#: While new work is rejected it is offered again this long, seconds: a drain and a boot.
+ADMIT_S = 90.0
+#: One wait for events, seconds; the next follows at once.
+WAIT_S = 20.0
+
+
+@click.command()
+@json_option
+@click.option("--session", "session_id", metavar="SESSION", help="Default: a new session.")
+@click.option("--wait", is_flag=True, help="Wait for the reply and print it.")
+@click.argument("text", required=False)
+@click.pass_context
+def send(
+    ctx: click.Context, as_json: bool, session_id: str | None, wait: bool, text: str | None
+) -> None:
+    """Send TEXT, or what standard input holds, to a session.
+
+    It is durable when this returns. Exit codes with --wait: 0 replied, 1 failed, cancelled or parked.
+    """
+    if text is None or text == "-":
+        if sys.stdin.isatty():
+            raise click.UsageError("Give a TEXT, or pipe one in.")
+        text = sys.stdin.read().removesuffix("\n")
+    ctx.exit(send_one(text, session_id, wait=wait, as_json=as_json))
+
+
+def send_one(text: str, session_id: str | None, *, wait: bool, as_json: bool) -> int:
+    """Send one message, print what is asked for, return the exit code."""
+    client = reach().client
+    session = open_session(client, session_id)
+    ids = {"session_id": session["id"], **admit(client, session["id"], text)}
+    if not wait:
+        return _say_ids(ids, as_json=as_json)
+    ended = wait_for_reply(client, ids, session["last_seq"])
+    if as_json:
+        say_json({**ids, "state": ended.state, "reply": ended.reply})
+    elif ended.reply:
+        write(ended.reply.removesuffix("\n") + "\n")
+    return 0 if ended.state == "completed" else 1
+
+
+def open_session(client: ControlClient, session_id: str | None) -> dict[str, Any]:
+    """Return the session, a new one for None."""
+    if session_id is None:
+        return dict(client.call("create_session"))
+    return dict(client.call("session", session_id=session_id))
+
+
+def admit(client: ControlClient, session_id: str, text: str) -> dict[str, Any]:
+    """Make an input durable, whatever restarts come between; return its ids.
+
+    The key makes a repeat harmless when the connection ended before the answer.
+    """
+    if not text.strip():
+        raise BadRequestError("The message is empty.", "Say something.")
+    key = secrets.token_hex(16)
+    deadline = time.monotonic() + ADMIT_S
+    while True:
+        try:
+            found = client.call("admit", session_id=session_id, text=text, key=key)
+        except (DrainingError, StoreClosedError) as error:
+            pause_s = error.retry_after_s if isinstance(error, DrainingError) else 0.1
+            if time.monotonic() + pause_s > deadline:
+                raise
+            time.sleep(pause_s)
+        else:
+            return {name: found[name] for name in ("input_id", "turn_id", "deferred")}
+
+
+def _say_ids(ids: dict[str, Any], *, as_json: bool) -> int:
+    if as_json:
+        say_json(ids)
+    else:
+        later = " It runs after the restart." if ids["deferred"] else ""
+        click.echo(f"Sent to {ids['session_id']} as {ids['turn_id']}.{later}")
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    state: str
+    reply: str
+
+
+def wait_for_reply(client: ControlClient, ids: dict[str, Any], after: int) -> Ended:
+    """Wait until the turn ends; what happens meanwhile and needs a person is said on stderr."""
+    screen, reply = Screen(after), ""
+    while True:
+        try:
+            events = client.call(
+                "events", session_id=ids["session_id"], after=screen.last_seq, wait_s=WAIT_S
+            )
+        except StoreClosedError:  # between two generations
+            time.sleep(0.1)
+            continue
+        for event in events:
+            mine = event["turn_id"] == ids["turn_id"]
+            if mine and event["type"] == "reply.sent":
+                reply = event["text"]
+            for piece in screen.on_event(event):
+                if mine and piece.kind is Kind.TURN_ENDED:
+                    return Ended(piece.text, reply)
+                if mine and piece.kind is Kind.NOTE:
+                    note(visible(piece.text))
