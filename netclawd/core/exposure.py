@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from netclawd.core.listeners import Address, Family, parse_addresses
 from netclawd.core.settings import DaemonSettings, Exposure, Settings
+from netclawd.core.words import dotted, shown
 from netclawd.errors import ConfigMeaningError
 
 
@@ -31,11 +32,11 @@ def _judge_proxy(text: str) -> str:
         network = ipaddress.ip_network(text)
     except ValueError:
         raise ConfigMeaningError(
-            f"{text!r} in daemon.trusted_proxies is not a network.", _network_remedy(text)
+            f"{shown(text)} in daemon.trusted_proxies is not a network.", _network_remedy(text)
         ) from None
     if network.prefixlen == 0:
         raise ConfigMeaningError(
-            f"{text!r} in daemon.trusted_proxies believes everyone.",
+            f"{shown(text)} in daemon.trusted_proxies believes everyone.",
             "Name the network or the address of the proxy.",
         )
     return str(network)
@@ -87,7 +88,7 @@ def _judge_agent(settings: Settings) -> None:
     if settings.provider not in settings.providers:
         names = ", ".join(sorted(settings.providers)) or "none"
         raise ConfigMeaningError(
-            f"agent.provider names {settings.provider!r}, which is no configured provider"
+            f"agent.provider names {shown(settings.provider)}, which is no configured provider"
             f" ({names}).",
-            f"Add a table [providers.{settings.provider}], or name one that exists.",
+            f"Add a table [{dotted(('providers', settings.provider))}], or name one that exists.",
         )

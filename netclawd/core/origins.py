@@ -40,7 +40,7 @@ class Origin:
 
 _PART = r"""(?:[A-Za-z0-9_-]+|"[^"\\]*"|'[^']*')"""
 _KEY = rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*"
-_TABLE = re.compile(rf"[ \t]*\[[ \t]*({_KEY})[ \t]*\]")
+_TABLE = re.compile(rf"[ \t]*\[\[?[ \t]*({_KEY})[ \t]*\]")
 _VALUE = re.compile(rf"[ \t]*({_KEY})[ \t]*=[ \t]*(.*)")
 
 

@@ -27,6 +27,8 @@ class Setting:
 
     path: tuple[str, ...]
     schema: Schema
+    #: Whether its table must set it.
+    required: bool = False
 
     @property
     def key(self) -> str:
@@ -43,7 +45,7 @@ def settings_of(schema: Schema, path: tuple[str, ...] = ()) -> Iterator[Setting]
         if is_table(sub):
             yield from settings_of(sub, (*path, name))
         else:
-            yield Setting((*path, name), sub)
+            yield Setting((*path, name), sub, name in schema.get("required", ()))
 
 
 def find(schema: Schema, path: Sequence[str]) -> Schema | None:

@@ -241,7 +241,7 @@ SCHEMA: list[tuple[bytes | str, str]] = [
     ('[providers."a b"]\nkind = "demo"\n', 'providers."a b" (line 1) has no usable name'),
     ('[providers."demo\\n"]\nkind = "demo"\n', "has no usable name"),
     ("daemon = 5\n", "daemon (line 1) is 5; it must be a table"),
-    ("[[daemon]]\n", "daemon is a list; it must be a table"),
+    ("[[daemon]]\n", "daemon (line 1) is a list; it must be a table"),
     (
         '[daemon]\nlisten = "127.0.0.1:1"\n',
         'daemon.listen (line 2) is "127.0.0.1:1"; it must be a list',

@@ -1,0 +1,109 @@
+"""The reference page netclaw.toml(5), made from the schema.
+
+Pure: schema in, Markdown out. The page is checked in, and a test compares it with the schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from netclawd.core import schema as schemas
+from netclawd.core.overrides import variable_for
+from netclawd.core.schema import ANY_NAME, Schema, Setting
+from netclawd.core.words import shown
+
+_HEAD = """\
+# netclaw.toml(5)
+
+<!-- Made from netclawd/netclaw.schema.json by `make docs`. -->
+
+## NAME
+
+netclaw.toml - configuration of netclawd
+
+## DESCRIPTION
+
+`netclawd` reads `$NETCLAW_HOME/netclaw.toml`; without NETCLAW_HOME, root and the user `netclaw` have
+`/etc/netclaw/netclaw.toml` and everyone else `~/.config/netclaw/netclaw.toml`. It is TOML in UTF-8, of at
+most 1 MiB. Every setting has a default: a daemon that starts without a file, or with an empty one, uses
+those.
+
+A running daemon watches the file. A change is validated and rehearsed; then the daemon restarts itself
+with it, under the same PID and without losing a connection. A file that is wrong changes nothing, and
+neither does one that is missing or empty while the daemon runs. `netclaw config check` says whether a
+file is right, `netclaw config show --origin` where each value comes from, and `netclaw config schema`
+prints the JSON Schema that editors complete from.
+
+## ENVIRONMENT
+
+A variable `NETCLAW_<SECTION>__<KEY>` overrides the file; each setting names its own below. A list is
+separated by commas or written as a TOML array. A dash in the name of a provider is written as an
+underscore. A variable of this form that names no setting is an error.
+"""
+
+_SECRETS = """\
+## SECRETS
+
+A key or password never stands in the file. A setting refers to it:
+
+`credential:NAME`
+:   the file NAME in `$CREDENTIALS_DIRECTORY` (`LoadCredential=` of the unit)
+
+`env:NAME`
+:   the environment variable NAME of the daemon, as it was when the daemon was started
+
+`file:/PATH`
+:   a file that is not open to everyone
+
+A secret has at most 64 KiB; one newline at its end is taken off. It is read anew at each restart, and
+`netclaw reload` notices that it was rotated.
+
+## SEE ALSO
+
+netclaw(1), netclawd(8)
+"""
+
+
+def reference_page(schema: Schema) -> str:
+    """Write the whole page."""
+    sections = [_section(name, sub) for name, sub in schema["properties"].items()]
+    return "\n".join([_HEAD, *sections, _SECRETS])
+
+
+def _section(name: str, schema: Schema) -> str:
+    title = f"{name}.{ANY_NAME}" if "patternProperties" in schema else name
+    rows = [_setting(setting) for setting in schemas.settings_of(schema, (name,))]
+    default = _default_table(name, schema)
+    return "\n".join([f"## [{title}]\n", f"{schema['description']}\n", *default, *rows])
+
+
+def _default_table(name: str, schema: Schema) -> Iterable[str]:
+    for table, values in schema.get("default", {}).items():
+        lines = [f"{key} = {toml(value)}" for key, value in values.items()]
+        yield "\n".join(["```toml", f"[{name}.{table}]", *lines, "```", ""])
+
+
+def _setting(setting: Setting) -> str:
+    values = schemas.allowed(setting.schema)
+    return "\n".join(
+        [
+            f"`{setting.path[-1]}`",
+            f":   {setting.schema['description']}",
+            f"    {values[0].upper()}{values[1:]}; {_default(setting)}. `{variable_for(setting.path)}`",
+            "",
+        ]
+    )
+
+
+def _default(setting: Setting) -> str:
+    if "default" in setting.schema:
+        return f"default `{toml(setting.schema['default'])}`"
+    return "required" if setting.required else "no default"
+
+
+def toml(value: Any) -> str:
+    """Write a default as TOML does."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    return shown(value)

@@ -1,0 +1,220 @@
+"""Settings as values, their defaults, and what the schema promises about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import netclawd
+from netclawd.core import budgets
+from netclawd.core.exposure import judge_meaning
+from netclawd.core.schema import (
+    allowed,
+    find,
+    is_table,
+    normalised,
+    settings_of,
+    with_defaults,
+)
+from netclawd.core.settings import (
+    DaemonSettings,
+    DrainSettings,
+    Exposure,
+    NewWork,
+    SessionSettings,
+    Settings,
+    Snapshot,
+    changed_keys,
+)
+from netclawd.errors import ConfigMeaningError
+
+SCHEMA: dict[str, Any] = json.loads(
+    (Path(netclawd.__file__).parent / "netclaw.schema.json").read_text()
+)
+DEFAULTS: dict[str, Any] = normalised(SCHEMA, with_defaults(SCHEMA, {}))
+
+
+def changed(**daemon: Any) -> Settings:
+    settings = Settings.from_effective(DEFAULTS)
+    return replace(settings, daemon=replace(settings.daemon, **daemon))
+
+
+# -- the schema ------------------------------------------------------------------------------------
+
+
+def test_the_timeouts_of_the_drain_are_the_budgets() -> None:
+    drain = Settings.from_effective(DEFAULTS).drain
+    assert drain.timeout_s == budgets.DRAIN_S
+    assert drain.request_timeout_s == budgets.REQUEST_S
+    assert drain.model_timeout_s == budgets.MODEL_CALL_S
+    assert drain.model_timeout_at_stop_s == budgets.MODEL_CALL_AT_STOP_S
+    assert drain.tool_timeout_s == budgets.TOOL_S
+
+
+def test_no_drain_may_outlast_the_budget_around_it() -> None:
+    timeouts = [s for s in settings_of(SCHEMA) if s.key.startswith("drain.") and "timeout" in s.key]
+    assert len(timeouts) == 5
+    assert {setting.schema["maximum"] for setting in timeouts} == {budgets.DRAIN_S}
+
+
+@pytest.mark.parametrize("enum", [NewWork, Exposure])
+def test_the_choices_of_the_schema_are_those_of_the_code(
+    enum: type[NewWork] | type[Exposure],
+) -> None:
+    key = {NewWork: ("drain", "new_work"), Exposure: ("daemon", "exposure")}[enum]
+    assert (find(SCHEMA, key) or {})["enum"] == [choice.value for choice in enum]
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [("daemon", DaemonSettings), ("drain", DrainSettings), ("sessions", SessionSettings)],
+)
+def test_every_setting_is_read_and_described(section: str, values: type[Any]) -> None:
+    keys = [s.path[1] for s in settings_of(SCHEMA) if s.path[0] == section]
+    assert keys == [field.name for field in fields(values)]
+
+
+def test_every_table_is_closed_and_every_setting_described() -> None:
+    def tables(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        inner = [*schema.get("properties", {}).values()]
+        inner += schema.get("patternProperties", {}).values()
+        return [schema, *(t for sub in inner if is_table(sub) for t in tables(sub))]
+
+    assert all(table["additionalProperties"] is False for table in tables(SCHEMA))
+    for setting in settings_of(SCHEMA):
+        assert setting.schema["description"].endswith((".", ")")), setting.key
+        assert "type" in setting.schema
+        assert allowed(setting.schema)
+
+
+def test_a_default_is_there_for_every_setting_outside_chosen_names() -> None:
+    without = [s.key for s in settings_of(SCHEMA) if "default" not in s.schema]
+    assert without == ["providers.NAME.kind", "providers.NAME.api_key"]
+
+
+# -- filling and norming ---------------------------------------------------------------------------
+
+
+def test_filling_changes_nothing_that_it_is_given() -> None:
+    given: dict[str, Any] = {"daemon": {"backlog": 5}, "providers": {"a": {"kind": "demo"}}}
+    filled = with_defaults(SCHEMA, given)
+    assert given == {"daemon": {"backlog": 5}, "providers": {"a": {"kind": "demo"}}}
+    assert filled["daemon"]["backlog"] == 5
+    assert filled["daemon"]["max_streams"] == 1024
+    assert list(filled["providers"]) == ["a"]
+    filled["daemon"]["listen"].append("x")
+    assert with_defaults(SCHEMA, {})["daemon"]["listen"] == ["127.0.0.1:5199"]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"daemon": 5}, {"providers": []}, {"providers": {"a": 1}}, {"x": {}}]
+)
+def test_what_does_not_fit_is_left_for_the_validation(odd: dict[str, Any]) -> None:
+    filled = with_defaults(SCHEMA, odd)
+    assert {key: filled[key] for key in odd} == odd
+
+
+def test_numbers_have_one_form() -> None:
+    values = with_defaults(SCHEMA, {"drain": {"timeout_s": 30, "tool_timeout_s": -0.0}})
+    values["sessions"]["workers"] = 8.0
+    effective = normalised(SCHEMA, values)
+    assert json.dumps(effective["sessions"]["workers"]) == "8"
+    assert json.dumps(effective["drain"]["timeout_s"]) == "30.0"
+    assert json.dumps(effective["drain"]["tool_timeout_s"]) == "0.0"
+
+
+# -- meaning ---------------------------------------------------------------------------------------
+
+BEHIND_PROXY: dict[str, Any] = {
+    "listen": ("0.0.0.0:5199",),
+    "exposure": Exposure.REVERSE_PROXY,
+    "trusted_proxies": ("10.0.0.0/8", "fd00::1"),
+    "allow_unauthenticated": True,
+}
+
+
+@pytest.mark.parametrize(
+    "daemon",
+    [
+        {},
+        {"listen": ("127.0.0.1:1", "127.9.9.9:1", "[::1]:1")},
+        {"listen": ("fd:http",)},
+        {"trusted_proxies": ("10.0.0.0/8",)},
+        BEHIND_PROXY,
+        {**BEHIND_PROXY, "listen": ("127.0.0.1:1", "[::]:1")},
+        {**BEHIND_PROXY, "listen": ("fd:http",)},
+        {**BEHIND_PROXY, "trusted_proxies": ("192.0.2.1",)},
+    ],
+)
+def test_what_makes_sense_is_accepted(daemon: dict[str, Any]) -> None:
+    settings = changed(**daemon)
+    assert [str(a) for a in judge_meaning(settings)] == list(settings.daemon.listen)
+
+
+@pytest.mark.parametrize(
+    ("daemon", "words"),
+    [
+        ({"listen": ()}, "daemon.listen is empty"),
+        ({"listen": ("0.0.0.0:1",)}, 'daemon.exposure is "local"'),
+        ({"listen": ("127.0.0.1:1", "[::]:1")}, "[::]:1 in daemon.listen can be reached"),
+        ({"listen": ("192.0.2.1:1",), "allow_unauthenticated": True}, "can be reached"),
+        ({"trusted_proxies": ("proxy.example",)}, "is not a network"),
+        ({"trusted_proxies": ("10.1.2.3/8",)}, "write 10.0.0.0/8"),
+        ({**BEHIND_PROXY, "listen": ("127.0.0.1:1", "[::1]:1")}, "no other host reaches"),
+        ({**BEHIND_PROXY, "trusted_proxies": ()}, "daemon.trusted_proxies is empty"),
+        ({**BEHIND_PROXY, "trusted_proxies": ("0.0.0.0/0",)}, "believes everyone"),
+        ({**BEHIND_PROXY, "trusted_proxies": ("::/0",)}, "believes everyone"),
+        ({**BEHIND_PROXY, "allow_unauthenticated": False}, "authenticates nobody"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_the_way_out(
+    daemon: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigMeaningError) as caught:
+        judge_meaning(changed(**daemon))
+    assert words in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_the_agent_needs_a_provider_that_exists() -> None:
+    settings = replace(Settings.from_effective(DEFAULTS), provider="gone")
+    with pytest.raises(
+        ConfigMeaningError, match=r'"gone", which is no configured provider \(demo\)'
+    ):
+        judge_meaning(settings)
+
+
+# -- what changed ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "keys"),
+    [
+        ({}, {}, ()),
+        ({"a": {"b": 1}}, {"a": {"b": 1}}, ()),
+        ({"a": {"b": 1}}, {"a": {"b": 2}}, ("a.b",)),
+        ({"a": {"b": [1]}}, {"a": {"b": [1, 2]}, "c": {"d": None}}, ("a.b", "c.d")),
+        ({"p": {"x": {"k": 1}, "y": {"k": 1}}}, {"p": {"y": {"k": 2}}}, ("p.x.k", "p.y.k")),
+        ({"a": {"b": None}}, {"a": {}}, ("a.b",)),
+    ],
+)
+def test_changed_keys_are_named(
+    old: dict[str, Any], new: dict[str, Any], keys: tuple[str, ...]
+) -> None:
+    assert changed_keys(old, new) == keys
+    assert changed_keys(new, old) == keys
+
+
+def test_a_snapshot_knows_its_settings_and_references() -> None:
+    effective = {
+        **DEFAULTS,
+        "providers": {"demo": {**DEFAULTS["providers"]["demo"], "api_key": "env:K"}},
+    }
+    snapshot = Snapshot("/x", None, effective, "d", "p")
+    assert snapshot.settings.secret_references == {"providers.demo.api_key": "env:K"}
+    assert Settings.from_effective(DEFAULTS).secret_references == {}
