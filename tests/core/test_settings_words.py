@@ -61,7 +61,7 @@ def test_a_key_is_written_as_toml_does(path: tuple[str | int, ...], key: str) ->
 @pytest.mark.parametrize(
     ("path", "near"),
     [
-        (("deamon",), "daemon"),
+        (("daemn",), "daemon"),
         (("Daemon",), "daemon"),
         (("daemon", "lissten"), "daemon.listen"),
         (("daemon", "LISTEN"), "daemon.listen"),
