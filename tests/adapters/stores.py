@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -140,3 +142,18 @@ def outcome(work: Callable[[], R]) -> R | Exception:
         return work()
     except Exception as error:  # noqa: BLE001 - a refusal of any kind is what is asked for
         return error
+
+
+def leave_a_store(path: str) -> None:
+    """Leave a closed SQLite store with the session A and three events."""
+    with closing(SqliteStore.open(path)) as made:
+        made.create_session(A, 1.0)
+        for _ in range(3):
+            admit(made)
+
+
+def copy_as_a_crash_leaves_it(path: str, target: str) -> None:
+    """Copy the database and its WAL; by another process, or our locks on them would be lost."""
+    Path(target).parent.mkdir()
+    for suffix in ("", "-wal"):
+        subprocess.run(["cp", path + suffix, target + suffix], check=True)

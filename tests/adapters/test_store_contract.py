@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +25,7 @@ from netclawd.core.session import (
     TurnId,
     TurnState,
 )
+from netclawd.core.values import replace
 from netclawd.errors import (
     BadRequestError,
     ConflictError,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -24,6 +23,7 @@ from netclawd.core.session import (
     TurnId,
     TurnState,
 )
+from netclawd.core.values import replace
 from netclawd.errors import (
     BadRequestError,
     ConflictError,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from netclawd.adapters.store import writes
 from netclawd.adapters.store.reads import no_approval, no_turn
@@ -22,6 +21,7 @@ from netclawd.core.session import (
     OutboxState,
     TurnState,
 )
+from netclawd.core.values import frozen
 from netclawd.errors import ConflictError, FencedError
 
 #: Where an outbox entry may go from where; None is "there is none". From AMBIGUOUS only a person
@@ -45,7 +45,7 @@ APPROVAL_MOVES: dict[ApprovalState | None, frozenset[ApprovalState]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Held:
     """The turn that a lease gives the right to write for."""
 

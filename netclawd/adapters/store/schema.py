@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from netclawd.core.values import frozen
 from netclawd.errors import StoreError
 
 #: "nclw": marks a SQLite file as a store of ours (https://sqlite.org/pragma.html#pragma_application_id).
 APPLICATION_ID = 0x6E636C77
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Migration:
     """One step from ``version - 1`` to ``version``."""
 
@@ -34,7 +34,7 @@ class Migration:
     statements: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """What a file says about itself; ``schema`` is 0 for a file without any table."""
 
