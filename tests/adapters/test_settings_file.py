@@ -180,6 +180,11 @@ def test_other_variables_of_ours_are_no_overrides() -> None:
         ("NETCLAW_DAEMON__LISTEN", "", "is an empty list; it must be a list of 1 to 64 entries"),
         ("NETCLAW_DAEMON__LISTEN", "[1]", "daemon.listen[0] (from NETCLAW_DAEMON__LISTEN) is 1"),
         ("NETCLAW_AGENT__PROVIDER", "\udcff", "it must be a text"),
+        (
+            "NETCLAW_PROVIDERS__DEMO__API_KEY",
+            "t0psecret\udcff",
+            "is a text; it must be a reference",
+        ),
         ("NETCLAW_PROVIDERS__DEMO__API_KEY", "sk-t0psecret", "is a text; it must be a reference"),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 
 from netclawd.adapters import watch
 from netclawd.adapters.watch import FileWatcher, Role, WatchError, plan_watches
+from tests.leftovers import descriptors
 from tests.waiting import scaled, wait_for
 
 
@@ -251,14 +252,13 @@ def test_stopping_twice_and_without_a_start_does_no_harm(file: Path) -> None:
 
 
 def test_the_descriptors_do_not_cross_an_exec(file: Path) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = descriptors()
     watcher = FileWatcher(str(file), spawn)
     watcher.start(lambda: None)
     try:
-        ours = set(os.listdir("/proc/self/fd")) - before
-        open_now = [int(fd) for fd in ours if os.path.exists(f"/proc/self/fd/{fd}")]
-        assert open_now
-        assert not any(os.get_inheritable(fd) for fd in open_now)
+        ours = descriptors() - before
+        assert any("inotify" in target for _, target in ours)
+        assert not any(os.get_inheritable(fd) for fd, _ in ours)
     finally:
         watcher.stop()
 
