@@ -8,7 +8,6 @@ daemon.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from netclawd.core.events import Event, Trigger
@@ -36,6 +35,7 @@ from netclawd.core.session import (
     TurnId,
 )
 from netclawd.core.settings import Snapshot
+from netclawd.core.values import frozen
 
 # -- time and chance ---------------------------------------------------------------------------
 
@@ -288,7 +288,7 @@ class Service(Protocol):
     def request_stop(self, trigger: Trigger) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Quiesced:
     """What is left when HTTP has come to rest."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from netclawd.core.events import Trigger
@@ -27,6 +26,7 @@ from netclawd.core.session import (
     Turn,
     TurnId,
 )
+from netclawd.core.values import replace
 from netclawd.errors import ConflictError, NotFoundError
 from netclawd.ports import Watch
 

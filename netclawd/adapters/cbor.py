@@ -24,9 +24,15 @@ _CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 class CborCodec:
     def seal(self, values: Mapping[str, Any]) -> bytes:
-        """Encode the map and append the checksum."""
-        payload: bytes = cbor2.dumps(dict(values), canonical=True)
-        return payload + hashlib.sha256(payload).digest()
+        """Encode the map and append the checksum; ManifestError when it could not be read again."""
+        try:
+            payload: bytes = cbor2.dumps(dict(values), canonical=True)
+        except (ValueError, cbor2.CBOREncodeError) as error:  # A lone surrogate is no text.
+            raise _unwritable(f"a value is no CBOR ({type(error).__name__})") from error
+        sealed = payload + hashlib.sha256(payload).digest()
+        if len(sealed) > LIMIT_BYTES:
+            raise _unwritable(f"it is larger than {LIMIT_BYTES} bytes")
+        return sealed
 
     def unseal(self, data: bytes) -> dict[str, Any]:
         """Return the map; ManifestError for anything that :meth:`seal` did not write."""
@@ -46,11 +52,22 @@ class CborCodec:
         return values
 
 
+def _unwritable(why: str) -> ManifestError:
+    return ManifestError(
+        f"The record can't be written: {why}.",
+        "Nothing is lost: the store has every turn.",
+    )
+
+
 def _damaged(why: str) -> ManifestError:
     return ManifestError(
         f"The record can't be read: {why}.",
         "It is set aside; the sessions are resumed from the store.",
     )
+
+
+def _number(payload: bytes, start: int, width: int) -> int:
+    return int.from_bytes(payload[start : start + width], "big")
 
 
 def _depth(payload: bytes) -> int:
@@ -65,7 +82,7 @@ def _depth(payload: bytes) -> int:
         if extra > 27:
             return LIMIT_DEPTH + 1
         width = 0 if extra < 24 else 1 << (extra - 24)
-        argument = extra if extra < 24 else int.from_bytes(payload[position + 1 :][:width], "big")
+        argument = extra if extra < 24 else _number(payload, position + 1, width)
         position += 1 + width + (argument if major in (2, 3) else 0)
         while open_items and open_items[-1] == 0:
             open_items.pop()

@@ -38,16 +38,27 @@ def code_identity() -> str:
 
 
 def _own_files(folder: str) -> list[str]:
+    """Return one row a file. What vanishes under our eyes (an upgrade) is a row too, not an error."""
     rows: list[str] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if entry.name != "__pycache__":
-                    rows += _own_files(entry.path)
-            elif entry.name.endswith((".py", ".json")):
-                status = entry.stat()
-                rows.append(f"{entry.path} {status.st_size} {status.st_mtime_ns}")
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name != "__pycache__":
+                        rows += _own_files(entry.path)
+                elif entry.name.endswith((".py", ".json")):
+                    rows.append(_row(entry))
+    except OSError:
+        rows.append(f"{folder} gone")
     return rows
+
+
+def _row(entry: os.DirEntry[str]) -> str:
+    try:
+        status = entry.stat()
+    except OSError:
+        return f"{entry.path} gone"
+    return f"{entry.path} {status.st_size} {status.st_mtime_ns}"
 
 
 def _metadata(path: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from netclawd.core.text import one_line
 
@@ -23,16 +24,29 @@ _LINE_BYTES = 2000
 
 
 class OneLine(logging.Formatter):
-    """``level logger: text``, one line, secrets masked; the supervisor adds the time."""
+    """``level logger: text``, one line, secrets masked; the supervisor adds the time.
+
+    A traceback follows on lines of its own, indented: no text can begin a line that looks like ours.
+    """
 
     def __init__(self, redact: Callable[[str], str], *, timed: bool) -> None:
         time = "%(asctime)s " if timed else ""
         super().__init__(f"{time}%(levelname)s %(name)s: %(message)s")
         self._redact = redact
 
-    def format(self, record: logging.LogRecord) -> str:
-        lines = super().format(record).splitlines()
-        return "\n".join(one_line(self._redact(line), _LINE_BYTES) for line in lines)
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = one_line(self._redact(record.message), _LINE_BYTES)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        return self._indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - logging's name
+        return self._indented(stack_info)
+
+    def _indented(self, text: str) -> str:
+        lines = self._redact(text).splitlines()
+        return "\n".join("  " + one_line(line, _LINE_BYTES) for line in lines)
 
 
 class RotatingStderr(logging.StreamHandler):  # type: ignore[type-arg]

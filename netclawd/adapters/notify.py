@@ -33,6 +33,7 @@ class SupervisorNotifier:
         if self._s6_descriptor is not None:
             with contextlib.suppress(OSError):  # s6 is gone: nobody waits for the newline.
                 os.write(self._s6_descriptor, b"\n")
+            with contextlib.suppress(OSError):
                 os.close(self._s6_descriptor)
             self._s6_descriptor = None
 

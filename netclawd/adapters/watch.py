@@ -23,9 +23,9 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 
+from netclawd.core.values import frozen
 from netclawd.errors import NetclawError
 
 #: The content has settled when nothing happened for this long, seconds.
@@ -48,7 +48,7 @@ class Role(Enum):
     FILE = "file"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """What is watched at one path."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import click
@@ -47,7 +48,7 @@ def _say_running(running: Daemon, *, as_json: bool) -> int:
 
 
 def _start(paths: Paths, *, as_json: bool) -> int:
-    launched = launch(paths)
+    launched = launch(paths, os.environ)
     if launched.status is None:
         return _say_failed(launched, log_path(paths), as_json=as_json)
     found = launched.status

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from netclawd.adapters.control_client import ControlClient
@@ -21,6 +20,7 @@ from netclawd.cli.reach import Daemon
 from netclawd.cli.status import SERVING
 from netclawd.core import budgets
 from netclawd.core.paths import Paths
+from netclawd.core.values import frozen
 from netclawd.errors import ControlError, NetclawError, NotRunningError
 
 #: From spawn to ready, seconds; a boot that takes longer is left alone and reported.
@@ -30,11 +30,12 @@ LAST_LINES = 15
 LOOK_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Launched:
     """How a start went; ``status`` is None when the daemon is not ready."""
 
     status: dict[str, Any] | None
+    pid: int
     #: Exit code to report.
     code: int = 0
     #: Whether the process has ended.
@@ -47,27 +48,24 @@ def log_path(paths: Paths) -> str:
     return os.path.join(paths.state, "logs", "netclawd.log")
 
 
-def launch(paths: Paths) -> Launched:
+def launch(paths: Paths, environ: Mapping[str, str]) -> Launched:
     """Start a detached daemon and wait until it is ready or has ended."""
     path = log_path(paths)
     log_fd = _open_log(path)
     try:
         begin = os.fstat(log_fd).st_size
-        # No Popen: nobody will wait for this child, it outlives us.
-        pid = os.posix_spawn(
-            sys.executable,
+        process = subprocess.Popen(
             [sys.executable, "-P", "-m", "netclawd"],
-            {**os.environ, "NETCLAW_LOG_FILE": path},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, log_fd, 1),
-                (os.POSIX_SPAWN_DUP2, log_fd, 2),
-            ],
-            setsid=True,
+            cwd="/",
+            env={**environ, "NETCLAW_LOG_FILE": path},
+            stdin=subprocess.DEVNULL,
+            stdout=log_fd,
+            stderr=log_fd,
+            start_new_session=True,
         )
     finally:
         os.close(log_fd)
-    return _wait_until_ready(pid, paths, begin)
+    return _wait_until_ready(process, paths, begin)
 
 
 def _open_log(path: str) -> int:
@@ -84,21 +82,29 @@ def _open_log(path: str) -> int:
         ) from error
 
 
-def _wait_until_ready(pid: int, paths: Paths, log_begin: int) -> Launched:
+def _wait_until_ready(process: subprocess.Popen[bytes], paths: Paths, log_begin: int) -> Launched:
     deadline = time.monotonic() + READY_S
     with ControlClient(os.path.join(paths.runtime, "control.sock"), patience_s=0) as client:
         while time.monotonic() < deadline:
-            ended, wait_status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                code = os.waitstatus_to_exitcode(wait_status)
+            code = process.poll()
+            if code is not None:
                 lines = _last_lines(log_path(paths), log_begin)
-                return Launched(None, code if code > 0 else 1, ended=True, last_lines=lines)
+                return Launched(
+                    None, process.pid, code if code > 0 else 1, ended=True, last_lines=lines
+                )
             with contextlib.suppress(NetclawError):  # not there yet, or between two images
                 status = client.call("status")
-                if status["pid"] == pid and status["phase"] in SERVING:
-                    return Launched(status)
+                if status["pid"] == process.pid and status["phase"] in SERVING:
+                    _let_go(process)
+                    return Launched(status, process.pid)
             time.sleep(LOOK_S)
-    return Launched(None, 1, last_lines=_last_lines(log_path(paths), log_begin))
+    _let_go(process)
+    return Launched(None, process.pid, 1, last_lines=_last_lines(log_path(paths), log_begin))
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """Take it as waited for: it outlives us, and subprocess would warn of that."""
+    process.returncode = 0
 
 
 def _last_lines(path: str, begin: int) -> tuple[str, ...]:
@@ -114,7 +120,7 @@ def _last_lines(path: str, begin: int) -> tuple[str, ...]:
 # -- the end -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stopped:
     #: It drained, wrote its manifest, and said so in the journal.
     clean: bool

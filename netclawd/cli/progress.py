@@ -50,7 +50,7 @@ class Progress:
 def describe_wait(status: Mapping[str, Any]) -> str:
     """Say on one line what the daemon is busy with."""
     phase, drain = status["phase"], status["drain"]
-    if drain is None:
+    if drain is None or not drain["running"]:
         return f"{phase} …"
     running = drain["running"]
     words = [

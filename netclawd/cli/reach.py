@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -11,10 +10,11 @@ import click
 from netclawd.adapters.control_client import ControlClient
 from netclawd.cli.output import note
 from netclawd.core.paths import Paths, client_folders, locate
+from netclawd.core.values import frozen
 from netclawd.errors import NotRunningError
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Daemon:
     """A daemon that has answered."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import sys
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -14,6 +13,7 @@ from netclawd.adapters.control_client import ControlClient
 from netclawd.cli.output import json_option, note, say_json, visible, write
 from netclawd.cli.reach import reach
 from netclawd.core.screen import Kind, Screen
+from netclawd.core.values import frozen
 from netclawd.errors import BadRequestError, DrainingError, StoreClosedError
 
 #: While new work is rejected it is offered again this long, seconds: a drain and a boot.
@@ -94,7 +94,7 @@ def _say_ids(ids: dict[str, Any], *, as_json: bool) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ended:
     state: str
     reply: str

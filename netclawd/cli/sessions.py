@@ -43,15 +43,15 @@ class _FromStore:
         self._store = store
 
     def page(self, cursor: str | None, limit: int) -> dict[str, Any]:
-        from dataclasses import asdict
+        from netclawd.core.values import as_map
 
         page = self._store.sessions(cursor, limit)
-        return {"sessions": [asdict(s) for s in page.sessions], "next": page.next}
+        return {"sessions": [as_map(s) for s in page.sessions], "next": page.next}
 
     def session(self, session_id: str) -> dict[str, Any]:
-        from dataclasses import asdict
+        from netclawd.core.values import as_map
 
-        return asdict(self._store.session(session_id))
+        return as_map(self._store.session(session_id))
 
     def events(self, session_id: str, after: int) -> list[dict[str, Any]]:
         return [

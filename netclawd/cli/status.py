@@ -160,6 +160,6 @@ def what_changed(entry: Mapping[str, Any]) -> str:
     keys = entry["changed_keys"]
     if len(keys) > 3:
         keys = [*keys[:3], f"{len(keys) - 3} more"]
-    parts = [", ".join(keys)] if keys else []
+    parts = [f"{', '.join(keys)} changed"] if keys else []
     parts += ["new code"] if entry["code_changed"] else []
-    return " and ".join(parts) + " changed" if parts else "re-executed as it was"
+    return ", ".join(parts) or "re-executed as it was"

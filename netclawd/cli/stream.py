@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any
 
 from netclawd.adapters.control_client import ControlClient
+from netclawd.core.values import frozen
 from netclawd.errors import ControlError, NotFoundError, StoreClosedError
 
 #: Heartbeats come every 15 s: a stream that is silent this long is dead, seconds.
@@ -35,7 +36,7 @@ class Kind(StrEnum):
     RESTARTED = "restarted"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Item:
     kind: Kind
     data: dict[str, Any]

@@ -12,7 +12,6 @@ stays in its stage is no arrow. The table has every row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 
 from netclawd.core import events
 from netclawd.core.events import Event, Request, Trigger
@@ -29,6 +28,7 @@ from netclawd.core.lifecycle import (
 )
 from netclawd.core.session import RestartId
 from netclawd.core.settings import DrainSettings, NewWork
+from netclawd.core.values import frozen, replace
 
 QUEUED = "a reload is queued"
 NOTED = "a stop was noted"
@@ -48,7 +48,7 @@ _COLOURS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Row:
     """One rule of the table, with its guard in words."""
 

@@ -7,13 +7,13 @@ drain.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from netclawd.core import budgets
 from netclawd.core.settings import DrainSettings
+from netclawd.core.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Deadlines:
     #: Requests that run or are half received are answered 503 from here on.
     request: float

@@ -7,12 +7,11 @@ process before and after every one of these.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from netclawd.core.events import Change, Refusal, Request
 from netclawd.core.listeners import ListenerPlan
 from netclawd.core.restart import Outcome
 from netclawd.core.settings import Snapshot
+from netclawd.core.values import frozen
 
 
 class Effect:
@@ -21,32 +20,32 @@ class Effect:
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClaimListeners(Effect):
     """Claim inherited descriptors by name, bind the missing ones, close what nobody claims."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenStore(Effect):
     """Open the store, allot this generation, fence the older ones, take the manifest."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Serve(Effect):
     """Start HTTP and control with the gate closed; posts Serving."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WarmUp(Effect):
     """Judge and resume interrupted turns; posts WarmedUp."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenGate(Effect):
     """Let new turns run; deferred inputs first, oldest first."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CloseGate(Effect):
     """New turns are deferred or rejected from here on; retries are told to come after ``deadline``."""
 
@@ -54,58 +53,58 @@ class CloseGate(Effect):
     stopping: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotifyReady(Effect):
     """READY=1."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotifyReloading(Effect):
     """RELOADING=1 with MONOTONIC_USEC."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotifyStopping(Effect):
     """STOPPING=1; never on the way to execve."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StartWatching(Effect):
     """Watch the file, import in the background what serving did not need, compare the digest once."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Judge(Effect):
     """Read the file once, validate, compare; posts JudgedUnchanged, JudgedChanged or Refused."""
 
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rehearse(Effect):
     """Start the rehearsing child; posts Rehearsed or Refused."""
 
     snapshot: Snapshot
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CancelRehearsal(Effect):
     """End the rehearsing child."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BindNew(Effect):
     """Bind all new addresses, not listening; posts Bound or Refused."""
 
     plan: ListenerPlan
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CloseNew(Effect):
     """Close what BindNew bound."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MarkManifest(Effect):
     """Write the manifest with every session that has work in flight, before the drain."""
 
@@ -114,7 +113,7 @@ class MarkManifest(Effect):
     snapshot: Snapshot | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DrainTurns(Effect):
     """Ask turns to stop at their next checkpoint; posts TurnsDrained.
 
@@ -127,14 +126,14 @@ class DrainTurns(Effect):
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Quiesce(Effect):
     """Stop accepting, end streams, finish requests until ``deadline``; posts Quiesced."""
 
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settle(Effect):
     """Rewrite the manifest with what became of each turn, close the store; posts Settled."""
 
@@ -143,12 +142,15 @@ class Settle(Effect):
     snapshot: Snapshot | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListenNew(Effect):
     """listen() on the new addresses; posts Listening or ExecFailed."""
 
+    #: Accept queue length asked for.
+    backlog: int
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Exec(Effect):
     """The commit point. Returns only by failing (ExecFailed) or for a TERM that came (StopRequested)."""
 
@@ -159,22 +161,22 @@ class Exec(Effect):
     queued: tuple[Request, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reopen(Effect):
     """After a failed execve: open the store again, accept again."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Resume(Effect):
     """After a drain that leads nowhere: let the interrupted turns go on."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Retire(Effect):
     """Empty and close the listeners that the configuration no longer names."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Record(Effect):
     """Write the outcome of a request into the restart journal and answer who waits for it."""
 
@@ -183,17 +185,17 @@ class Record(Effect):
     refusal: Refusal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RecordApplied(Effect):
     """Write the outcome of the restart that this image came from, with its gap."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Say(Effect):
     """STATUS= for the current phase."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SetTimer(Effect):
     """Post TimerFired(name) at the monotonic instant ``at``; an earlier one of that name is replaced."""
 
@@ -201,14 +203,13 @@ class SetTimer(Effect):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CancelTimer(Effect):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exit(Effect):
-    """End the process after an orderly stop."""
+    """End the process after an orderly stop; exit 0 if the manifest was written, else 1."""
 
-    code: int
     request: Request

@@ -6,14 +6,13 @@ down and replayed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from netclawd.core.listeners import ListenerPlan
 from netclawd.core.session import RestartId
 from netclawd.core.settings import Snapshot
+from netclawd.core.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trigger:
     """What and who asked."""
 
@@ -23,7 +22,7 @@ class Trigger:
     actor: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """One request for a restart or a stop; its outcome is found under the id."""
 
@@ -33,7 +32,7 @@ class Request:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Refusal:
     """Why a restart was refused or failed, for people and programs."""
 
@@ -42,7 +41,7 @@ class Refusal:
     remedy: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Change:
     """What a judged request would change: the candidate and the road to it."""
 
@@ -59,48 +58,48 @@ class Event:
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Booted(Event):
     """The process has its configuration, its lock and its inherited descriptors."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Serving(Event):
     """The HTTP loop accepts and the store is open."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WarmedUp(Event):
     """Every interrupted turn has been judged and the ones to resume are under way."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReloadRequested(Event):
     """SIGHUP, a settled file change, or a control request."""
 
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JudgedUnchanged(Event):
     """The file and the code are what is running."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JudgedChanged(Event):
     """Something is new and valid."""
 
     change: Change
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Refused(Event):
     """The candidate can't be read, is invalid, failed its rehearsal or can't be bound."""
 
     refusal: Refusal
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rehearsed(Event):
     """The code on disk has loaded the candidate and served one request with it.
 
@@ -110,46 +109,46 @@ class Rehearsed(Event):
     snapshot: Snapshot
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bound(Event):
     """Every new address is bound and none listens yet."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TurnsDrained(Event):
     """No turn runs any more."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Quiesced(Event):
     """No request is in progress; nothing is accepted."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settled(Event):
     """Checkpoints and manifest are durable and the store is closed."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Listening(Event):
     """The new addresses queue connections."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExecFailed(Event):
     """execve returned, or a new address can't listen."""
 
     refusal: Refusal
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StopRequested(Event):
     """SIGTERM, SIGINT or a control request."""
 
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TimerFired(Event):
     """A timer that an effect set has come due."""
 

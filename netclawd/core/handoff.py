@@ -8,7 +8,6 @@ carries the environment, so it never leaves memory.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from netclawd.core.events import Request, Trigger
@@ -16,12 +15,13 @@ from netclawd.core.listeners import Kept
 from netclawd.core.restart import RestartRecord
 from netclawd.core.session import RestartId
 from netclawd.core.settings import Snapshot
+from netclawd.core.values import as_map, field_names, frozen, replace
 from netclawd.errors import ManifestError
 
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HandoffRecord:
     pid: int
     #: Generation of the image that wrote it.
@@ -57,7 +57,7 @@ def to_map(record: HandoffRecord) -> dict[str, Any]:
         "queued": [_request_to_map(r) for r in record.queued],
         "argv": list(record.argv),
         "environ": dict(record.environ),
-        "kept": [{**asdict(k), "peer": list(k.peer)} for k in record.kept],
+        "kept": [{**as_map(k), "peer": list(k.peer)} for k in record.kept],
     }
 
 
@@ -94,15 +94,15 @@ def renumber(kept: tuple[Kept, ...], numbers: Mapping[int, int]) -> tuple[Kept, 
 
 
 def snapshot_to_map(snapshot: Snapshot) -> dict[str, Any]:
-    return asdict(snapshot)
+    return as_map(snapshot)
 
 
 def snapshot_from_map(values: Mapping[str, Any]) -> Snapshot:
-    return Snapshot(**{k: values[k] for k in Snapshot.__dataclass_fields__})
+    return Snapshot(**{k: values[k] for k in field_names(Snapshot)})
 
 
 def _request_to_map(request: Request) -> dict[str, Any]:
-    return asdict(request)
+    return as_map(request)
 
 
 def _request_from_map(values: Mapping[str, Any]) -> Request:

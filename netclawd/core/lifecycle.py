@@ -25,7 +25,6 @@ legal and without effect in the stages where it can come; these rows are in :dat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from netclawd.core import budgets, effects, events
@@ -35,6 +34,7 @@ from netclawd.core.events import Event, Request
 from netclawd.core.listeners import parse_addresses, plan_listeners
 from netclawd.core.restart import Outcome
 from netclawd.core.settings import DrainSettings
+from netclawd.core.values import frozen, replace
 
 
 class Phase(StrEnum):
@@ -111,7 +111,7 @@ class IllegalEventError(Exception):
     """The event can't happen in this stage; the state is as it was."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class State:
     stage: Stage
     #: Deadlines of the drain as the running configuration has them.
@@ -148,7 +148,7 @@ Action = Callable[[State, Event, float], Step]
 Guard = Callable[[State, Event], bool]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """One row of the table. ``when`` is None or the guard; the first row whose guard holds applies."""
 
@@ -325,7 +325,8 @@ def _settle(state: State, _event: Event, _now: float) -> Step:
 
 
 def _listen(state: State, _event: Event, _now: float) -> Step:
-    return state, [effects.ListenNew()]
+    assert state.change is not None
+    return state, [effects.ListenNew(state.change.snapshot.settings.daemon.backlog)]
 
 
 def _hand_off(state: State, _event: Event, _now: float) -> Step:
@@ -423,7 +424,7 @@ def _end(state: State, _event: Event, _now: float) -> Step:
 
 def _exit(state: State) -> list[Effect]:
     assert state.stop is not None
-    return [effects.Exit(0, state.stop)]
+    return [effects.Exit(state.stop)]
 
 
 def _retire(state: State, _event: Event, _now: float) -> Step:

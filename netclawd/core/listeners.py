@@ -11,9 +11,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
+from netclawd.core.values import frozen
 from netclawd.core.words import shown
 from netclawd.errors import ConfigMeaningError
 
@@ -25,7 +25,7 @@ class Family(StrEnum):
     FD = "fd"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Address:
     """One entry of ``daemon.listen``, checked."""
 
@@ -141,7 +141,7 @@ def parse_addresses(texts: Sequence[str]) -> tuple[Address, ...]:
     return addresses
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListenerPlan:
     """What a restart does with each address, in the order of the configuration."""
 
@@ -163,7 +163,7 @@ def plan_listeners(held: Iterable[Address], wanted: Iterable[Address]) -> Listen
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kept:
     """A connection that crosses execve: idle, or accepted and silent, or being closed politely."""
 

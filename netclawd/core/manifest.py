@@ -9,10 +9,10 @@ one's manifest.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from netclawd.core.values import field, frozen
 from netclawd.errors import ManifestError
 
 FORMAT = 1
@@ -33,7 +33,7 @@ class WorkState(StrEnum):
     DEFERRED = "deferred"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Work:
     """One session's work in flight."""
 
@@ -49,7 +49,7 @@ class Work:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Manifest:
     generation: int
     restart_id: str

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from netclawd.core.values import frozen
 
 Path = tuple[str, ...]
 
@@ -22,7 +23,7 @@ class Source(StrEnum):
     ENVIRONMENT = "environment"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Origin:
     """Where one value comes from."""
 

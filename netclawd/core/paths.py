@@ -8,8 +8,8 @@ then the XDG folders of anyone else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from netclawd.core.values import frozen
 from netclawd.errors import ConfigMeaningError
 
 #: Name of the user that the packaged unit runs as.
@@ -19,7 +19,7 @@ SYSTEM_STATE = "/var/lib/netclaw"
 SYSTEM_RUNTIME = "/run/netclaw"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Paths:
     """Absolute paths; none of them need exist."""
 

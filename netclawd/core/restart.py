@@ -6,11 +6,11 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from netclawd.core.session import RestartId
+from netclawd.core.values import as_map, field_names, frozen
 
 
 class Outcome(StrEnum):
@@ -34,7 +34,7 @@ class Outcome(StrEnum):
     CRASHED = "crashed"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RestartRecord:
     id: RestartId
     outcome: Outcome
@@ -67,7 +67,7 @@ class RestartRecord:
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-compatible values under the field names."""
         return {
-            **asdict(self),
+            **as_map(self),
             "outcome": self.outcome.value,
             "changed_keys": list(self.changed_keys),
         }
@@ -75,7 +75,7 @@ class RestartRecord:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RestartRecord:
         """Read what :meth:`as_dict` wrote; unknown keys are left out."""
-        known = {k: v for k, v in values.items() if k in cls.__dataclass_fields__}
+        known = {k: v for k, v in values.items() if k in field_names(cls)}
         known["outcome"] = Outcome(known["outcome"])
         known["changed_keys"] = tuple(known.get("changed_keys", ()))
         return cls(**known)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from netclawd.core.values import frozen
 from netclawd.core.words import shown
 
 Schema = Mapping[str, Any]
@@ -21,7 +21,7 @@ Schema = Mapping[str, Any]
 ANY_NAME = "NAME"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Setting:
     """One leaf of the schema."""
 

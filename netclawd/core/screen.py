@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from netclawd.core.values import frozen
+
 DIFFERS = "the repeated reply differs; here it is from its beginning"
 
 
@@ -30,7 +32,7 @@ class Kind(StrEnum):
     TURN_ENDED = "turn-ended"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Piece:
     kind: Kind
     text: str = ""

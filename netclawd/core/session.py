@@ -9,9 +9,10 @@ makes a resume after SIGKILL and a resume after an orderly drain the same thing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType
+
+from netclawd.core.values import field, frozen
 
 SessionId = NewType("SessionId", str)
 TurnId = NewType("TurnId", str)
@@ -71,7 +72,7 @@ class ParkReason(StrEnum):
     RESUME_LIMIT = "resume-limit"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NewEvent:
     """An event on its way into the store, which gives it its number and its time."""
 
@@ -80,7 +81,7 @@ class NewEvent:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionEvent:
     """A durable event."""
 
@@ -94,7 +95,7 @@ class SessionEvent:
     data: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Session:
     id: SessionId
     #: Wall clock, seconds since the epoch.
@@ -107,7 +108,7 @@ class Session:
     turn_state: TurnState | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Turn:
     id: TurnId
     session_id: SessionId
@@ -126,7 +127,7 @@ class Turn:
     deferred: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lease:
     """The right of one generation to commit for one turn; the store refuses all others."""
 
@@ -135,7 +136,7 @@ class Lease:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AdmitInput:
     """One input, to be made durable."""
 
@@ -148,7 +149,7 @@ class AdmitInput:
     deferred: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Admitted:
     """The answer to an admission; ``fresh`` is False when it repeats an earlier one."""
 
@@ -167,7 +168,7 @@ class OutboxState(StrEnum):
     AMBIGUOUS = "ambiguous"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OutboxChange:
     """Create (PENDING) or move the outbox entry of a turn; its identity is the turn's id."""
 
@@ -178,7 +179,7 @@ class OutboxChange:
     receipt: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OutboxEntry:
     turn_id: TurnId
     session_id: SessionId
@@ -195,7 +196,7 @@ class ApprovalState(StrEnum):
     EXPIRED = "expired"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ApprovalChange:
     """Create (PENDING) or decide an approval."""
 
@@ -208,7 +209,7 @@ class ApprovalChange:
     decided_by: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Approval:
     id: ApprovalId
     session_id: SessionId
@@ -221,7 +222,7 @@ class Approval:
     decided_by: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Change:
     """All that one checkpoint of a turn writes; it is committed whole or not at all.
 
@@ -239,7 +240,7 @@ class Change:
     approval: ApprovalChange | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Page:
     """A page of sessions, newest first; ``next`` is the cursor of the following page, if any."""
 
@@ -247,7 +248,7 @@ class Page:
     next: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delta:
     """Text of a reply that is being made. Not durable, not numbered: a watcher places it by offset."""
 
@@ -262,7 +263,7 @@ class Delta:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCall:
     """A tool call that a model asked for."""
 
@@ -276,7 +277,7 @@ class FinishReason(StrEnum):
     TOOLS = "tool_calls"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelReply:
     """A whole reply of a model; one without a finish reason is never made into this."""
 
@@ -293,7 +294,7 @@ class Role(StrEnum):
     SYSTEM = "system"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Message:
     """One entry of the conversation as a model reads it."""
 
@@ -312,7 +313,7 @@ class ToolStatus(StrEnum):
     DENIED = "denied"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolOutcome:
     status: ToolStatus
     #: What the model reads.

@@ -8,9 +8,10 @@ rehearsed, handed over and served; nothing reads the file a second time for the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
+
+from netclawd.core.values import frozen
 
 
 class NewWork(StrEnum):
@@ -25,7 +26,7 @@ class Exposure(StrEnum):
     REVERSE_PROXY = "reverse-proxy"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DaemonSettings:
     #: Addresses in the notation of :mod:`netclawd.core.listeners`.
     listen: tuple[str, ...]
@@ -43,7 +44,7 @@ class DaemonSettings:
     http_threads: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DrainSettings:
     """Deadlines of the drain, seconds from its beginning."""
 
@@ -55,7 +56,7 @@ class DrainSettings:
     tool_timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionSettings:
     #: Turns that run at the same time, at most.
     workers: int
@@ -65,7 +66,7 @@ class SessionSettings:
     resume_deadline_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProviderSettings:
     """One ``[providers.NAME]`` table."""
 
@@ -77,7 +78,7 @@ class ProviderSettings:
     api_key: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settings:
     daemon: DaemonSettings
     drain: DrainSettings
@@ -136,7 +137,7 @@ class Settings:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Snapshot:
     """One reading of the configuration."""
 

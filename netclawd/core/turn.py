@@ -30,6 +30,7 @@ from netclawd.core.session import (
     TurnId,
     TurnState,
 )
+from netclawd.core.values import frozen
 
 
 class ToolRules(Protocol):
@@ -48,17 +49,17 @@ class Next:
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Start(Next):
     """Commit ``turn.started``: nobody has worked on it yet."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TakeUp(Next):
     """Commit ``turn.resumed``: the person it waited for has decided."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Retry(Next):
     """Commit ``step.retry``: the step's model call is about to be made again."""
 
@@ -69,13 +70,13 @@ class Retry(Next):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CallModel(Next):
     step: int
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunTool(Next):
     step: int
     call: ToolCall
@@ -83,7 +84,7 @@ class RunTool(Next):
     again: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unknown(Next):
     """Commit ``tool.unknown``: the call was started and may or may not have had its effect."""
 
@@ -91,7 +92,7 @@ class Unknown(Next):
     call: ToolCall
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Deny(Next):
     """Commit ``tool.finished`` with status denied: a person said no, or nobody answered in time."""
 
@@ -99,7 +100,7 @@ class Deny(Next):
     call: ToolCall
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AskApproval(Next):
     """Commit the question and park the turn."""
 
@@ -108,28 +109,28 @@ class AskApproval(Next):
     question: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wait(Next):
     """Nothing to do until a person acts."""
 
     reason: ParkReason
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Deliver(Next):
     """Send the reply, which the outbox holds since the commit of ``model.completed``."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Complete(Next):
     """Commit ``turn.completed``."""
 
     steps: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ended(Next):
     """The turn has ended."""
 
@@ -324,7 +325,7 @@ def plan_cancel(events: Sequence[SessionEvent], by: str) -> tuple[NewEvent, ...]
 # -- the judgement of an interrupted turn --------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     #: Resumes of one turn before it is parked.
     resumes: int
@@ -332,19 +333,19 @@ class Limits:
     deadline_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Resume:
     """Go on from the last checkpoint."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Park:
     """Leave it to a person."""
 
     reason: ParkReason
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leave:
     """Not interrupted: it is queued, waits for a person already, or has ended."""
 

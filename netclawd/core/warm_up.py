@@ -7,7 +7,6 @@ written in a few transactions.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 
 from netclawd.core.manifest import Manifest
 from netclawd.core.session import (
@@ -23,9 +22,10 @@ from netclawd.core.session import (
     TurnState,
 )
 from netclawd.core.turn import Leave, Limits, Park, Resume, judge_interrupted
+from netclawd.core.values import frozen, replace
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Boot:
     """Why there is a new beginning, as the sessions are told."""
 
@@ -36,7 +36,7 @@ class Boot:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Judged:
     """Every turn that has not ended, sorted by what becomes of it."""
 

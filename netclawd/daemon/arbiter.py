@@ -14,6 +14,7 @@ import select
 import signal
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from netclawd.core import events
@@ -93,18 +94,19 @@ class Arbiter:
         os.close(self._wake_writer)
 
     def pending_stop(self) -> Request | None:
-        """Read the wakeup pipe once more; return the first request to stop found there.
+        """Read the wakeup pipe once more; take out the first request to stop, there or queued.
 
-        For the moment before execve, with signals blocked: what else came stays queued.
+        For the moment before execve, with signals blocked: what else came stays queued. A stop that
+        another thread posted while the effects before this one were performed is in the queue still,
+        because their answers come first.
         """
-        found: Request | None = None
-        for number in self._signals.read():
-            event = self._from_signal(number)
-            if isinstance(event, events.StopRequested) and found is None:
-                found = event.request
-            elif event is not None:
-                self.post(event)
-        return found
+        self._hear_signals()
+        with self._lock:
+            for event in self._queue:
+                if isinstance(event, events.StopRequested):
+                    self._queue.remove(event)
+                    return event.request
+        return None
 
     def pending_requests(self) -> tuple[Request, ...]:
         """Return the reloads that are queued and not yet seen by the lifecycle, for the handoff."""
@@ -113,11 +115,7 @@ class Arbiter:
         return tuple(waiting)
 
     def _take(self) -> Event | None:
-        for number in self._signals.read():
-            event = self._from_signal(number)
-            if event is not None:
-                with self._lock:
-                    self._queue.appendleft(event)
+        self._hear_signals()
         now = self._clock.monotonic()
         for name, at in list(self._timers.items()):
             if at <= now:
@@ -126,8 +124,21 @@ class Arbiter:
         with self._lock:
             return self._queue.popleft() if self._queue else None
 
-    def _from_signal(self, number: int) -> Event | None:
+    def _hear_signals(self) -> None:
+        """Put what came before what is queued: stops first, then in the order of coming."""
+        heard: list[Event] = []
+        for number in self._signals.read():
+            event = self._from_signal(number, heard)
+            if event is not None:
+                heard.append(event)
+        heard.sort(key=lambda event: not isinstance(event, events.StopRequested))
+        with self._lock:
+            self._queue.extendleft(reversed(heard))
+
+    def _from_signal(self, number: int, heard: Sequence[Event]) -> Event | None:
         if number == signal.SIGHUP:
+            if self._hup_waits(heard):
+                return None  # It will be judged after this one came; nobody knows its id.
             return events.ReloadRequested(self._request("hup"))
         if number in (signal.SIGTERM, signal.SIGINT):
             kind = "term" if number == signal.SIGTERM else "int"
@@ -135,6 +146,13 @@ class Arbiter:
         if number in (signal.SIGUSR1, signal.SIGUSR2):
             log.info("signal ignored: %s", signal.Signals(number).name)
         return None
+
+    def _hup_waits(self, heard: Sequence[Event]) -> bool:
+        """Whether a HUP is waiting to be judged: a storm of them is one request, and stays small."""
+        with self._lock:
+            waiting = [*self._queue, *heard]
+        asked = [e.request for e in waiting if isinstance(e, events.ReloadRequested)]
+        return any(r.trigger.kind == "hup" for r in (*asked, *self._state.queued))
 
     def _request(self, kind: str) -> Request:
         return Request(RestartId(self._ids.new("r")), Trigger(kind))

@@ -11,11 +11,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from netclawd.core.session import RestartId, SessionId, Turn, TurnId
+from netclawd.core.values import frozen
 from netclawd.daemon.session_queue import SessionQueue
 from netclawd.errors import ConflictError
 
@@ -47,7 +47,7 @@ class Kind(StrEnum):
     TOOL = "tool"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Doing:
     """What takes time in a run right now."""
 
@@ -61,7 +61,7 @@ class Doing:
         return f"{self.kind} {self.name}".rstrip()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Drain:
     """Turns are to stop at their next checkpoint. The instants are monotonic."""
 

@@ -15,9 +15,9 @@ KEPT = 20
 def write_crash_log(logs_dir: str, reason: BaseException, generation: int, phase: str) -> str:
     """Write ``crash-<time>-<pid>.log`` with reason, generation, phase and all threads; return its path."""
     now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    path = os.path.join(logs_dir, f"crash-{now}-{os.getpid()}.log")
     os.makedirs(logs_dir, mode=0o700, exist_ok=True)
-    with open(path, "w", encoding="utf-8", opener=_private) as file:
+    path = _free_name(os.path.join(logs_dir, f"crash-{now}-{os.getpid()}"))
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", opener=_private) as file:
         file.write(f"reason: {type(reason).__name__}: {reason}\n")
         file.write(f"generation: {generation}\nphase: {phase}\npid: {os.getpid()}\n\n")
         file.write("".join(traceback.format_exception(reason)))
@@ -27,6 +27,14 @@ def write_crash_log(logs_dir: str, reason: BaseException, generation: int, phase
             file.write(f"\n{names.get(ident, ident)}\n")
             file.write("".join(traceback.format_stack(frame)))
     _forget_old(logs_dir)
+    return path
+
+
+def _free_name(stem: str) -> str:
+    """Return a name that is free: the first of two crashes in a second is the one to look at."""
+    path, number = f"{stem}.log", 2
+    while os.path.lexists(path):
+        path, number = f"{stem}-{number}.log", number + 1
     return path
 
 

@@ -8,15 +8,17 @@ claimed is closed. Every inherited descriptor is made close-on-exec at once.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from netclawd.core.values import frozen
 
 FIRST = 3
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Named:
     """A descriptor to hand over. Names may repeat."""
 
@@ -39,6 +41,7 @@ class Inheritance:
             count = int(environ.get(b"LISTEN_FDS", b"0"))
         except ValueError:
             return cls([])
+        count = max(0, count)
         text = environ.get(b"LISTEN_FDNAMES", b"").decode("ascii", "replace")
         names = text.split(":") if text else []
         names += ["unknown"] * (count - len(names))  # sd_listen_fds_with_names(3) does the same.
@@ -88,7 +91,9 @@ class Placement:
         self._end = FIRST + len(named)
         #: number -> copy above the range, of everything that lay in the range.
         self._aside: dict[int, int] = {}
+        #: Copies above the range of what is handed over, and the numbers they were put at.
         self._moved: list[int] = []
+        self._placed: list[int] = []
         try:
             self._place(named)
         except OSError:
@@ -99,27 +104,28 @@ class Placement:
         for number in range(FIRST, self._end):
             try:
                 self._aside[number] = self._lift(number)
-            except OSError:
-                continue  # Nothing lies there.
-        self._moved = [self._lift(item.fd) for item in named]
-        for offset, copy in enumerate(self._moved):
-            os.dup2(copy, FIRST + offset, inheritable=True)
+            except OSError as error:
+                if error.errno != errno.EBADF:  # EBADF: nothing lies there.
+                    raise
+        for item in named:
+            self._moved.append(self._lift(item.fd))
+        for number, copy in enumerate(self._moved, FIRST):
+            self._placed.append(number)
+            os.dup2(copy, number, inheritable=True)
 
     def _lift(self, fd: int) -> int:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, self._end)
 
     def undo(self) -> None:
-        """Put everything back, close-on-exec."""
-        for number in range(FIRST, self._end):
-            copy = self._aside.pop(number, None)
-            if copy is not None:
-                os.dup2(copy, number, inheritable=False)
-                os.close(copy)
+        """Put everything back, close-on-exec; what was never moved is left alone. Idempotent."""
+        for number in self._placed:
+            if number in self._aside:
+                os.dup2(self._aside[number], number, inheritable=False)
             else:
                 _close_quietly(number)
-        for copy in self._moved:
+        for copy in (*self._aside.values(), *self._moved):
             os.close(copy)
-        self._moved = []
+        self._aside, self._moved, self._placed = {}, [], []
 
 
 def _close_quietly(fd: int) -> None:

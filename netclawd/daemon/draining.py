@@ -13,6 +13,7 @@ from netclawd.core.settings import Snapshot
 from netclawd.daemon import judgement
 from netclawd.daemon.image import Image
 from netclawd.daemon.status import tally
+from netclawd.errors import ManifestError
 from netclawd.ports import Post, Quiesced
 
 log = logging.getLogger("netclawd.lifecycle")
@@ -53,7 +54,7 @@ class Draining:
         )
         try:
             image.parts.manifests.write(manifest)
-        except OSError as error:
+        except (OSError, ManifestError) as error:
             log.error("manifest not written: %s", error)
             return False
         return True

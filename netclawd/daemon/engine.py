@@ -14,7 +14,6 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 from netclawd.core.manifest import Manifest, Work, WorkState
@@ -31,6 +30,7 @@ from netclawd.core.session import (
 )
 from netclawd.core.settings import SessionSettings
 from netclawd.core.turn import Limits, Park, Resume, resume_deadline
+from netclawd.core.values import frozen
 from netclawd.core.warm_up import Boot, judge_all, plan_change, plan_stop
 from netclawd.daemon.board import Board, Drain
 from netclawd.daemon.broadcast import Broadcast
@@ -47,7 +47,7 @@ Spawn = Callable[[str, Callable[[], None]], threading.Thread]
 _FIRST_BATCH, _BATCH = 50, 250
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Warmup:
     """What a start made of the turns that had not ended."""
 
@@ -60,7 +60,7 @@ class Warmup:
     queued: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Running:
     """A turn that is being worked on, for people."""
 

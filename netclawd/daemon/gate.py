@@ -7,14 +7,13 @@ as deferred.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from netclawd.core.drain import retry_after_s
 from netclawd.core.settings import NewWork
+from netclawd.core.values import frozen
 from netclawd.errors import DrainingError
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GateState:
     open: bool = False
     stopping: bool = False

@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from netclawd.core.effects import Exec
@@ -25,6 +24,7 @@ from netclawd.core.events import Event, ExecFailed, Refusal, Request, StopReques
 from netclawd.core.handoff import HandoffRecord, from_map, renumber, to_map
 from netclawd.core.listeners import Kept
 from netclawd.core.restart import RestartRecord
+from netclawd.core.values import replace
 from netclawd.daemon import signals
 from netclawd.daemon.descriptors import (
     Inheritance,
@@ -34,6 +34,7 @@ from netclawd.daemon.descriptors import (
     plan_numbers,
 )
 from netclawd.daemon.image import Image
+from netclawd.errors import ManifestError
 from netclawd.ports import Codec
 
 log = logging.getLogger("netclawd.handoff")
@@ -62,13 +63,14 @@ def perform_exec(image: Image, effect: Exec, queue: Queue) -> Event:
     try:
         record = _record(image, effect, queued)
         _replace_process(image, record)
-    except OSError as error:
+    except (OSError, ValueError, ManifestError) as error:
         _unblock()
         log.error("execve failed: %s", error)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return ExecFailed(
             Refusal(
                 "exec-failed",
-                f"The new image can't be started: {error.strerror or error}.",
+                f"The new image can't be started: {why.rstrip('.')}.",
                 "Mend the installation (is the interpreter still there?) and reload again.",
             )
         )
@@ -137,11 +139,9 @@ def descriptors(image: Image, kept: Sequence[Kept], memory: int) -> list[Named]:
 
 def _flush() -> None:
     """Flush what buffers: after execve nobody does."""
-    for handler in logging.getLogger().handlers:
-        handler.flush()
-    for stream in (sys.stdout, sys.stderr):
+    for buffer in (*logging.getLogger().handlers, sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            buffer.flush()
         except (OSError, ValueError):
             pass  # The terminal is gone; there is nobody to tell.
 

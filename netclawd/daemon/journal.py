@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from netclawd.core.restart import Outcome, RestartRecord
 from netclawd.core.session import RestartId
-from netclawd.errors import StoreError
+from netclawd.errors import StoreClosedError, StoreError
 from netclawd.ports import Store
 
 log = logging.getLogger("netclawd.journal")
@@ -33,9 +33,10 @@ class Journal:
 
     def record(self, record: RestartRecord) -> None:
         """Write an outcome and wake who waits for it."""
-        if record.outcome is not Outcome.UNCHANGED and self._store is not None:
+        store = self._store
+        if record.outcome is not Outcome.UNCHANGED and store is not None:
             try:
-                self._store.record_restart(record)
+                store.record_restart(record)
             except StoreError as error:
                 log.error("restart not recorded: %s", error)
         with self._changed:
@@ -45,13 +46,25 @@ class Journal:
             self._changed.notify_all()
 
     def outcome(self, restart_id: RestartId, wait_s: float) -> RestartRecord | None:
-        """Return the outcome, waiting for it; None when it isn't known by then."""
+        """Return the outcome, waiting for it; None when it isn't known by then.
+
+        An earlier image's is in the store only, and it would be in vain to wait for that.
+        """
+        with self._changed:
+            known = self._recent.get(restart_id)
+        known = known or self._stored(restart_id)
+        if known is not None:
+            return known
         with self._changed:
             self._changed.wait_for(lambda: restart_id in self._recent, timeout=wait_s)
-            known = self._recent.get(restart_id)
-        if known is not None or self._store is None:
-            return known
-        stored = self._store.restart(restart_id)
+            return self._recent.get(restart_id)
+
+    def _stored(self, restart_id: RestartId) -> RestartRecord | None:
+        store = self._store  # Read once: the arbiter may detach it meanwhile.
+        try:
+            stored = store.restart(restart_id) if store is not None else None
+        except StoreClosedError:
+            return None
         return stored if stored is None or stored.outcome is not Outcome.PENDING else None
 
     def last(self) -> RestartRecord | None:

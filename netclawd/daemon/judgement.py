@@ -6,7 +6,6 @@ Reads the configuration file once; that reading is what is rehearsed, handed ove
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 from netclawd.core.events import (
@@ -22,6 +21,7 @@ from netclawd.core.handoff import HandoffRecord
 from netclawd.core.listeners import parse_addresses, plan_listeners
 from netclawd.core.restart import Outcome, RestartRecord
 from netclawd.core.settings import Snapshot, changed_keys
+from netclawd.core.values import replace
 from netclawd.daemon.image import Image
 from netclawd.daemon.status import Tally
 from netclawd.errors import ConfigAbsentError, ConfigError

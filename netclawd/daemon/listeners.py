@@ -8,6 +8,7 @@ the stop; its accept queue is never lost. New addresses are bound (step 4) long 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -73,7 +74,11 @@ class ListenerSet:
         fd = inherited.claim(address.name)
         if fd is None:
             return
-        sock = socket.socket(fileno=fd)
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError as error:  # Not a socket at all.
+            os.close(fd)
+            raise _mistaken(address) from error
         try:
             _check(sock, address)
         except AddressError:
@@ -126,7 +131,10 @@ def _bind(address: Address) -> socket.socket:
             f"Start through a socket unit with FileDescriptorName={address.host}, or remove "
             f"{address} from daemon.listen.",
         )
-    sock = socket.socket(_FAMILIES[address.family], socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock = socket.socket(_FAMILIES[address.family], socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise _unavailable(address, error) from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.family is Family.TCP6:
@@ -177,11 +185,21 @@ def _check(sock: socket.socket, address: Address) -> None:
     right = sock.type == socket.SOCK_STREAM
     if address.family in _FAMILIES:
         right = right and sock.family == _FAMILIES[address.family]
-        right = right and sock.getsockname()[:2] == (address.host, address.port)
+        right = right and _is_bound_to(sock, address)
     elif not listening:
         right = False  # What systemd hands over listens already.
     if not right:
-        raise AddressError(
-            f"The inherited descriptor {address.name!r} is not the socket that its name says.",
-            "Compare FileDescriptorName= and ListenStream= of the socket unit with daemon.listen.",
-        )
+        raise _mistaken(address)
+
+
+def _is_bound_to(sock: socket.socket, address: Address) -> bool:
+    """Compare as numbers: the kernel writes some IPv6 addresses in another way than we do."""
+    host, port = sock.getsockname()[:2]
+    return (ipaddress.ip_address(host), port) == (ipaddress.ip_address(address.host), address.port)
+
+
+def _mistaken(address: Address) -> AddressError:
+    return AddressError(
+        f"The inherited descriptor {address.name!r} is not the socket that its name says.",
+        "Compare FileDescriptorName= and ListenStream= of the socket unit with daemon.listen.",
+    )

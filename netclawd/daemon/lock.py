@@ -10,7 +10,7 @@ import fcntl
 import os
 
 from netclawd.daemon.descriptors import Inheritance
-from netclawd.errors import AlreadyRunningError
+from netclawd.errors import AlreadyRunningError, NetclawError
 
 
 def hold_lock(runtime_dir: str, inherited: Inheritance) -> int:
@@ -19,7 +19,10 @@ def hold_lock(runtime_dir: str, inherited: Inheritance) -> int:
     if claimed is not None:
         return claimed
     path = os.path.join(runtime_dir, "netclawd.lock")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _no_lock(path, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -29,7 +32,17 @@ def hold_lock(runtime_dir: str, inherited: Inheritance) -> int:
             "Use `netclaw status` to see it, `netclaw daemon stop` to end it, "
             "or set NETCLAW_HOME to another folder.",
         ) from None
+    except OSError as error:
+        os.close(descriptor)
+        raise _no_lock(path, error) from error
     return descriptor
+
+
+def _no_lock(path: str, error: OSError) -> NetclawError:
+    return NetclawError(
+        f"The lock {path} can't be taken: {error.strerror}.",
+        "Make it writable for this user, or set NETCLAW_HOME to another folder.",
+    )
 
 
 def _holder(runtime_dir: str) -> str:

@@ -31,8 +31,18 @@ class ManifestFile:
     def take(self, generation: int) -> Manifest | None:
         """Consume it for ``generation``: read it, then move it to ``manifests/``.
 
-        A damaged one is moved to ``manifests/damaged-<generation>.cbor`` and ManifestError raised.
+        A damaged one is moved to ``manifests/damaged-<generation>.cbor`` and ManifestError raised;
+        so it is when the disk fails. None of that stops a start.
         """
+        try:
+            return self._take(generation)
+        except OSError as error:
+            raise ManifestError(
+                f"The manifest can't be consumed: {error.strerror}.",
+                "Look after the state folder; the sessions are resumed from the store.",
+            ) from error
+
+    def _take(self, generation: int) -> Manifest | None:
         try:
             manifest = self._read(self._path)
         except ManifestError:

@@ -7,12 +7,12 @@ nothing is imported or opened before it is needed on the way from execve to serv
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from socket import socket
 from typing import Any, Protocol
 
 from netclawd.core.handoff import HandoffRecord
 from netclawd.core.settings import Settings, Snapshot
+from netclawd.core.values import frozen
 from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.descriptors import Inheritance
 from netclawd.daemon.engine import Engine
@@ -32,7 +32,7 @@ class ControlServer(Protocol):
     def stop(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Folders:
     home: str
     config_path: str
@@ -46,7 +46,7 @@ class Folders:
         return f"{self.runtime}/{name}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Origin:
     """How the process was first started: every image is started that way again."""
 
@@ -57,7 +57,7 @@ class Origin:
     started_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parts:
     version: str
     folders: Folders

@@ -9,6 +9,7 @@ comes back on standard output: the candidate as the code on disk reads it, or a 
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -55,17 +56,17 @@ class Rehearsal:
 
     def start(self, snapshot: Snapshot, state_dir: str) -> None:
         """Start the child; Rehearsed or Refused is posted when it has ended."""
-        question = self._codec.seal({"snapshot": snapshot_to_map(snapshot), "state": state_dir})
         try:
+            question = self._codec.seal({"snapshot": snapshot_to_map(snapshot), "state": state_dir})
             child = subprocess.Popen(
-                [self._origin.executable.encode(), *self._program[1:], b"--rehearse"],
+                [os.fsencode(self._origin.executable), *self._program[1:], b"--rehearse"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=without_private(self._origin.environ),
             )
-        except OSError as error:
-            self._post(Refused(_refusal(f"the child can't be started ({error})")))
+        except (OSError, ValueError, ManifestError) as error:
+            self._post(Refused(_refusal(f"the child can't be started ({one_line(str(error))})")))
             return
         self._child = child
         spawn("rehearsal", lambda: self._await(child, question))
@@ -91,9 +92,12 @@ class Rehearsal:
         except ManifestError:
             last = complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
             return Refused(_refusal(f"the child ended with {code} and said: {one_line(last)}"))
-        if "refusal" in values:
-            return Refused(Refusal(**values["refusal"]))
-        return Rehearsed(snapshot_from_map(values["snapshot"]))
+        try:
+            if "refusal" in values:
+                return Refused(Refusal(**values["refusal"]))
+            return Rehearsed(snapshot_from_map(values["snapshot"]))
+        except (KeyError, TypeError, ValueError) as error:  # Another release answers otherwise.
+            return Refused(_refusal(f"the child's verdict can't be read ({error!r})"))
 
 
 def _refusal(why: str) -> Refusal:

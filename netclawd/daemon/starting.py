@@ -111,17 +111,22 @@ class Starting:
         spawn("warm-up", self._reconcile_and_tell)
 
     def _reconcile_and_tell(self) -> None:
+        self._try_to_reconcile()
+        self._post(events.WarmedUp())
+
+    def _try_to_reconcile(self) -> None:
         try:
             self._reconcile()
         except NetclawError as error:
             log.error("warm-up failed, turns wait for the next start: %s", error)
             self._image.degraded["warm-up"] = f"The warm-up failed: {error.what}"
-        self._post(events.WarmedUp())
 
     def _reconcile(self) -> None:
         """Judge every interrupted turn and let the ones to resume run."""
         image = self._image
-        record = image.parts.handoff.restart if image.parts.handoff is not None else image.restart
+        record = image.restart  # One of our own, after a failed execve.
+        if record is None and image.parts.handoff is not None:
+            record = image.parts.handoff.restart
         manifest = image.manifest
         if record is not None:
             cause, restart_id, trigger = "restart", str(record.id), record.trigger
@@ -173,7 +178,7 @@ class Starting:
 
     def resume(self, _effect: effects.Resume) -> None:
         with blocked():
-            self._reconcile()
+            self._try_to_reconcile()
 
     def retire(self, _effect: effects.Retire) -> None:
         image = self._image

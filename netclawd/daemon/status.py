@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from netclawd.core.lifecycle import Phase
 from netclawd.core.manifest import WorkState
+from netclawd.core.values import as_map, frozen
 from netclawd.daemon.image import Image
 
 
 def status(image: Image) -> Mapping[str, Any]:
     """Return the status document (its keys are protocol)."""
     folders = image.parts.folders
-    last = image.journal.last()
+    last, refusal = image.journal.last(), image.refusal
     return {
         "pid": os.getpid(),
         "phase": image.phase.value,
@@ -30,7 +30,7 @@ def status(image: Image) -> Mapping[str, Any]:
         "exposure": image.settings.daemon.exposure.value,
         "unauthenticated": image.settings.daemon.allow_unauthenticated,
         "degraded": list(image.degraded.values()),
-        "refusal": asdict(image.refusal) if image.refusal is not None else None,
+        "refusal": as_map(refusal) if refusal is not None else None,
         "started_at": image.parts.origin.started_at,
         "gate": "open" if image.gate.state.open else "closed",
         "drain": _drain(image),
@@ -47,7 +47,7 @@ def _drain(image: Image) -> dict[str, Any] | None:
     now = image.parts.clock.monotonic()
     return {
         "deadline_s": round(max(0.0, deadline - now), 1),
-        "running": [asdict(running) for running in image.engine.running()],
+        "running": [as_map(running) for running in image.engine.running()],
     }
 
 
@@ -78,7 +78,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tally:
     """How many sessions' work in flight ended in each way."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, TypeVar
 
@@ -38,6 +37,7 @@ from netclawd.core.session import (
     TurnState,
 )
 from netclawd.core.transcript import DENIED_TEXT, messages
+from netclawd.core.values import frozen
 from netclawd.core.warm_up import interruption, resumption
 from netclawd.daemon.board import Board, CancelFlag, Doing, Drain, Kind
 from netclawd.daemon.broadcast import Broadcast
@@ -51,7 +51,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parts:
     """What every run works with."""
 

@@ -6,12 +6,12 @@ The matrix says which stage follows; :data:`LEGAL` has every legal step, perform
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from netclawd.core import effects, events
 from netclawd.core.drain import plan_deadlines
 from netclawd.core.events import Event
 from netclawd.core.lifecycle import DRAIN, RETIRE, WARM_UP, Stage, State, step
+from netclawd.core.values import replace
 from tests.core.examples import CHANGE, REFUSAL, SNAPSHOT, request
 from tests.core.examples import DRAIN as DRAIN_SETTINGS
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from netclawd.core import diagram, events
 from netclawd.core.diagram import NOTED, QUEUED, Row
 from netclawd.core.lifecycle import PHASE_OF, TABLE, Phase, Rule, Stage, step
+from netclawd.core.values import replace
 from tests.core.examples import request
 from tests.core.stages import EVENTS, NOW, example
 

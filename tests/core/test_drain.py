@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +14,7 @@ from netclawd.core.drain import (
     retry_after_s,
 )
 from netclawd.core.settings import DrainSettings
+from netclawd.core.values import replace
 from tests.core.examples import DRAIN
 
 NOW = 1000.0

@@ -6,8 +6,6 @@ in ``test_interruptions.py``.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from netclawd.core import events
@@ -23,6 +21,7 @@ from netclawd.core.lifecycle import (
     find_rule,
     step,
 )
+from netclawd.core.values import replace
 from tests.core.examples import CHANGE, request
 from tests.core.stages import CELLS, EVENTS, LEGAL, NOW, example, examples, expected
 
@@ -95,7 +94,7 @@ def test_a_state_that_contradicts_itself_is_found_out(
     stage: Stage, broken: dict[str, object]
 ) -> None:
     with pytest.raises(AssertionError):
-        check_invariants(replace(example(stage), **broken))  # type: ignore[arg-type]
+        check_invariants(replace(example(stage), **broken))
 
 
 def test_every_stage_has_a_phase_and_only_ready_and_rehearsing_are_before_the_gate_closes() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from netclawd.core import budgets, effects, events
@@ -11,6 +9,7 @@ from netclawd.core.drain import plan_deadlines
 from netclawd.core.lifecycle import DRAIN, RETIRE, Stage, step
 from netclawd.core.listeners import ListenerPlan
 from netclawd.core.restart import Outcome
+from netclawd.core.values import replace
 from tests.core.examples import CHANGE, KEPT, NEW, OLD, REFUSAL, SNAPSHOT, request, snapshot
 from tests.core.examples import DRAIN as DRAIN_SETTINGS
 from tests.core.stages import (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from netclawd.core.settings import (
     Snapshot,
     changed_keys,
 )
+from netclawd.core.values import field_names, replace
 from netclawd.errors import ConfigMeaningError
 
 SCHEMA: dict[str, Any] = json.loads(
@@ -76,7 +76,7 @@ def test_the_choices_of_the_schema_are_those_of_the_code(
 )
 def test_every_setting_is_read_and_described(section: str, values: type[Any]) -> None:
     keys = [s.path[1] for s in settings_of(SCHEMA) if s.path[0] == section]
-    assert keys == [field.name for field in fields(values)]
+    assert keys == list(field_names(values))
 
 
 def test_every_table_is_closed_and_every_setting_described() -> None:

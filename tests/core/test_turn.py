@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
@@ -20,6 +19,7 @@ from netclawd.core.session import (
     TurnState,
 )
 from netclawd.core.turn_invariants import InvariantError, check_invariants
+from netclawd.core.values import replace
 from tests.core.turns import TOOLS, Play, interrupt, stamp
 
 _STEPS = [(), ("once",), ("safe",), ("ask",), ("once", "safe"), ("ask", "once"), ("safe", "ask")]

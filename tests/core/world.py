@@ -8,7 +8,6 @@ happen can be walked. :meth:`World.take` asserts on the way what no order may br
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from netclawd.core import effects, events
@@ -16,6 +15,7 @@ from netclawd.core.effects import Effect
 from netclawd.core.events import Event, Request
 from netclawd.core.lifecycle import Stage, State, check_invariants, step
 from netclawd.core.session import RestartId
+from netclawd.core.values import frozen, replace
 from tests.core.examples import CHANGE, DRAIN, REFUSAL, SNAPSHOT, request
 
 NOW = 1000.0
@@ -53,7 +53,7 @@ class Told(StrEnum):
     STOPPING = "stopping"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class World:
     state: State
     #: Events that the arbiter has not taken yet, the next one first.

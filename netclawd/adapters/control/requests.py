@@ -10,12 +10,12 @@ import json
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from netclawd.core.events import Trigger
 from netclawd.core.restart import Outcome
 from netclawd.core.session import ApprovalId, RestartId, SessionEvent, SessionId
+from netclawd.core.values import as_map, frozen, is_value
 from netclawd.errors import BadRequestError, DrainingError, NetclawError
 from netclawd.ports import Service
 
@@ -23,7 +23,7 @@ from netclawd.ports import Service
 WAIT_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Peer:
     uid: int
     pid: int
@@ -80,7 +80,7 @@ class Arguments:
         return value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Later:
     """An answer that may not exist yet: ``ask`` returns None until it does."""
 
@@ -156,8 +156,8 @@ def answer(service: Service, do: Any, args: Arguments, peer: Peer) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+    if is_value(value) and not isinstance(value, type):
+        return as_map(value)
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")

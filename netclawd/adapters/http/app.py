@@ -86,6 +86,8 @@ class Live:
     def on_get(self, _req: Any, resp: Any) -> None:
         resp.data = _LIVE
 
+    on_head = on_get
+
 
 class Ready:
     """200 in the phases in which new turns run."""
@@ -110,6 +112,8 @@ class Ready:
             facts,
         )
 
+    on_head = on_get
+
 
 class Status:
     def __init__(self, service: Service) -> None:
@@ -117,6 +121,8 @@ class Status:
 
     def on_get(self, _req: Any, resp: Any) -> None:
         resp.data = sse.encode(dict(self._service.status()))
+
+    on_head = on_get
 
 
 class Restarts:

@@ -1,7 +1,264 @@
-"""The OpenAPI description. Imported only when somebody asks for it."""
+"""The OpenAPI description of the API. Pure; imported only when somebody asks for it."""
+
+from __future__ import annotations
 
 from typing import Any
 
+from netclawd import __version__
+from netclawd.adapters.http.options import MAX_WAIT_S
+from netclawd.adapters.http.problem import GENERATION_HEADER, MEDIA_TYPE
+from netclawd.adapters.http.query import MAX_KEY_LENGTH
+from netclawd.adapters.http.sessions import (
+    DEFAULT_SESSIONS,
+    MAX_EVENTS,
+    MAX_SEQ,
+    MAX_SESSIONS,
+)
+from netclawd.core.session import EventType, ParkReason, TurnState
 
-def document() -> dict[str, Any]:
-    return {"openapi": "3.1.0"}
+Json = dict[str, Any]
+
+
+def document() -> Json:
+    """Return the description as an OpenAPI 3.1 document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "netclawd",
+            "version": __version__,
+            "description": "Agent sessions that survive restarts. Accepted input is durable before "
+            "it is acknowledged. There is no endpoint that restarts or configures the daemon.",
+        },
+        "paths": {**_daemon_paths(), **_session_paths()},
+        "components": {
+            "schemas": _schemas(),
+            "headers": {
+                "Generation": {
+                    "description": f"{GENERATION_HEADER}: the generation that answered.",
+                    "schema": {"type": "integer"},
+                }
+            },
+            "responses": {
+                "Problem": {
+                    "description": "What went wrong and what to do (RFC 9457).",
+                    "content": {MEDIA_TYPE: {"schema": _ref("Problem")}},
+                }
+            },
+        },
+    }
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _answer(description: str, schema: Json, media: str = "application/json") -> Json:
+    return {
+        "description": description,
+        "headers": {GENERATION_HEADER: {"$ref": "#/components/headers/Generation"}},
+        "content": {media: {"schema": schema}},
+    }
+
+
+def _operation(name: str, summary: str, answers: Json, **more: Any) -> Json:
+    responses = {**answers, "default": {"$ref": "#/components/responses/Problem"}}
+    return {"operationId": name, "summary": summary, "responses": responses, **more}
+
+
+def _query(name: str, schema: Json, description: str) -> Json:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def _integer(lowest: int, highest: int, default: int) -> Json:
+    return {"type": "integer", "minimum": lowest, "maximum": highest, "default": default}
+
+
+def _path_parameter(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _object(properties: Json, *, required: bool = True) -> Json:
+    schema: Json = {"type": "object", "properties": properties}
+    return {**schema, "required": sorted(properties)} if required else schema
+
+
+def _list(name: str, items: str, **more: Json) -> Json:
+    return _object({name: {"type": "array", "items": _ref(items)}, **more})
+
+
+def _daemon_paths() -> Json:
+    anything = {"type": "object"}
+    return {
+        "/api/health/live": {
+            "get": _operation(
+                "live", "Whether the process serves", {"200": _answer("Yes.", anything)}
+            )
+        },
+        "/api/health/ready": {
+            "get": _operation(
+                "ready",
+                "Whether new turns run; 503 with Retry-After when they don't",
+                {"200": _answer("Yes.", _ref("Readiness"))},
+            )
+        },
+        "/api/status": {
+            "get": _operation("status", "The daemon's state", {"200": _answer("It.", anything)})
+        },
+        "/api/restarts": {
+            "get": _operation(
+                "restarts",
+                "The restart journal, newest first",
+                {"200": _answer("The journal.", _object({"restarts": {"type": "array"}}))},
+                parameters=[_query("limit", _integer(1, 1000, 20), "Entries, at most.")],
+            )
+        },
+        "/openapi.json": {
+            "get": _operation("openapi", "This document", {"200": _answer("It.", anything)})
+        },
+    }
+
+
+def _session_paths() -> Json:
+    one = "/api/sessions/{session_id}"
+    return {
+        "/api/sessions": {"get": _list_sessions(), "post": _create_session()},
+        one: {
+            "parameters": [_path_parameter("session_id")],
+            "get": _operation(
+                "session", "Show a session", {"200": _answer("The session.", _ref("Session"))}
+            ),
+        },
+        f"{one}/messages": {
+            "parameters": [_path_parameter("session_id")],
+            "post": _say(),
+        },
+        f"{one}/events": {
+            "parameters": [_path_parameter("session_id")],
+            "get": _read_events(),
+        },
+        f"{one}/turns/{{turn_id}}/cancel": {
+            "parameters": [_path_parameter("session_id"), _path_parameter("turn_id")],
+            "post": _operation(
+                "cancel", "Cancel a turn that has not ended", {"200": _answer("It.", _ref("Turn"))}
+            ),
+        },
+    }
+
+
+def _list_sessions() -> Json:
+    cursor = _query("cursor", {"type": "string"}, "`next` of the page before.")
+    limit = _query("limit", _integer(1, MAX_SESSIONS, DEFAULT_SESSIONS), "Sessions, at most.")
+    page = _list("sessions", "Session", next={"type": ["string", "null"]})
+    answers = {"200": _answer("A page.", page)}
+    return _operation(
+        "sessions", "List sessions, newest first", answers, parameters=[cursor, limit]
+    )
+
+
+def _create_session() -> Json:
+    created = _answer("Created.", _object({"id": {"type": "string"}}))
+    return _operation("createSession", "Create a session", {"201": created})
+
+
+def _say() -> Json:
+    key = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH},
+        "description": "The same key and text again are one input; keys are per session.",
+    }
+    text = {**_object({"text": {"type": "string"}}), "additionalProperties": False}
+    return _operation(
+        "say",
+        "Admit an input; the answer comes when it is durable",
+        {
+            "202": _answer("Admitted.", _ref("Admitted")),
+            "200": _answer("Admitted before, under this key.", _ref("Admitted")),
+        },
+        parameters=[key],
+        requestBody={"required": True, "content": {"application/json": {"schema": text}}},
+    )
+
+
+def _read_events() -> Json:
+    answer = _answer("The events.", _list("events", "Event"))
+    answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    last = {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "schema": {"type": "integer"},
+        "description": "For streams; wins over `after`.",
+    }
+    return _operation(
+        "events",
+        "Read durable events: at once, as a long poll (wait_s) or as a stream (by Accept)",
+        {"200": answer},
+        parameters=[
+            _query("after", _integer(0, MAX_SEQ, 0), "Number of the last event that is known."),
+            _query("limit", _integer(1, MAX_EVENTS, MAX_EVENTS), "Events, at most."),
+            _query(
+                "wait_s",
+                {"type": "number", "minimum": 0, "maximum": MAX_WAIT_S, "default": 0},
+                "Wait this long for the first one.",
+            ),
+            last,
+        ],
+    )
+
+
+def _schemas() -> Json:
+    text, whole, number, flag = (
+        {"type": kind} for kind in ("string", "integer", "number", "boolean")
+    )
+    optional_text = {"type": ["string", "null"]}
+    states = {"type": "string", "enum": [state.value for state in TurnState]}
+    reasons = [reason.value for reason in ParkReason]
+    return {
+        "Readiness": _object({"phase": text, "generation": whole, "digest": text}),
+        "Session": _object(
+            {
+                "id": text,
+                "created_at": number,
+                "channel": text,
+                "last_seq": whole,
+                "turn_state": {"anyOf": [states, {"type": "null"}]},
+            }
+        ),
+        "Admitted": _object({"input_id": text, "turn_id": text, "deferred": flag}),
+        "Turn": _object(
+            {
+                "id": text,
+                "session_id": text,
+                "input_id": text,
+                "state": states,
+                "resumes": whole,
+                "park_reason": {"enum": [*reasons, None]},
+                "deferred": flag,
+            }
+        ),
+        "Event": {
+            **_object(
+                {
+                    "seq": whole,
+                    "type": {"type": "string", "enum": [kind.value for kind in EventType]},
+                    "at": number,
+                    "turn_id": optional_text,
+                }
+            ),
+            "additionalProperties": True,
+        },
+        "Problem": {
+            **_object(
+                {
+                    "type": {"type": "string", "pattern": "^urn:netclaw:problem:"},
+                    "title": text,
+                    "status": whole,
+                    "detail": text,
+                    "remedy": text,
+                    "instance": text,
+                },
+                required=False,
+            ),
+            "required": ["type", "title", "status", "detail"],
+        },
+    }

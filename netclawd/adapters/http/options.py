@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from netclawd.core.listeners import Address
+from netclawd.core.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HttpOptions:
     """Limits and names; the sockets come with :meth:`WaitressHttpServer.start`."""
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import islice
 from typing import Generic, TypeVar
 
 from netclawd.adapters.http import sse
 from netclawd.core.session import Delta, EventType, SessionEvent, SessionId, TurnId
+from netclawd.core.values import replace
 
 W = TypeVar("W")
 
