@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from netclawd.adapters.store.sqlite import SqliteStore
 from netclawd.core.manifest import Manifest
 from netclawd.core.session import (
     AdmitInput,
     CallId,
+    Change,
     EventType,
     FinishReason,
     InputId,
@@ -297,3 +298,27 @@ def named(names: Iterable[str]) -> Script:
     """A script of one step with these tools."""
     wanted = tuple(names)
     return lambda _text, step: wanted if step == 1 else ()
+
+
+class Wrapped:
+    """A store whose writes for turns go through :meth:`before_write`, which may raise."""
+
+    def __init__(self, store: Store) -> None:
+        self.wrapped = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrapped, name)
+
+    def before_write(self) -> None: ...
+
+    def commit(self, change: Change, at: float) -> tuple[SessionEvent, ...]:
+        self.before_write()
+        return self.wrapped.commit(change, at)
+
+    def commit_all(self, changes: Sequence[Change], at: float) -> None:
+        self.before_write()
+        self.wrapped.commit_all(changes, at)
+
+
+def as_store(wrapped: Wrapped) -> Store:
+    return cast("Store", wrapped)

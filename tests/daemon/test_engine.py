@@ -1,14 +1,26 @@
-"""The engine on a real store: turns, order, tools, people, failures."""
+"""The engine on a real store: turns, order, tools, text, a store that fails."""
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from netclawd.core.session import EventType, TurnState
-from tests.daemon.engines import Home
+from netclawd.core.session import Delta, EventType, Role, SessionId, TurnState
+from netclawd.errors import ProviderError, StoreError
+from tests.daemon.engines import (
+    LONG_S,
+    Home,
+    ScriptedTool,
+    Step,
+    Wrapped,
+    as_store,
+    named,
+)
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -33,3 +45,185 @@ def test_a_turn_runs_from_admission_to_its_reply(home: Home) -> None:
     (entry,) = home.store.outbox()
     assert (entry.state, entry.text, entry.receipt) == ("sent", "re: hello", "api")
     assert home.store.turn(turn).state is TurnState.COMPLETED
+
+
+def test_turns_of_a_session_run_one_after_the_other_in_order_of_admission(home: Home) -> None:
+    engine = home.boot()
+    turns = [home.send(engine, "a", f"{n}") for n in range(8)]
+    home.await_completed(*turns)
+    assert home.model.seen == [(f"{n}", 1) for n in range(8)]
+    spans = [[e.seq for e in home.events(t)][1:] for t in turns]
+    assert all(a[-1] < b[0] for a, b in itertools.pairwise(spans))
+
+
+def test_the_model_reads_what_was_said_before(home: Home) -> None:
+    engine = home.boot()
+    home.await_completed(home.send(engine, "a", "one"))
+    home.await_completed(home.send(engine, "a", "two"))
+    heard = [(m.role, m.text) for m in home.model.heard]
+    assert heard == [(Role.USER, "one"), (Role.ASSISTANT, "re: one"), (Role.USER, "two")]
+
+
+def test_a_long_queue_in_one_session_does_not_hold_up_another(tmp_path: Path) -> None:
+    home = Home(tmp_path, workers=1)
+    engine = home.boot(is_open=False)
+    many = [home.send(engine, "a", f"a{n}") for n in range(5)]
+    other = home.send(engine, "b", "b")
+    engine.open()
+    home.await_completed(other, *many)
+    assert home.model.seen.index(("b", 1)) == 1
+    home.close()
+
+
+def test_nothing_queued_starts_while_the_gate_is_closed(home: Home) -> None:
+    home.workers = 1
+    engine = home.boot(is_open=False)
+    turns = [home.send(engine, name, name) for name in "abc"]
+    assert engine.counts() == {"running": 0, "queued": 0, "deferred": 3, "parked": 0}
+    assert [w.state for w in engine.work_in_flight()] == ["deferred"] * 3
+    engine.open()
+    home.await_completed(*turns)
+    assert [text for text, _ in home.model.seen] == ["a", "b", "c"]
+    wait_for(lambda: not any(engine.counts().values()), LONG_S, "an idle engine")
+
+
+def test_a_tool_runs_between_two_model_calls(home: Home) -> None:
+    tool = home.tool(ScriptedTool("look"))
+    home.model.script = named(["look", "look"])
+    turn = home.send(home.boot(), "a", "go")
+    home.await_completed(turn)
+    assert tool.ran == [f"{turn}-1-1", f"{turn}-1-2"]
+    started, _ = home.data(turn, EventType.TOOL_STARTED)
+    assert started == {
+        "step": 1,
+        "call_id": f"{turn}-1-1",
+        "name": "look",
+        "arguments": {"question": "May I?"},
+        "idempotent": False,
+        "again": False,
+    }
+    assert [m.text for m in home.model.heard if m.role is Role.TOOL] == ["look done"] * 2
+    assert home.data(turn, EventType.TURN_COMPLETED) == [{"steps": 2}]
+
+
+def test_a_tool_that_fails_or_is_not_there_is_an_answer_to_the_model(home: Home) -> None:
+    home.tool(ScriptedTool("broken", error=ValueError("secret")))
+    home.model.script = named(["broken", "absent"])
+    turn = home.send(home.boot(), "a", "go")
+    home.await_completed(turn)
+    broken, absent = home.data(turn, EventType.TOOL_FINISHED)
+    assert (broken["status"], broken["text"]) == ("error", "The tool failed (ValueError).")
+    assert absent["status"] == "error"
+    heard = [m.text for m in home.model.heard if m.role is Role.TOOL]
+    assert heard == [f"[error] {broken['text']}", f"[error] {absent['text']}"]
+
+
+@pytest.mark.parametrize(
+    ("error", "slug", "reason"),
+    [
+        (ProviderError("It is away.", "Wait."), "provider-failed", "It is away."),
+        (ValueError("secret"), "internal-error", "The provider failed (ValueError)."),
+    ],
+)
+def test_a_provider_that_fails_fails_its_turn_and_no_other(
+    home: Home, error: Exception, slug: str, reason: str
+) -> None:
+    engine = home.boot()
+    home.model.error = error
+    failed = home.send(engine, "a", "one")
+    home.await_state(failed, TurnState.FAILED)
+    assert home.data(failed, EventType.TURN_FAILED) == [{"slug": slug, "reason": reason}]
+    home.model.error = None
+    home.await_completed(home.send(engine, "a", "two"))
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.deltas: list[Delta] = []
+        self.commits: list[tuple[SessionId, int]] = []
+
+    def on_events(self, session_id: SessionId, last_seq: int) -> None:
+        self.commits.append((session_id, last_seq))
+
+    def on_delta(self, delta: Delta) -> None:
+        self.deltas.append(delta)
+
+
+def test_a_watcher_hears_text_and_commits_and_a_joiner_gets_the_text_so_far(home: Home) -> None:
+    engine = home.boot()
+    listener = Listener()
+    home.broadcast.watch(listener)
+    turn = home.send(engine, "a", "x /hold")
+    home.model.gate.await_begin()
+    live = engine.live_text(SessionId("a"))
+    assert live is not None
+    assert (live.turn_id, live.step, live.attempt, live.offset, live.text) == (turn, 1, 1, 0, "re")
+    (running,) = engine.running()
+    assert (running.turn_id, running.what, running.left_s) == (turn, "model call", None)
+    home.model.gate.go.set()
+    home.await_completed(turn)
+    text = ""
+    for delta in listener.deltas:
+        assert delta.offset == len(text)
+        text += delta.text
+    assert text == "re: x /hold"
+    assert engine.live_text(SessionId("a")) is None
+    wait_for(lambda: (SessionId("a"), 5) in listener.commits, LONG_S, "the last commit")
+    home.broadcast.unwatch(listener)
+    heard = len(listener.commits)
+    home.await_completed(home.send(engine, "a", "again"))
+    assert len(listener.commits) == heard
+
+
+class FullDisk(Wrapped):
+    """Refuses every write for turns while ``full``, and counts the refusals."""
+
+    def __init__(self, home: Home) -> None:
+        super().__init__(home.store)
+        self.full = threading.Event()
+        self.refused = 0
+
+    def before_write(self) -> None:
+        if self.full.is_set():
+            self.refused += 1
+            raise StoreError("The disk is full.", "Free some space.")
+
+
+def test_what_a_tool_did_is_not_lost_while_the_disk_is_full(home: Home) -> None:
+    disk = FullDisk(home)
+    tool = home.tool(ScriptedTool("look", step=Step()))
+    home.model.script = named(["look"])
+    engine = home.boot(store=as_store(disk))
+    turn = home.send(engine, "a", "go")
+    tool.step.await_begin()
+    disk.full.set()
+    tool.step.go.set()
+    wait_for(lambda: disk.refused > 1, LONG_S, "two refused writes")
+    assert home.types(turn)[-1] == "tool.started"
+    disk.full.clear()
+    home.await_completed(turn)
+    assert len(tool.ran) == 1
+    assert disk.refused < 5, "the retries pause"
+
+
+def test_an_engine_stops_while_the_disk_is_full(home: Home) -> None:
+    disk = FullDisk(home)
+    engine = home.boot(store=as_store(disk))
+    disk.full.set()
+    turn = home.send(engine, "a", "go")
+    wait_for(lambda: disk.refused > 0, LONG_S, "a refused write")
+    engine.stop(LONG_S)
+    assert not [t for t in threading.enumerate() if t.name.startswith("turn-")]
+    assert home.store.turn(turn).state is TurnState.QUEUED
+
+
+def test_a_stopped_engine_leaves_no_thread_and_the_turn_to_the_next_start(home: Home) -> None:
+    engine = home.boot()
+    turn = home.send(engine, "a", "x /hold")
+    home.model.gate.await_begin()
+    engine.stop(LONG_S)
+    assert not [t for t in threading.enumerate() if t.name.startswith("turn-")]
+    assert home.store.turn(turn).state is TurnState.RUNNING
+    home.model.gate.go.set()
+    home.boot()
+    home.await_completed(turn)

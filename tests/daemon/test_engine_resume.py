@@ -1,0 +1,230 @@
+"""Starts after a death at every commit, budgets, fencing, and a thousand sessions."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from netclawd.core.manifest import Manifest, Work, WorkState
+from netclawd.core.session import (
+    Change,
+    EventType,
+    Lease,
+    NewEvent,
+    ParkReason,
+    SessionId,
+    TurnId,
+    TurnState,
+)
+from netclawd.core.turn_invariants import check_invariants
+from netclawd.daemon.engine import Engine
+from netclawd.errors import StoreClosedError
+from tests.daemon.engines import LONG_S, Home, ScriptedTool, Step, Wrapped, as_store, named
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path)
+    yield home
+    home.close()
+
+
+class Mortal(Wrapped):
+    """A store that makes so many more writes for turns, and then none: the process is dead."""
+
+    def __init__(self, home: Home, lives: int) -> None:
+        super().__init__(home.store)
+        self.lives = lives
+        self.dead = False
+
+    def before_write(self) -> None:
+        self.lives -= 1
+        if self.lives < 0:
+            self.dead = True
+            raise StoreClosedError("The process is dead.")
+
+
+def _play(home: Home, lives: int, turn: TurnId | None) -> TurnId:
+    """Run one generation until the turn has ended or the process has died."""
+    store = Mortal(home, lives)
+    try:
+        engine = home.boot(store=as_store(store))
+    except StoreClosedError:
+        assert turn is not None
+        return turn
+    if turn is None:
+        turn = home.send(engine, "a", "go")
+    played = turn
+    wait_for(
+        lambda: store.dead or home.store.turn(played).state.ended, LONG_S, "an end of either kind"
+    )
+    engine.stop(LONG_S)
+    return played
+
+
+@pytest.mark.parametrize("again", [None, 1, 3])
+def test_a_turn_survives_a_death_at_every_commit(tmp_path: Path, again: int | None) -> None:
+    for lives in itertools.count(0):
+        folder = tmp_path / f"{lives}"
+        folder.mkdir()
+        home = Home(folder, workers=1)
+        once, safe = home.tool(ScriptedTool("once")), home.tool(ScriptedTool("safe", safe=True))
+        home.model.script = named(["once", "safe"])
+        turn = _play(home, lives, None)
+        whole = home.store.turn(turn).state.ended
+        if again is not None and not whole:
+            _play(home, again, turn)
+        home.boot()
+        home.await_completed(turn)
+        home.close()
+        # At most the call that was under way is repeated, and an unsafe one never.
+        assert len(once.ran) <= 1
+        assert len(safe.ran) <= (3 if again else 2)
+        deaths = 2 if again else 1
+        assert all(n <= 1 + deaths for n in Counter(home.model.seen).values())
+        if whole:
+            return
+    raise AssertionError("the turn never ends")
+
+
+def test_a_crash_is_told_to_the_session_and_the_step_repeated(home: Home) -> None:
+    engine = home.boot()
+    turn = home.send(engine, "a", "x /hold")
+    home.model.gate.await_begin()
+    engine.stop(LONG_S)
+    home.model.gate.go.set()
+    home.boot()
+    home.await_completed(turn)
+    assert home.types(turn)[2:6] == [
+        "turn.interrupted",
+        "restart",
+        "turn.resumed",
+        "step.retry",
+    ]
+    assert home.data(turn, EventType.TURN_INTERRUPTED) == [
+        {"cause": "crash", "restart_id": "r-1", "state": "cut"}
+    ]
+    assert home.data(turn, EventType.STEP_RETRY)[0]["reason"] == "crash"
+
+
+def _crash_times(home: Home, count: int) -> TurnId:
+    engine = home.boot()
+    turn = home.send(engine, "a", "x /hold")
+    for n in range(count):
+        wait_for(lambda n=n: len(home.model.seen) > n, LONG_S, "a model call")  # type: ignore[misc]
+        engine.stop(LONG_S)
+        engine = home.boot()
+    return turn
+
+
+def test_the_third_resume_is_the_last_one(home: Home) -> None:
+    turn = _crash_times(home, 3)
+    wait_for(lambda: len(home.model.seen) == 4, LONG_S, "the last model call")
+    assert home.store.turn(turn).resumes == 3
+    behind = home.send(None, "a", "behind")
+    engine = home.boot()
+    parked = home.await_state(turn, TurnState.PARKED)
+    assert parked.park_reason is ParkReason.RESUME_LIMIT
+    assert home.data(turn, EventType.TURN_PARKED) == [{"reason": "resume-limit"}]
+    check_invariants(home.events(turn))
+    assert engine.counts()["parked"] == 1
+    # A person decides what becomes of it; then the session goes on.
+    engine.cancel(SessionId("a"), turn, "uid 0")
+    home.await_completed(behind)
+
+
+def test_a_turn_that_was_interrupted_long_ago_is_parked(home: Home) -> None:
+    turn = _crash_times(home, 1)
+    home.clock.wall_s += 601
+    engine = home.engine()
+    warm_up = home.warm_up(engine)
+    assert (warm_up.resumed, warm_up.parked) == (0, 1)
+    assert home.store.turn(turn).park_reason is ParkReason.RESUME_DEADLINE
+    warm_up = home.warm_up(home.engine())
+    assert (warm_up.resumed, warm_up.parked, warm_up.waiting) == (0, 0, 1)
+
+
+def test_a_superseded_engine_writes_nothing_more_and_ends_quietly(home: Home) -> None:
+    home.model.gate.obedient = False
+    old = home.boot()
+    turn = home.send(old, "a", "x /hold")
+    home.model.gate.await_begin()
+    first, home.model.gate = home.model.gate, Step()
+    new = home.boot(store=home.second_store())
+    home.model.gate.await_begin()
+    before = home.types(turn)
+    first.go.set()
+    wait_for(lambda: not old.running(), LONG_S, "the old worker to let go")
+    assert home.types(turn) == before
+    home.model.gate.go.set()
+    home.await_completed(turn)
+    assert len(home.data(turn, EventType.MODEL_COMPLETED)) == 1
+    wait_for(lambda: not new.running(), LONG_S, "an idle engine")
+
+
+def _crowd(home: Home, count: int) -> list[TurnId]:
+    """Leave behind as many turns that a process died over."""
+    generation = home.store.begin_generation(home.clock.wall(), None)
+    turns = [home.send(None, f"s{n}", f"{n} /hold") for n in range(count)]
+    leases = home.store.lease_all(turns, generation)
+    started = (NewEvent(EventType.TURN_STARTED, {"generation": generation}),)
+    home.store.commit_all(
+        [Change(lease, started, state=TurnState.RUNNING) for lease in leases], home.clock.wall()
+    )
+    return turns
+
+
+def test_a_thousand_interrupted_sessions_are_judged_in_a_few_transactions(home: Home) -> None:
+    turns = _crowd(home, 1000)
+    engine = home.engine()
+    before = home.store.counters()["commits"]
+    warm_up = home.warm_up(engine)
+    commits = home.store.counters()["commits"] - before
+    assert warm_up.resumed == 1000
+    # A lease and a checkpoint for each of 5 batches; the workers' own are among them.
+    assert commits <= 20
+    assert all(home.store.turn(turn).resumes == 1 for turn in turns)
+    wait_for(lambda: len(home.model.seen) == 2, LONG_S, "two turns that run")
+    assert {text for text, _ in home.model.seen} == {"999 /hold", "998 /hold"}
+
+
+def test_the_manifest_says_what_goes_first(home: Home) -> None:
+    home.workers = 1
+    home.model.gate.go.set()
+    turns = _crowd(home, 4)
+    rows = tuple(Work(f"s{n}", turns[n], 2, WorkState.CUT, "api", None) for n in (1, 3))
+    manifest = Manifest(1, "r-1", "reload", "hup", 0.0, "", "", "0", {}, rows)
+    home.boot(manifest=manifest, cause="restart")
+    home.await_completed(*turns)
+    assert [text for text, _ in home.model.seen] == ["1 /hold", "3 /hold", "2 /hold", "0 /hold"]
+
+
+class CancelsOne(Wrapped):
+    """Somebody cancels one turn between the lease and the checkpoint of its batch."""
+
+    def __init__(self, home: Home, turn: TurnId) -> None:
+        super().__init__(home.store)
+        self.doomed = turn
+        self.engine: Engine | None = None
+
+    def lease_all(self, turn_ids: Sequence[TurnId], generation: int) -> tuple[Lease, ...]:
+        leases = self.wrapped.lease_all(turn_ids, generation)
+        if len(turn_ids) > 1:
+            assert self.engine is not None
+            self.engine.cancel(SessionId("s1"), self.doomed, "api")
+        return leases
+
+
+def test_a_turn_cancelled_during_the_warm_up_does_not_hold_up_the_others(home: Home) -> None:
+    turns = _crowd(home, 3)
+    home.model.gate.go.set()
+    store = CancelsOne(home, turns[1])
+    store.engine = home.engine(as_store(store))
+    home.warm_up(store.engine)
+    home.await_completed(turns[0], turns[2])
+    assert home.store.turn(turns[1]).state is TurnState.CANCELLED
