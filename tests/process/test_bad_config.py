@@ -16,7 +16,6 @@ Make = Callable[..., Daemon]
 
 #: Content, and what the reason must name.
 BAD = {
-    "empty": (b"", "empty"),
     "half written": (b'[daemon]\nlisten = ["127.0.0.1:51', ""),
     "not utf-8": (b'[daemon]\nlisten = ["\xff\xfe"]\n', "UTF-8"),
     "unknown key": (b'[daemon]\nlissen = ["127.0.0.1:5199"]\n', "listen"),
@@ -114,11 +113,17 @@ def test_a_removed_file_is_not_a_change(daemon: Daemon) -> None:
     assert [entry["outcome"] for entry in daemon.restarts()] == ["applied"]
 
 
-def test_a_reload_without_the_file_is_refused(daemon: Daemon) -> None:
-    daemon.config_path.unlink()
-    entry = daemon.reload()
-    assert entry["outcome"] in ("refused", "unchanged")
+@pytest.mark.parametrize("content", [b"", None], ids=["empty", "removed"])
+def test_a_reload_of_a_file_without_content_changes_nothing(
+    daemon: Daemon, content: bytes | None
+) -> None:
+    if content is None:
+        daemon.config_path.unlink()
+    else:
+        daemon.write_config(text=content)
+    assert daemon.reload()["outcome"] in ("refused", "unchanged")
     check_untouched(daemon, 1)
+    assert daemon.status()["addresses"] == [f"127.0.0.1:{daemon.port}"]
 
 
 @pytest.mark.parametrize("name", ["unknown key", "exposed", "no such secret"])

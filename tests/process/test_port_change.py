@@ -31,10 +31,16 @@ def test_a_write_moves_the_daemon_under_the_same_pid(daemon: Daemon, in_place: b
 
     assert daemon.wait_ready(above=before) == before + 1
     assert daemon.status()["pid"] == pid
-    assert daemon.status()["addresses"] == [f"127.0.0.1:{daemon.port}"]
     wait_refused(old_port)
+    wait_for(
+        lambda: daemon.status()["addresses"] == [f"127.0.0.1:{daemon.port}"],
+        REFUSED_WITHIN_S,
+        "the retired address to be named no longer",
+    )
     entry = daemon.restarts()[0]
-    assert (entry["outcome"], entry["trigger"]) == ("applied", "file")
+    assert entry["outcome"] == "applied"
+    # A write before the watcher was up is found by the comparison at boot.
+    assert entry["trigger"] in ("file", "boot")
     assert entry["changed_keys"] == ["daemon.listen"]
     assert entry["gap_ms"] > 0
 
