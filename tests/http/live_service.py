@@ -1,0 +1,131 @@
+"""A daemon in memory that also lives: it tells its watchers, makes replies, and can be held up."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from netclawd.core.session import (
+    Admitted,
+    Delta,
+    EventType,
+    InputId,
+    Page,
+    SessionEvent,
+    SessionId,
+    Turn,
+    TurnId,
+    TurnState,
+)
+from netclawd.core.values import replace
+from netclawd.errors import BadRequestError, ConflictError, KeyReusedError, NotFoundError
+from netclawd.ports import Watch
+from tests.service_double import ServiceDouble
+from tests.waiting import scaled
+
+
+class LiveService(ServiceDouble):
+    """Stores inputs with their texts and keys, appends events, broadcasts commits and deltas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watches: list[Watch] = []
+        self.turns: dict[TurnId, Turn] = {}
+        self.texts: dict[tuple[SessionId, str], str] = {}
+        self.live: dict[SessionId, Delta] = {}
+        self.calls: Counter[str] = Counter()
+        self.is_ready = True
+        #: ``status`` waits for this, so that a test has a request that runs as long as it likes.
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        #: Set while a request is inside ``status``.
+        self.answering = threading.Event()
+        self.admit_error: Exception | None = None
+
+    def ready(self) -> tuple[bool, Mapping[str, Any]]:
+        return self.is_ready, super().ready()[1]
+
+    def retry_after_s(self) -> int:
+        return 7
+
+    def status(self) -> Mapping[str, Any]:
+        self.answering.set()
+        assert self.may_answer.wait(scaled(20))
+        return super().status()
+
+    def admit(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
+        if self.admit_error is not None:
+            raise self.admit_error
+        if source_id is not None and self.texts.setdefault((session_id, source_id), text) != text:
+            raise KeyReusedError("The key came with another text.", "Use a fresh key.")
+        answer = super().admit(session_id, text, source_id)
+        if answer.fresh:
+            self.turns[answer.turn_id] = Turn(
+                answer.turn_id, session_id, InputId(answer.input_id), TurnState.QUEUED,
+                0, 0, None, None, 1, False,
+            )  # fmt: skip
+        return answer
+
+    def sessions(self, cursor: str | None, limit: int) -> Page:
+        if cursor is not None and not cursor.isdigit():
+            raise BadRequestError("The cursor is not ours.", "Use `next` of a page.")
+        return super().sessions(cursor, limit)
+
+    def cancel_turn(self, session_id: SessionId, turn_id: TurnId) -> Turn:
+        turn = self.turns.get(turn_id)
+        if turn is None or turn.session_id != session_id:
+            raise NotFoundError("There is no such turn.")
+        if turn.state.ended:
+            raise ConflictError("The turn has ended.", "There is nothing to do.")
+        self.turns[turn_id] = replace(turn, state=TurnState.CANCELLED)
+        self.add(session_id, turn_id, EventType.TURN_CANCELLED, by="api")
+        return self.turns[turn_id]
+
+    # -- what the engine and the store do --------------------------------------------------------
+
+    def add(
+        self, session_id: SessionId, turn_id: TurnId | None, kind: EventType, **data: Any
+    ) -> SessionEvent:
+        event = super().add(session_id, turn_id, kind, **data)
+        for watch in tuple(self.watches):
+            watch.on_events(session_id, event.seq)
+        return event
+
+    def say(
+        self, session_id: SessionId, text: str, *, turn: str = "t1", step: int = 1, attempt: int = 1
+    ) -> None:
+        """Go on with the reply that is being made, or begin one."""
+        key = (TurnId(turn), step, attempt)
+        before = self.live.get(session_id)
+        said = ""
+        if before is not None and (before.turn_id, before.step, before.attempt) == key:
+            said = before.text
+        self.live[session_id] = Delta(session_id, *key, 0, said + text)
+        for watch in tuple(self.watches):
+            watch.on_delta(Delta(session_id, *key, len(said), text))
+
+    def complete(
+        self, session_id: SessionId, *, turn: str = "t1", step: int = 1, attempt: int = 1
+    ) -> None:
+        """End the reply with its durable event."""
+        text = self.live[session_id].text
+        self.add(
+            session_id, TurnId(turn), EventType.MODEL_COMPLETED,
+            step=step, attempt=attempt, text=text, finish="stop", calls=[],
+        )  # fmt: skip
+        del self.live[session_id]
+
+    def events(self, session_id: SessionId, after: int, limit: int) -> tuple[SessionEvent, ...]:
+        self.calls["events"] += 1
+        return super().events(session_id, after, limit)
+
+    def live_text(self, session_id: SessionId) -> Delta | None:
+        return self.live.get(session_id)
+
+    def watch(self, watch: Watch) -> None:
+        self.watches.append(watch)
+
+    def unwatch(self, watch: Watch) -> None:
+        self.watches.remove(watch)
