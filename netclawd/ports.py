@@ -135,6 +135,9 @@ class Store(Protocol):
     def counters(self) -> Mapping[str, int]:
         """Return counts since open: ``admissions``, ``commits`` (of transactions), ``events``."""
 
+    def prepare_close(self) -> None:
+        """Do now, while others read and write, what would make :meth:`close` slow; never fails."""
+
     def close(self) -> None:
         """Finish what was submitted, checkpoint the WAL, close. Idempotent."""
 

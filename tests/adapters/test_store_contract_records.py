@@ -366,6 +366,17 @@ def test_counters_count_what_was_written(store: Store) -> None:
     }
 
 
+def test_preparing_to_close_changes_nothing_that_can_be_seen(store: Store) -> None:
+    turn = admit(store)
+    for _ in range(2):
+        store.prepare_close()
+        assert [event.turn_id for event in all_events(store)][:1] == [turn]
+    admit(store)
+    assert numbers(store) == [1, 2]
+    store.close()
+    store.prepare_close()
+
+
 def test_after_close_every_call_says_that_it_is_closed(backend: Backend, store: Store) -> None:
     lease = leased(store)
     store.close()

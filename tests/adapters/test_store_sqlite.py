@@ -131,7 +131,7 @@ def test_32_clients_average_8_admissions_or_more_to_a_commit(store: SqliteStore)
 def test_a_lone_writer_is_never_made_to_wait_for_company(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Gate(store).pass_together([lambda: admit(store) for _ in range(writer.SIBLINGS - 1)])
+    Gate(store).pass_together([lambda: admit(store) for _ in range(3)])
     for name in ("LINGER_EACH_S", "LINGER_MOST_S"):
         monkeypatch.setattr(writer, name, scaled(30))
     begun = time.monotonic()

@@ -276,15 +276,18 @@ class SqliteStore:
         return self._writer.counters()
 
     def prepare_close(self) -> None:
-        """Copy the WAL into the database now, beside readers and the writer, so that close is quick.
+        """Copy the WAL into the database now and empty it, so that :meth:`close` is quick.
 
-        A convenience: what goes wrong is logged, and left to :meth:`close`.
+        Beside readers and the writer, which waits for a moment at the end. A convenience: what goes
+        wrong is logged, and left to :meth:`close`.
         """
         if self._connection is None or self._closed:
             return
         try:
             with closing(_connect(self._path, "rw")) as connection:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                # Most is copied; what came meanwhile is copied with the writer held off.
+                _empty_wal(connection)
         except sqlite3.Error as error:
             log.warning("the session store was not prepared to close: %s", error)
 
@@ -376,9 +379,14 @@ def _open_for_writing(path: str, found: schema.Found) -> sqlite3.Connection:
 def _close_writing(connection: sqlite3.Connection) -> None:
     """Copy the WAL into the database and close. What can't be copied now stays, safe, in the WAL."""
     try:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_AT_CLOSE_MS}").fetchall()
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        _empty_wal(connection)
     except sqlite3.Error as error:
         log.warning("the session store was closed without a checkpoint: %s", error)
     finally:
         connection.close()
+
+
+def _empty_wal(connection: sqlite3.Connection) -> None:
+    """Copy the WAL into the database and truncate it, unless a reader of another program is in it."""
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_AT_CLOSE_MS}").fetchall()
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -23,7 +23,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from netclawd.adapters.store.faults import explain
@@ -43,14 +42,16 @@ LINGER_MOST_S = 0.002
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
 class Written:
     """What a piece of work has written: for the counters and for those who watch sessions."""
 
-    admissions: int = 0
-    events: int = 0
-    #: Session -> number of its newest event, in order of the first write.
-    newest: dict[SessionId, int] = field(default_factory=dict)
+    __slots__ = ("admissions", "events", "newest")
+
+    def __init__(self) -> None:
+        self.admissions = 0
+        self.events = 0
+        #: Session -> number of its newest event, in order of the first write.
+        self.newest: dict[SessionId, int] = {}
 
     def add(self, other: Written) -> None:
         self.admissions += other.admissions
@@ -98,7 +99,8 @@ class Writer:
         #: How many took part in the last commit or arrived during it.
         self._about = 0
         self._commits = 0
-        self._total = Written()
+        self._admissions = 0
+        self._events = 0
         self._thread = spawn("store", self._run)
 
     def submit(self, work: Work[T]) -> T:
@@ -123,9 +125,9 @@ class Writer:
     def counters(self) -> dict[str, int]:
         with self._mutex:
             return {
-                "admissions": self._total.admissions,
+                "admissions": self._admissions,
                 "commits": self._commits,
-                "events": self._total.events,
+                "events": self._events,
             }
 
     def close(self) -> None:
@@ -189,7 +191,8 @@ class Writer:
         with self._mutex:
             self._about = len(jobs) + len(self._pending)
             self._commits += wrote
-            self._total.add(Written(written.admissions, written.events))
+            self._admissions += written.admissions
+            self._events += written.events
         for job in jobs:
             job.answered.release()
         # After the answers: a callback may take a lock that a submitter holds while it waits.
