@@ -8,6 +8,7 @@ command line; everything else goes through the command.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -25,6 +26,9 @@ _BLOCKED = (
 
 def main() -> None:
     """Run ``netclawd`` and exit with its code."""
+    # What a start allocates lives on; collecting in the middle of it would only lengthen the gap.
+    # Serving turns it on again.
+    gc.disable()
     environ = dict(os.environb)
     if _handed_over(environ):
         signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)

@@ -61,6 +61,9 @@ LONGEST_MODULE = 420
 SMELLING_NAMES = frozenset({"utils", "util", "helpers", "helper", "manager", "common", "misc"})
 IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval"})
 
+#: Value classes compile their ``__init__`` from field names, as dataclasses do.
+EXEMPT_CALLS = frozenset({("core.values", "exec")})
+
 
 @dataclass(frozen=True)
 class Module:
@@ -145,6 +148,7 @@ def test_core_calls_nothing_that_touches_the_world() -> None:
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id in IMPURE_CALLS
+        and (module.name, node.func.id) not in EXEMPT_CALLS
     ]
     assert calls == []
 

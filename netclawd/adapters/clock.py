@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 
 
@@ -20,4 +20,4 @@ class RandomIds:
     """Identifiers that sort by age: milliseconds since the epoch, then 96 random bits, in hex."""
 
     def new(self, prefix: str) -> str:
-        return f"{prefix}_{time.time_ns() // 1_000_000:011x}{secrets.token_hex(12)}"
+        return f"{prefix}_{time.time_ns() // 1_000_000:011x}{os.urandom(12).hex()}"

@@ -10,9 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-import secrets
 import sys
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +34,9 @@ from netclawd.daemon.signals import spawn
 from netclawd.errors import ConfigError, NetclawError
 
 if TYPE_CHECKING:
+    from socket import socket
+
+    from netclawd.adapters.control.server import ControlServer
     from netclawd.adapters.store.sqlite import SqliteStore
     from netclawd.daemon.broadcast import Broadcast
     from netclawd.daemon.engine import Engine
@@ -87,7 +88,7 @@ def digest_key(state: str, *, create: bool) -> bytes:
             return b"unused"  # No daemon has run here: there is no digest to compare with.
     from netclawd.daemon.durable import replace_file
 
-    key = secrets.token_bytes(32)
+    key = os.urandom(32)
     replace_file(path, key)
     return key
 
@@ -171,7 +172,7 @@ def _origin(environ: Mapping[bytes, bytes], record: HandoffRecord | None) -> Ori
     if record is not None:
         return Origin(sys.executable, record.argv, record.environ, record.started_at)
     argv = tuple(os.fsencode(argument) for argument in sys.orig_argv)
-    return Origin(sys.executable, argv, environ, time.time())
+    return Origin(sys.executable, argv, environ, SystemClock().wall())
 
 
 def _redactor(settings: Settings, environ: Mapping[str, str]) -> Redactor:
@@ -192,7 +193,6 @@ def _parts(
     redactor: Redactor,
     codec: CborCodec,
 ) -> Parts:
-    from netclawd.adapters.control.server import ControlServer, bind_control
     from netclawd.adapters.notify import SupervisorNotifier
 
     folders = Folders(paths.home, paths.config, paths.state, paths.runtime)
@@ -218,8 +218,8 @@ def _parts(
             store, settings, broadcast, folders, environ
         ),
         make_http=_http,
-        make_control=lambda service: ControlServer(service, spawn),
-        bind_control=lambda: bind_control(folders.in_runtime("control.sock")),
+        make_control=_control,
+        bind_control=lambda: _bind_control(folders.in_runtime("control.sock")),
         make_watcher=lambda: _watcher(paths.config),
         import_rest=import_rest,
         redact=redactor.value,
@@ -302,6 +302,18 @@ def _http(service: Service, settings: Settings) -> HttpServer:
     return WaitressHttpServer(service, options, spawn)
 
 
+def _control(service: Service) -> ControlServer:
+    from netclawd.adapters.control.server import ControlServer
+
+    return ControlServer(service, spawn)
+
+
+def _bind_control(path: str) -> socket:
+    from netclawd.adapters.control.server import bind_control
+
+    return bind_control(path)
+
+
 def _watcher(path: str) -> Any:
     from netclawd.adapters.watch import FileWatcher
 
@@ -310,6 +322,7 @@ def _watcher(path: str) -> Any:
 
 def import_rest() -> None:
     """Import every module that may ever be used and that serving did not need."""
+
     import netclawd.adapters.watch
     import netclawd.daemon.crash
     import netclawd.daemon.rehearsal  # noqa: F401

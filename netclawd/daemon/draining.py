@@ -26,7 +26,8 @@ class Draining:
 
     def close_gate(self, effect: effects.CloseGate) -> None:
         self._image.gate.close(effect.deadline, stopping=effect.stopping)
-        self._image.the_engine().close_gate()
+        if self._image.engine is not None:
+            self._image.engine.close_gate()
         if self._image.drain_began is None:
             self._image.drain_began = self._image.parts.clock.monotonic()
 
@@ -50,7 +51,7 @@ class Draining:
             new_digest=(snapshot or image.snapshot).published_digest,
             writer=image.parts.version,
             listeners={address.name: str(address) for address in image.listeners.held},
-            work=image.the_engine().work_in_flight(),
+            work=image.engine.work_in_flight() if image.engine is not None else (),
         )
         try:
             image.parts.manifests.write(manifest)
@@ -60,7 +61,11 @@ class Draining:
         return True
 
     def drain_turns(self, effect: effects.DrainTurns) -> None:
-        engine = self._image.the_engine()
+        engine = self._image.engine
+        if engine is None:
+            # A stop that came before the warm-up: nothing runs.
+            self._post(events.TurnsDrained())
+            return
         if self._image.draining:
             engine.hasten(effect.model_deadline, effect.tool_deadline, effect.deadline)
             return
@@ -105,7 +110,8 @@ class Draining:
         if effect.reason == "stop":
             image.exit_code = 0 if written else 1
             self._record_stop(effect.request)
-        image.the_engine().stop(timeout_s=0.0 if effect.reason == "reload" else 1.0)
+        if image.engine is not None:
+            image.engine.stop(timeout_s=0.0 if effect.reason == "reload" else 1.0)
         image.the_store().close()
         image.journal.attach(None)
         return events.Settled()

@@ -102,7 +102,6 @@ class Engine:
         self._drained: dict[TurnId, WorkState] = {}
         self._on_drained: Callable[[], None] | None = None
         self._drain_thread: threading.Thread | None = None
-        store.on_commit(broadcast.on_commit)
 
     # -- start, gate and stop ------------------------------------------------------------------
 

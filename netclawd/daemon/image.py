@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from socket import socket
+from typing import TYPE_CHECKING
 
 from netclawd.core.events import Refusal
 from netclawd.core.lifecycle import Phase
@@ -16,12 +17,15 @@ from netclawd.core.manifest import Manifest
 from netclawd.core.restart import RestartRecord
 from netclawd.core.settings import Settings, Snapshot
 from netclawd.daemon.broadcast import Broadcast
-from netclawd.daemon.engine import Engine
 from netclawd.daemon.gate import Gate
 from netclawd.daemon.journal import Journal
 from netclawd.daemon.listeners import ListenerSet
 from netclawd.daemon.parts import ControlServer, Parts
+from netclawd.errors import DrainingError
 from netclawd.ports import HttpServer, Quiesced, Store
+
+if TYPE_CHECKING:
+    from netclawd.daemon.engine import Engine
 
 
 @dataclass(slots=True)
@@ -75,5 +79,9 @@ class Image:
         return self.store
 
     def the_engine(self) -> Engine:
-        assert self.engine is not None
+        """Return the engine; DrainingError in the moment between serving and the warm-up."""
+        if self.engine is None:
+            raise DrainingError(
+                "The daemon is starting.", "Ask again in a second.", retry_after_s=1
+            )
         return self.engine

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from socket import socket
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from netclawd.core.handoff import HandoffRecord
 from netclawd.core.settings import Settings, Snapshot
 from netclawd.core.values import frozen
 from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.descriptors import Inheritance
-from netclawd.daemon.engine import Engine
 from netclawd.daemon.manifest_file import ManifestFile
 from netclawd.ports import Clock, Codec, HttpServer, Ids, Notifier, Service, SettingsSource, Store
 from netclawd.ports import Watcher as FileWatcher
+
+if TYPE_CHECKING:
+    # Not needed to serve: the engine is imported once requests are answered.
+    from netclawd.daemon.engine import Engine
 
 
 class ControlServer(Protocol):

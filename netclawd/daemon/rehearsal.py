@@ -10,9 +10,8 @@ comes back on standard output: the candidate as the code on disk reads it, or a 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netclawd.core import budgets
 from netclawd.core.events import Event, Refusal, Refused, Rehearsed
@@ -23,6 +22,9 @@ from netclawd.daemon.parts import Origin
 from netclawd.daemon.signals import spawn
 from netclawd.errors import ManifestError, NetclawError
 from netclawd.ports import Codec, Post
+
+if TYPE_CHECKING:
+    import subprocess
 
 #: Variables that belong to the daemon alone; a child that had them could speak for it.
 PRIVATE = (
@@ -56,6 +58,8 @@ class Rehearsal:
 
     def start(self, snapshot: Snapshot, state_dir: str) -> None:
         """Start the child; Rehearsed or Refused is posted when it has ended."""
+        import subprocess  # Not on the way to serving.
+
         try:
             question = self._codec.seal({"snapshot": snapshot_to_map(snapshot), "state": state_dir})
             child = subprocess.Popen(
@@ -77,6 +81,8 @@ class Rehearsal:
             self._child.kill()
 
     def _await(self, child: subprocess.Popen[bytes], question: bytes) -> None:
+        import subprocess
+
         try:
             answer, complaint = child.communicate(question, timeout=budgets.REHEARSAL_S)
         except subprocess.TimeoutExpired:

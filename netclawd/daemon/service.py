@@ -100,8 +100,8 @@ class DaemonService:
             deferred=image.gate.judge(self._clock.monotonic()),
         )
         admitted = image.the_store().admit(new, self._clock.wall())
-        if admitted.fresh:
-            image.the_engine().submit(admitted.turn_id, session_id)
+        if admitted.fresh and image.engine is not None:
+            image.engine.submit(admitted.turn_id, session_id)
         return admitted
 
     def events(self, session_id: SessionId, after: int, limit: int) -> tuple[SessionEvent, ...]:
@@ -111,7 +111,8 @@ class DaemonService:
         return self._image.the_engine().cancel(session_id, turn_id, "api")
 
     def live_text(self, session_id: SessionId) -> Delta | None:
-        return self._image.the_engine().live_text(session_id)
+        engine = self._image.engine
+        return engine.live_text(session_id) if engine is not None else None
 
     def watch(self, watch: Watch) -> None:
         self._image.broadcast.watch(watch)

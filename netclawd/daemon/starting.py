@@ -6,6 +6,7 @@ an event.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -57,7 +58,7 @@ class Starting:
         store = image.store = parts.open_store()
         image.generation = store.begin_generation(parts.clock.wall(), restart_id)
         image.journal.attach(store)
-        image.engine = parts.make_engine(store, image.settings, image.broadcast)
+        store.on_commit(image.broadcast.on_commit)
         self._take_manifest()
         content = f"{os.getpid()} {image.generation}\n".encode()
         replace_file(parts.folders.in_runtime("netclawd.pid"), content, 0o644, durable=False)
@@ -99,15 +100,21 @@ class Starting:
     def serve(self, _effect: effects.Serve) -> events.Event:
         image, parts = self._image, self._image.parts
         http = image.http = parts.make_http(self._service, image.settings)
+        with blocked():
+            http.start(image.listeners.sockets(), image.kept)
+        gc.enable()
+        # HTTP answers from here on; what comes below is imported behind the gap.
         control = image.control = parts.make_control(self._service)
         assert image.control_socket is not None
         with blocked():
-            http.start(image.listeners.sockets(), image.kept)
             control.start(image.control_socket)
         image.kept = ()
         return events.Serving()
 
     def warm_up(self, _effect: effects.WarmUp) -> None:
+        """Make the engine. An input admitted before is in the store, where reconciling finds it."""
+        image = self._image
+        image.engine = image.parts.make_engine(image.the_store(), image.settings, image.broadcast)
         spawn("warm-up", self._reconcile_and_tell)
 
     def _reconcile_and_tell(self) -> None:
@@ -168,6 +175,7 @@ class Starting:
         image, parts = self._image, self._image.parts
         image.store = parts.open_store()
         image.journal.attach(image.store)
+        image.store.on_commit(image.broadcast.on_commit)
         image.engine = parts.make_engine(image.store, image.settings, image.broadcast)
         assert image.http is not None
         assert image.control is not None

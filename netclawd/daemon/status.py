@@ -90,7 +90,8 @@ class Tally:
 
 def tally(image: Image) -> Tally:
     """Count what became of the work in flight, for the restart journal."""
-    states = [work.state for work in image.the_engine().work_in_flight()]
+    work = image.engine.work_in_flight() if image.engine is not None else ()
+    states = [one.state for one in work]
     return Tally(
         drained=states.count(WorkState.DRAINED),
         cut=states.count(WorkState.CUT),

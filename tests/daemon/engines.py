@@ -196,6 +196,7 @@ class Home:
     def engine(self, store: Store | None = None) -> Engine:
         settings = SessionSettings(self.workers, resume_limit=3, resume_deadline_s=600.0)
         used = store or self.store
+        used.on_commit(self.broadcast.on_commit)
         engine = Engine(
             used, self.clock, self.ids, self.model, self.tools, settings, spawn, self.broadcast
         )
