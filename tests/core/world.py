@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 
-from netclawd.core import effects, events
+from netclawd.core import effects, events, lifecycle
 from netclawd.core.effects import Effect
 from netclawd.core.events import Event, Request
 from netclawd.core.lifecycle import Stage, State, check_invariants, step
@@ -42,6 +42,13 @@ REPORTS: dict[type[Effect], tuple[Event, ...]] = {
 
 #: Done on the arbiter's thread: the report comes before what others have posted.
 AT_ONCE = (effects.Judge, effects.BindNew, effects.Settle, effects.ListenNew, effects.Exec)
+
+
+#: Where a timer may be set; the one for retiring may be anywhere.
+TIMER_STAGES = {
+    lifecycle.WARM_UP: (Stage.WARMING,),
+    lifecycle.DRAIN: (Stage.DRAINING, Stage.STOP_DRAINING),
+}
 
 
 class Told(StrEnum):
@@ -138,6 +145,8 @@ class World:
         if isinstance(event, events.TimerFired) and not moved:
             again = world.timers & {event.name}
             world = replace(world, set_again=world.set_again | again)
+        for name, stages in TIMER_STAGES.items():
+            assert name not in world.timers or state.stage in stages, f"{name} is left set"
         return world
 
     def _perform(self, effect: Effect) -> World:
