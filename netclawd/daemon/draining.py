@@ -7,7 +7,7 @@ import logging
 from netclawd.core import effects, events
 from netclawd.core.events import Event
 from netclawd.core.lifecycle import Phase
-from netclawd.core.manifest import Manifest
+from netclawd.core.manifest import Manifest, Work
 from netclawd.core.restart import Outcome
 from netclawd.core.settings import Snapshot
 from netclawd.daemon import judgement
@@ -34,10 +34,18 @@ class Draining:
     def mark_manifest(self, effect: effects.MarkManifest) -> None:
         """Crash: the next start knows what ran, and resumes it from the store."""
         self._image.restart = judgement.begin_record(self._image, effect.request, effect.snapshot)
-        self._write_manifest(effect.reason, effect.request, effect.snapshot)
+        self._write_manifest(effect.reason, effect.request, effect.snapshot, self._work())
+
+    def _work(self) -> tuple[Work, ...]:
+        engine = self._image.engine
+        return engine.work_in_flight() if engine is not None else ()
 
     def _write_manifest(
-        self, reason: str, request: events.Request, snapshot: Snapshot | None
+        self,
+        reason: str,
+        request: events.Request,
+        snapshot: Snapshot | None,
+        work: tuple[Work, ...],
     ) -> bool:
         """Write the manifest; a disk that is full costs the order of the warm-up, not the restart."""
         image = self._image
@@ -51,7 +59,7 @@ class Draining:
             new_digest=(snapshot or image.snapshot).published_digest,
             writer=image.parts.version,
             listeners={address.name: str(address) for address in image.listeners.held},
-            work=image.engine.work_in_flight() if image.engine is not None else (),
+            work=work,
         )
         try:
             image.parts.manifests.write(manifest)
@@ -83,6 +91,7 @@ class Draining:
     def quiesce(self, effect: effects.Quiesce) -> None:
         image = self._image
         assert image.http is not None
+        image.the_store().prepare_close()
         retry_after_s = image.gate.retry_after_s(image.parts.clock.monotonic())
         image.http.quiesce(effect.deadline, retry_after_s, self._on_quiesced)
 
@@ -99,13 +108,13 @@ class Draining:
         image = self._image
         assert image.control is not None
         image.control.pause()
-        counts = tally(image)
-        written = self._write_manifest(effect.reason, effect.request, effect.snapshot)
+        work = self._work()
+        written = self._write_manifest(effect.reason, effect.request, effect.snapshot, work)
         now = image.parts.clock
         began = image.drain_began
         if image.restart is not None:
             image.restart = judgement.with_drain(
-                image.restart, counts, None if began is None else now.monotonic() - began
+                image.restart, tally(work), None if began is None else now.monotonic() - began
             )
         if effect.reason == "stop":
             image.exit_code = 0 if written else 1

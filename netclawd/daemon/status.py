@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from netclawd.core.lifecycle import Phase
-from netclawd.core.manifest import WorkState
+from netclawd.core.manifest import Work, WorkState
 from netclawd.core.values import as_map, frozen
 from netclawd.daemon.image import Image
 
@@ -88,9 +88,8 @@ class Tally:
     deferred: int
 
 
-def tally(image: Image) -> Tally:
+def tally(work: Iterable[Work]) -> Tally:
     """Count what became of the work in flight, for the restart journal."""
-    work = image.engine.work_in_flight() if image.engine is not None else ()
     states = [one.state for one in work]
     return Tally(
         drained=states.count(WorkState.DRAINED),
