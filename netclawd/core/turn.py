@@ -169,6 +169,8 @@ class Standing:
     granted: set[CallId] = field(default_factory=set)
     refused: set[CallId] = field(default_factory=set)
     parked: ParkReason | None = None
+    #: The event that was folded last.
+    newest: SessionEvent | None = None
 
     @property
     def open_call(self) -> ToolCall | None:
@@ -191,14 +193,13 @@ class Standing:
 def read_turn(events: Sequence[SessionEvent]) -> Standing:
     """Fold one turn's events, in order."""
     standing = Standing()
-    before: SessionEvent | None = None
     for event in events:
-        _take(standing, event, before)
-        before = event
+        take_event(standing, event)
     return standing
 
 
-def _take(standing: Standing, event: SessionEvent, before: SessionEvent | None) -> None:
+def take_event(standing: Standing, event: SessionEvent) -> None:
+    """Fold one more event, in place: a long turn isn't read again for each of its steps."""
     data = event.data
     match event.type:
         case EventType.TURN_STARTED:
@@ -218,7 +219,7 @@ def _take(standing: Standing, event: SessionEvent, before: SessionEvent | None) 
         case EventType.APPROVAL_DENIED | EventType.APPROVAL_EXPIRED:
             standing.refused.add(data["call_id"])
         case EventType.TURN_INTERRUPTED:
-            _take_interruption(standing, event, before)
+            _take_interruption(standing, event)
         case EventType.TURN_PARKED:
             standing.parked = ParkReason(data["reason"])
         case EventType.TURN_RESUMED:
@@ -227,6 +228,7 @@ def _take(standing: Standing, event: SessionEvent, before: SessionEvent | None) 
             standing.delivered = True
         case _ if event.type in _ENDS:
             standing.ended = True
+    standing.newest = event
 
 
 def _take_reply(standing: Standing, event: SessionEvent) -> None:
@@ -242,10 +244,9 @@ def _take_reply(standing: Standing, event: SessionEvent) -> None:
     standing.granted, standing.refused = set(), set()
 
 
-def _take_interruption(
-    standing: Standing, event: SessionEvent, before: SessionEvent | None
-) -> None:
+def _take_interruption(standing: Standing, event: SessionEvent) -> None:
     """Note that a model call may have been under way: it was next, and it is not known that it wasn't."""
+    before = standing.newest
     tool_was_cut = (
         before is not None
         and before.type is EventType.TOOL_FINISHED
@@ -260,7 +261,11 @@ def _take_interruption(
 
 def plan_next(events: Sequence[SessionEvent], tools: Mapping[str, ToolRules]) -> Next:
     """Name the one next thing; doing it and asking again leads to the end of the turn."""
-    standing = read_turn(events)
+    return plan_from(read_turn(events), tools)
+
+
+def plan_from(standing: Standing, tools: Mapping[str, ToolRules]) -> Next:
+    """Do as :func:`plan_next` from events that have been folded."""
     if standing.ended:
         return Ended()
     if not standing.started:
@@ -308,9 +313,8 @@ def call_id(turn_id: TurnId, step: int, number: int) -> CallId:
     return CallId(f"{turn_id}-{step}-{number}")
 
 
-def plan_cancel(events: Sequence[SessionEvent], by: str) -> tuple[NewEvent, ...]:
+def plan_cancel(standing: Standing, by: str) -> tuple[NewEvent, ...]:
     """Return the events that end a turn at a person's wish; no call is left without a word."""
-    standing = read_turn(events)
     closing: list[NewEvent] = []
     if (pending := standing.pending_approval) is not None:
         asked = {"approval_id": pending[0], "call_id": pending[1], "by": by}

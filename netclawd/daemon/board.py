@@ -78,6 +78,16 @@ class Drain:
             return self.deadline
         return self.model_deadline if doing.kind is Kind.MODEL else self.tool_deadline
 
+    def hastened(self, model_deadline: float, tool_deadline: float, deadline: float) -> Drain:
+        """Return it as the drain of a stop that overtakes; no deadline moves back."""
+        return Drain(
+            min(self.model_deadline, model_deadline),
+            min(self.tool_deadline, tool_deadline),
+            min(self.deadline, deadline),
+            "stop",
+            self.restart_id,
+        )
+
 
 class Board:
     def __init__(self) -> None:
@@ -109,6 +119,19 @@ class Board:
     def set_gate(self, is_open: bool) -> None:
         with self.cond:
             self.gate_open = is_open
+            self.cond.notify_all()
+
+    def set_drain(self, drain: Drain | None) -> None:
+        with self.cond:
+            self.drain = drain
+            self.cond.notify_all()
+
+    def abandon_runs(self) -> None:
+        """Wait for no run any more."""
+        with self.cond:
+            for run in self.runs.values():
+                run.cancel.set()
+                run.abandoned.set()
             self.cond.notify_all()
 
     # -- for workers -----------------------------------------------------------------------------

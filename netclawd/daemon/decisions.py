@@ -20,6 +20,7 @@ from netclawd.core.session import (
     TurnId,
     TurnState,
 )
+from netclawd.core.turn import read_turn
 from netclawd.daemon.board import Board
 from netclawd.daemon.turn_run import Parts, cancellation
 from netclawd.errors import ConflictError, NotFoundError
@@ -51,7 +52,7 @@ class Decisions:
         with self._board.reserved(session_id, turn_id, first=False):
             self._open_turn(session_id, turn_id)
             lease = store.lease(turn_id, self._board.generation)
-            change = cancellation(lease, list(store.turn_events(turn_id)), by)
+            change = cancellation(lease, read_turn(store.turn_events(turn_id)), by)
             store.commit(change, self._parts.clock.wall())
 
     def _open_turn(self, session_id: SessionId, turn_id: TurnId) -> None:

@@ -97,6 +97,7 @@ class TurnRun:
         self.session_id = session_id
         self._lease: Lease | None = None
         self._events: list[SessionEvent] = []
+        self._standing = plan.Standing()
         self._conversation: tuple[SessionEvent, ...] | None = None
         #: Serialises commits with an end from outside.
         self._lock = threading.Lock()
@@ -137,7 +138,7 @@ class TurnRun:
             if not self._over:
                 lease = self._lease or self._parts.store.lease(self.turn.id, self._board.generation)
                 self._parts.store.commit(
-                    cancellation(lease, self._events, by), self._parts.clock.wall()
+                    cancellation(lease, self._standing, by), self._parts.clock.wall()
                 )
                 self._over = True
 
@@ -153,8 +154,8 @@ class TurnRun:
             return RunEnd.IDLE
         if not self._board.adopt(self, turn):
             return RunEnd.IDLE
-        self._events = list(self._patiently(lambda: store.turn_events(turn.id)))
-        match plan.plan_next(self._events, self._parts.tools):
+        self._take(self._patiently(lambda: store.turn_events(turn.id)))
+        match plan.plan_from(self._standing, self._parts.tools):
             case plan.Ended():
                 return RunEnd.ENDED
             case plan.Wait():
@@ -165,9 +166,9 @@ class TurnRun:
     def _advance(self) -> RunEnd:
         while True:
             if self.cancelled_by is not None:
-                self._write(cancellation(self._leased(), self._events, self.cancelled_by))
+                self._write(cancellation(self._leased(), self._standing, self.cancelled_by))
                 return RunEnd.ENDED
-            step = plan.plan_next(self._events, self._parts.tools)
+            step = plan.plan_from(self._standing, self._parts.tools)
             if isinstance(step, plan.STARTS_WORK):
                 if (drain := self._board.drain) is not None:
                     return self._interrupt(drain, cut=self._tool_was_cut)
@@ -348,7 +349,7 @@ class TurnRun:
 
     def _deliver(self, step: plan.Deliver) -> RunEnd:
         """Send the reply; the event log is the channel, so one commit is sending, receipt and end."""
-        lease, steps = self._leased(), plan.read_turn(self._events).steps
+        lease, steps = self._leased(), self._standing.steps
         sending = Change(lease, outbox=OutboxChange(OutboxState.SENDING))
         sent = Change(
             lease,
@@ -403,9 +404,14 @@ class TurnRun:
             if self._over:
                 raise _OverError
             if len(changes) == 1:
-                self._events += store.commit(changes[0], now)
+                self._take(store.commit(changes[0], now))
             else:  # only at the end of a turn, when nobody reads the events any more
                 store.commit_all(changes, now)
+
+    def _take(self, events: tuple[SessionEvent, ...]) -> None:
+        self._events += events
+        for event in events:
+            plan.take_event(self._standing, event)
 
     def _patiently(self, action: Callable[[], _T]) -> _T:
         """Call the store until it can answer."""
@@ -435,12 +441,12 @@ def _about(step: int, call: ToolCall) -> dict[str, Any]:
     return {"step": step, "call_id": call.id, "name": call.name}
 
 
-def cancellation(lease: Lease, events: list[SessionEvent], by: str) -> Change:
+def cancellation(lease: Lease, standing: plan.Standing, by: str) -> Change:
     """Return the change that ends a turn at a person's wish."""
-    pending = plan.read_turn(events).pending_approval
+    pending = standing.pending_approval
     return Change(
         lease,
-        plan.plan_cancel(events, by),
+        plan.plan_cancel(standing, by),
         state=TurnState.CANCELLED,
         approval=None
         if pending is None

@@ -152,7 +152,8 @@ def test_a_cancel_anywhere_leaves_no_call_and_no_question_open(
     whole = Play(plan).finish()
     for length in range(1, len(whole)):
         play = Play(plan, events=list(whole[:length]))
-        play.commit(*[(e.type, dict(e.data)) for e in turn.plan_cancel(play.events, "uid 0")])
+        closing = turn.plan_cancel(turn.read_turn(play.events), "uid 0")
+        play.commit(*[(e.type, dict(e.data)) for e in closing])
         check_invariants(play.events)
         standing = turn.read_turn(play.events)
         assert standing.ended

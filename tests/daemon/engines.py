@@ -33,7 +33,8 @@ from netclawd.core.session import (
 from netclawd.core.settings import SessionSettings
 from netclawd.core.turn_invariants import check_invariants
 from netclawd.daemon.broadcast import Broadcast
-from netclawd.daemon.engine import Engine, Warmup
+from netclawd.daemon.engine import Engine
+from netclawd.daemon.resumption import Warmup
 from netclawd.daemon.signals import spawn
 from netclawd.errors import NotFoundError
 from netclawd.ports import Cancel, Cancelled, Store, Tool
