@@ -53,12 +53,15 @@ def describe_wait(status: Mapping[str, Any]) -> str:
     if drain is None or not drain["running"]:
         return f"{phase} …"
     running = drain["running"]
-    words = [
-        f"{turn['doing']} for {duration(turn['for_s'])}, at most {turn['left_s']:.0f} s more"
-        for turn in running[:3]
-    ]
+    words = [describe_turn(turn) for turn in running[:3]]
     if len(running) > 3:
         words.append(f"and {len(running) - 3} more")
     listed = f" ({'; '.join(words)})" if words else ""
     still = f"{count(len(running), 'turn')} still at work{listed}"
     return f"{phase}, at most {drain['deadline_s']:.0f} s more: {still}"
+
+
+def describe_turn(turn: Mapping[str, Any]) -> str:
+    """Say what a turn is at, and how long it may go on."""
+    words = f"{turn['what']} for {duration(turn['for_s'])}"
+    return words if turn["left_s"] is None else f"{words}, at most {turn['left_s']:.0f} s more"

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from netclawd.cli.output import ago, count, json_option, say_json, visible
+from netclawd.cli.progress import describe_turn
 from netclawd.cli.reach import Daemon, reach
 from netclawd.errors import ControlError, NetclawError, NotRunningError
 
@@ -136,10 +137,7 @@ def describe_drain(drain: Mapping[str, Any]) -> Iterator[str]:
     running = drain["running"]
     yield f"{count(len(running), 'turn')} still at work, at most {drain['deadline_s']:.0f} s more"
     for turn in running:
-        yield (
-            f"{turn['session_id']}: {turn['doing']} for {turn['for_s']:.0f} s, "
-            f"at most {turn['left_s']:.0f} s more"
-        )
+        yield f"{turn['session_id']}: {describe_turn(turn)}"
 
 
 def describe_restart(entry: Mapping[str, Any]) -> str:
