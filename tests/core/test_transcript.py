@@ -1,0 +1,78 @@
+"""The conversation as a model reads it: order, outcomes, and what it is told of restarts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from netclawd.core.session import EventType, Role
+from netclawd.core.transcript import messages
+from tests.core.turns import Row, stamp
+
+
+def _reply(*calls: str, text: str = "x") -> Row:
+    rows = [{"id": call, "name": "tool", "arguments": {}} for call in calls]
+    return (EventType.MODEL_COMPLETED, {"step": 1, "attempt": 1, "text": text, "calls": rows})
+
+
+def _finished(call: str, status: str = "ok", text: str = "done") -> Row:
+    data = {"step": 1, "call_id": call, "name": "tool", "status": status, "text": text}
+    return (EventType.TOOL_FINISHED, data)
+
+
+def _restart(cause: str = "restart") -> Row:
+    data = {"restart_id": "r-1", "trigger": "hup", "cause": cause, "generation": 7}
+    return (EventType.RESTART, data)
+
+
+def _input(text: str) -> Row:
+    return (EventType.INPUT_ADMITTED, {"text": text})
+
+
+def _read(*histories: list[Row]) -> list[tuple[str, Any]]:
+    return [(m.role.value, m.call_id or m.text) for m in messages(*map(stamp, histories))]
+
+
+def test_earlier_turns_come_first() -> None:
+    assert _read([_input("one"), _reply(text="first")], [_input("two")]) == [
+        ("user", "one"),
+        ("assistant", "first"),
+        ("user", "two"),
+    ]
+
+
+def test_a_restart_is_told_behind_the_last_answer_of_a_reply() -> None:
+    rows = [_input("go"), _reply("a", "b"), _restart(), _finished("a"), _finished("b")]
+    assert [role for role, _ in _read(rows)] == ["user", "assistant", "tool", "tool", "system"]
+    # And at once where no call is open.
+    rows = [_input("go"), _restart(), _reply()]
+    assert [role for role, _ in _read(rows)] == ["user", "system", "assistant"]
+    # An open call keeps it back: the model is not asked before the call is answered.
+    assert [role for role, _ in _read([_input("go"), _reply("a"), _restart()])] == [
+        "user",
+        "assistant",
+    ]
+
+
+def test_the_model_reads_why_and_which_restart() -> None:
+    told = {}
+    for cause in ("restart", "stop", "crash"):
+        (note,) = (m for m in messages(stamp([_restart(cause)])) if m.role is Role.SYSTEM)
+        assert "r-1" in note.text
+        assert "hup" in note.text
+        assert "generation 7" in note.text
+        told[cause] = note.text
+    assert len(set(told.values())) == 3
+    assert "without warning" in told["crash"]
+
+
+def test_an_outcome_other_than_success_says_so_first() -> None:
+    rows = [
+        _finished("a"),
+        _finished("a", "error", "no disk"),
+        _finished("a", "interrupted", "ended"),
+        _finished("a", "denied", "no"),
+        (EventType.TOOL_UNKNOWN, {"step": 1, "call_id": "a", "name": "tool"}),
+    ]
+    texts = [messages(stamp([_reply("a"), row]))[-1].text for row in rows]
+    assert texts[:4] == ["done", "[error] no disk", "[interrupted] ended", "[denied] no"]
+    assert texts[4].startswith("[unknown] Outcome unknown")
