@@ -138,10 +138,10 @@ def _abort(error: NetclawError) -> int:
 
 def _prepare(environ: Mapping[bytes, bytes], config: str | None) -> Parts:
     """Take the lock, the handoff record and the configuration."""
-    code = code_identity()
     inherited = Inheritance.from_environ(environ, os.getpid())
     codec = CborCodec()
     record = handoffs.take_record(inherited, codec, os.getpid())
+    code = record.code if record is not None else code_identity()
     paths = find_paths(record.snapshot.path if record is not None else config)
     _make_folders(paths)
     lock_fd = hold_lock(paths.runtime, inherited)

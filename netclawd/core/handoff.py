@@ -41,6 +41,9 @@ class HandoffRecord:
     #: Monotonic instant after which the old image accepted nothing.
     last_accept: float
     kept: tuple[Kept, ...]
+    #: Identity of the code that the new image runs, as the old one found it on disk. If the disk
+    #: has changed since, the next reload finds a difference and re-executes: the safe side.
+    code: str
     #: Wall clock of the first start, seconds since the epoch.
     started_at: float
 
@@ -48,7 +51,7 @@ class HandoffRecord:
 def to_map(record: HandoffRecord) -> dict[str, Any]:
     """Return the record as a map of plain values."""
     return {
-        **{k: getattr(record, k) for k in ("pid", "generation", "last_accept", "started_at")},
+        **{k: getattr(record, k) for k in ("pid", "generation", "last_accept", "code", "started_at")},
         "format": FORMAT,
         "snapshot": snapshot_to_map(record.snapshot),
         "last_good": snapshot_to_map(record.last_good),
@@ -71,7 +74,7 @@ def from_map(values: Mapping[str, Any], pid: int) -> HandoffRecord:
                 "Start the daemon without LISTEN_FDS from an earlier run.",
             )
         return HandoffRecord(
-            **{k: values[k] for k in ("pid", "generation", "last_accept", "started_at")},
+            **{k: values[k] for k in ("pid", "generation", "last_accept", "code", "started_at")},
             snapshot=snapshot_from_map(values["snapshot"]),
             last_good=snapshot_from_map(values["last_good"]),
             restart=RestartRecord.from_dict(values["restart"]),

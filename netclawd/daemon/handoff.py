@@ -98,6 +98,7 @@ def _record(image: Image, effect: Exec, queued: tuple[Request, ...]) -> HandoffR
         environ={k: v for k, v in parts.origin.environ.items() if k not in _USED_UP},
         last_accept=quiesced.last_accept,
         kept=tuple(quiesced.kept[:MOST_KEPT]),
+        code=image.candidate_code,
         started_at=parts.origin.started_at,
     )
 

@@ -52,9 +52,10 @@ class Image:
     refusal: Refusal | None = None
     #: Digest of the configuration that was refused; the watcher doesn't try it again.
     refused_digest: str | None = None
-    #: Digest of the configuration that is being tried, and whether the code on disk is new too.
+    #: What is being tried: digest of the configuration, and the code on disk.
     candidate_digest: str | None = None
     code_changed: bool = False
+    candidate_code: str = ""
     #: Reasons to be degraded, by their slug.
     degraded: dict[str, str] = field(default_factory=dict)
     #: The restart under way, as far as it can be told yet.

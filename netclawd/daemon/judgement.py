@@ -34,7 +34,8 @@ _BY_ITSELF = ("file", "boot")
 
 def judge(image: Image, request: Request) -> Event:
     """Compare the file and the code on disk with what runs."""
-    code_changed = image.parts.code_on_disk() != image.parts.code
+    code = image.parts.code_on_disk()
+    code_changed = code != image.parts.code
     try:
         snapshot = image.parts.source.read(running=True)
     except ConfigAbsentError as error:
@@ -49,7 +50,7 @@ def judge(image: Image, request: Request) -> Event:
         image.refusal = None
         image.refused_digest = None
         return JudgedUnchanged()
-    image.code_changed = code_changed
+    image.code_changed, image.candidate_code = code_changed, code
     image.candidate_digest = snapshot.digest
     wanted = parse_addresses(snapshot.settings.daemon.listen)
     plan = plan_listeners(image.listeners.held, wanted)
