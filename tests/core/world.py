@@ -8,14 +8,15 @@ happen can be walked. :meth:`World.take` asserts on the way what no order may br
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from functools import cached_property
 
 from netclawd.core import effects, events, lifecycle
 from netclawd.core.effects import Effect
 from netclawd.core.events import Event, Request
 from netclawd.core.lifecycle import Stage, State, check_invariants, step
 from netclawd.core.session import RestartId
-from netclawd.core.values import frozen, replace
 from tests.core.examples import CHANGE, DRAIN, REFUSAL, SNAPSHOT, request
 
 NOW = 1000.0
@@ -60,7 +61,7 @@ class Told(StrEnum):
     STOPPING = "stopping"
 
 
-@frozen
+@dataclass(frozen=True, eq=False)
 class World:
     state: State
     #: Events that the arbiter has not taken yet, the next one first.
@@ -87,6 +88,27 @@ class World:
     #: execve took place, or the process exited.
     replaced: bool = False
     exited: bool = False
+
+    @cached_property
+    def key(self) -> tuple[object, ...]:
+        """All in which two worlds can differ: requests by their ids, what is constant left out."""
+        state = self.state
+        return (
+            state.stage,
+            tuple(request.id for request in state.requests),
+            tuple(request.id for request in state.queued),
+            state.change is None,
+            state.deadlines and state.deadlines.model,
+            state.stop and state.stop.id,
+            tuple(type(e).__name__ + getattr(e, "name", "") for e in self.posted),
+            *(getattr(self, name) for name in _COMPARED),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, World) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     @property
     def over(self) -> bool:
@@ -272,6 +294,12 @@ class World:
         assert not self.under_way
         assert not self.timers
         assert not self.posted
+
+
+#: What is compared as it is.
+_COMPARED = tuple(
+    field.name for field in fields(World) if field.name not in ("state", "posted", "handoff")
+)
 
 
 def cold_start() -> World:
