@@ -26,7 +26,7 @@ EVENTS: dict[str, Event] = {
     "chan": events.JudgedChanged(CHANGE),
     "refu": events.Refused(REFUSAL),
     "rehe": events.Rehearsed(SNAPSHOT),
-    "boun": events.Bound(),
+    "bind": events.Bound(),
     "drai": events.TurnsDrained(),
     "quie": events.Quiesced(),
     "sett": events.Settled(),
@@ -42,7 +42,7 @@ EVENTS: dict[str, Event] = {
 #: The next stage by its initials, "." for the same, "-" for illegal, "?" for READY, or JUDGING if
 #: somebody asked meanwhile, "w" for WARMING, or STOP_DRAINING if a stop was noted.
 MATRIX = """
-               boot serv warm relo unch chan refu rehe boun drai quie sett list fail stop t-wu t-dr t-re t-??
+               boot serv warm relo unch chan refu rehe bind drai quie sett list fail stop t-wu t-dr t-re t-??
 NEW            C    -    -    .    -    -    -    -    -    -    -    -    -    -    .    -    -    -    -
 CLAIMING       -    w    -    .    -    -    -    -    -    -    -    -    -    -    .    -    -    -    -
 WARMING        -    -    ?    .    -    -    -    -    -    -    -    -    -    -    SD   ?    .    .    .
