@@ -186,11 +186,13 @@ P, S, D, X = OutboxState.PENDING, OutboxState.SENDING, OutboxState.SENT, OutboxS
 def test_a_reply_moves_through_the_outbox(store: Store, road: tuple[OutboxState, ...]) -> None:
     lease = leased(store)
     for state in road:
-        text, receipt = ("réply", None) if state is P else (None, "r-1" if state is D else None)
+        text, receipt = (
+            ("réply \ud83d", None) if state is P else (None, "r-1" if state is D else None)
+        )
         store.commit(Change(lease, outbox=OutboxChange(state, text, receipt)), 3.0)
     (entry,) = store.outbox([road[-1]])
     assert (entry.turn_id, entry.session_id, entry.channel) == (lease.turn_id, A, "api")
-    assert (entry.state, entry.text) == (road[-1], "réply")
+    assert (entry.state, entry.text) == (road[-1], "réply \ud83d")
     assert entry.receipt == ("r-1" if road[-1] is D else None)
     assert store.outbox([state for state in OutboxState if state is not road[-1]]) == ()
 
@@ -231,7 +233,7 @@ def test_the_outbox_is_read_oldest_first(store: Store) -> None:
 
 def ask(lease: Lease, approval_id: str) -> Change:
     asked = ApprovalChange(
-        ApprovalId(approval_id), ApprovalState.PENDING, f"{approval_id}?", CallId("c-1")
+        ApprovalId(approval_id), ApprovalState.PENDING, f"{approval_id} \ud83d?", CallId("c-1")
     )
     return Change(lease, approval=asked)
 
@@ -251,7 +253,7 @@ def test_an_approval_is_asked_and_decided_once(store: Store, state: ApprovalStat
     store.commit(ask(lease, "a-2"), 4.0)
     (first, _) = store.approvals(pending_only=True)
     assert (first.id, first.session_id, first.turn_id) == ("a-1", A, lease.turn_id)
-    assert (first.call_id, first.question, first.asked_at) == ("c-1", "a-1?", 3.5)
+    assert (first.call_id, first.question, first.asked_at) == ("c-1", "a-1 \ud83d?", 3.5)
     assert (first.state, first.decided_by) == (ApprovalState.PENDING, None)
     store.commit(decide(lease, "a-1", state), 5.0)
     decided = store.approval(ApprovalId("a-1"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from netclawd.adapters.store import writes
+from netclawd.adapters.store import rows, writes
 from netclawd.adapters.store.reads import no_approval, no_turn
 from netclawd.adapters.store.writer import Written
 from netclawd.core.session import (
@@ -126,7 +126,7 @@ def _move_outbox(db: sqlite3.Connection, turn: _Held, change: OutboxChange) -> N
             raise ConflictError("A reply can't enter the outbox without its text.")
         db.execute(
             "INSERT INTO outbox (turn, state, text) VALUES (?, ?, ?)",
-            (turn.position, change.state, change.text),
+            (turn.position, change.state, rows.encode_text(change.text)),
         )
     else:
         db.execute(
@@ -162,5 +162,12 @@ def _ask(db: sqlite3.Connection, turn: _Held, change: ApprovalChange, at: float)
     db.execute(
         """INSERT INTO approvals (id, turn, call_id, state, question, asked_at)
             VALUES (?, ?, ?, ?, ?, ?)""",
-        (change.id, turn.position, change.call_id, change.state, change.question, at),
+        (
+            change.id,
+            turn.position,
+            change.call_id,
+            change.state,
+            rows.encode_text(change.question),
+            at,
+        ),
     )

@@ -56,6 +56,17 @@ def decode(text: str) -> dict[str, Any]:
     return value
 
 
+def encode_text(text: str) -> str:
+    """Return what a model wrote as an ASCII JSON string, for the reason above."""
+    return _encode(text)
+
+
+def decode_text(text: str) -> str:
+    """Read what :func:`encode_text` wrote."""
+    value: str = json.loads(text)
+    return value
+
+
 def as_session(row: Row) -> Session:
     _, session_id, created_at, channel, last_seq, state = row
     return Session(session_id, created_at, channel, last_seq, TurnState(state) if state else None)
@@ -86,7 +97,7 @@ def as_event(session_id: SessionId, row: Row) -> SessionEvent:
 
 def as_outbox_entry(row: Row) -> OutboxEntry:
     turn_id, session_id, channel, state, text, receipt = row
-    return OutboxEntry(turn_id, session_id, channel, OutboxState(state), text, receipt)
+    return OutboxEntry(turn_id, session_id, channel, OutboxState(state), decode_text(text), receipt)
 
 
 def as_approval(row: Row) -> Approval:
@@ -97,7 +108,7 @@ def as_approval(row: Row) -> Approval:
         turn_id=turn_id,
         call_id=call_id,
         state=ApprovalState(state),
-        question=question,
+        question=decode_text(question),
         asked_at=asked_at,
         decided_by=decided_by,
     )

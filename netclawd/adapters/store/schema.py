@@ -43,7 +43,8 @@ class Found:
 
 
 # Rows refer to each other by small integers, not by their ids: an index entry is then a few bytes,
-# so a commit dirties few pages, and the fsync of a group stays small.
+# so a commit dirties few pages, and the fsync of a group stays small. What a model may have written
+# (events.data, outbox.text, approvals.question) is JSON, which holds any text.
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         1,
