@@ -62,6 +62,8 @@ class Loop:
         self.adj = Adjustments(
             ident=None,
             log_socket_errors=False,
+            # No effect here (origin.py judges proxies), but waitress 2 warns when it isn't said.
+            clear_untrusted_proxy_headers=True,
             # Waitress refuses a body of exactly the limit.
             max_request_body_size=MAX_BODY_BYTES + 1,
             max_request_header_size=MAX_HEADER_BYTES,
@@ -137,7 +139,7 @@ class Loop:
         return _TURN_S
 
     def _between_turns(self, now: float) -> None:
-        while self._commands:
+        while self._commands and not self._ended:
             self._commands.popleft()()
         if self._leaving:
             leaving, self._leaving = self._leaving, []

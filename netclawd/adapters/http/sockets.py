@@ -17,6 +17,22 @@ _EXHAUSTED_PAUSE_S = 0.1
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+#: accept(2): errors that are the new connection's own; the next one may be fine.
+_OF_THE_NEWCOMER = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENONET,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EPROTO,
+    }
+)
+
 OnAccept = Callable[[socket.socket, Any, str], None]
 
 
@@ -59,8 +75,7 @@ class Accepting(wasyncore.dispatcher):  # type: ignore[misc]
             if error.errno in _EXHAUSTED:
                 self._paused_until = time.monotonic() + _EXHAUSTED_PAUSE_S
                 return False
-            # accept(2): errors of the new connection are reported here; the next one is fine.
-            return True
+            return error.errno in _OF_THE_NEWCOMER
         self._on_accept(conn, peer, self.name)
         return True
 
