@@ -34,9 +34,12 @@ class _ClosedUnansweredError(Exception):
 class ControlClient:
     """One connection to the daemon, made when it is needed and again after a restart."""
 
-    def __init__(self, path: str, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, path: str, *, patience_s: float = PATIENCE_S, answer_s: float = ANSWER_S
+    ) -> None:
         self.path = path
         self._patience_s = patience_s
+        self._answer_s = answer_s
         self._sock: socket.socket | None = None
         self._received = bytearray()
         self._reached = False
@@ -78,7 +81,7 @@ class ControlClient:
         away_until = time.monotonic() + self._patience_s
         while True:
             try:
-                return self._exchange(data, request["id"], wait_s + ANSWER_S)
+                return self._exchange(data, request["id"], wait_s + self._answer_s)
             except (FileNotFoundError, ConnectionRefusedError) as error:
                 self.close()
                 if not self._reached or time.monotonic() > away_until:
@@ -124,7 +127,7 @@ class ControlClient:
     def _connected(self) -> socket.socket:
         if self._sock is None:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(ANSWER_S)
+            sock.settimeout(self._answer_s)
             try:
                 sock.connect(self.path)
             except BaseException:

@@ -27,7 +27,9 @@ from netclawd.errors import ControlError, NetclawError, NotRunningError
 READY_S = 60.0
 #: Lines of the log that explain a failed start.
 LAST_LINES = 15
+#: Seconds between two looks at what is waited for, and for the answer to one.
 LOOK_S = 0.05
+LOOK_ANSWER_S = 1.0
 
 
 @frozen
@@ -169,7 +171,7 @@ def _ended_within(pidfd: int, timeout_s: float) -> bool:
 def _show(progress: Progress, daemon: Daemon) -> None:
     """Ask on a connection of its own, without patience: the daemon is about to go."""
     with (
-        ControlClient(daemon.client.path, patience_s=0) as client,
+        ControlClient(daemon.client.path, patience_s=0, answer_s=LOOK_ANSWER_S) as client,
         contextlib.suppress(NotRunningError, ControlError),
     ):
         progress.show(describe_wait(client.call("status")))

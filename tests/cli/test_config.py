@@ -1,0 +1,77 @@
+"""``netclaw config``: a file is checked and shown without a daemon."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import CommandLine
+
+GOOD = '[daemon]\nlisten = ["127.0.0.1:5200"]\n'
+
+
+@pytest.fixture
+def file(home: Path) -> Path:
+    return home / "netclaw.toml"
+
+
+def test_a_good_file_is_said_to_be_good(run: CommandLine, file: Path) -> None:
+    file.write_text(GOOD)
+    result = run("config", "check")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"{file} is valid: answers on 127.0.0.1:5200.\n",
+    )
+    found = run.json("config", "check", str(file))
+    assert (found["valid"], found["path"]) == (True, str(file))
+
+
+def test_no_file_means_the_defaults(run: CommandLine) -> None:
+    assert "the defaults are in force" in run("config", "check").stdout
+
+
+def test_a_file_that_was_named_must_be_there(run: CommandLine, tmp_path: Path) -> None:
+    result = run("config", "check", str(tmp_path / "none.toml"))
+    assert (result.exit_code, "There is no file" in result.stderr) == (78, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[daemon]\nlistn = []\n", "listn"),
+        ("[daemon\n", "not TOML"),
+        ('[daemon]\nlisten = ["0.0.0.0:80"]\n', "0.0.0.0:80"),
+    ],
+)
+def test_a_bad_file_exits_78_and_says_why(
+    run: CommandLine, file: Path, text: str, words: str
+) -> None:
+    file.write_text(text)
+    result = run("config", "check")
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 2, "what, and the remedy"
+
+
+def test_each_value_is_shown_with_its_origin(
+    run: CommandLine, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(GOOD)
+    monkeypatch.setenv("NETCLAW_DRAIN__TIMEOUT_S", "20")
+    rows = {
+        line.split(" = ")[0].strip(): line.split(" = ")[1]
+        for line in run("config", "show", "--origin").stdout.splitlines()
+    }
+    assert rows["daemon.listen"] == '["127.0.0.1:5200"]  # file, line 2'
+    assert rows["drain.timeout_s"].endswith("# environment NETCLAW_DRAIN__TIMEOUT_S")
+    assert rows["daemon.exposure"] == '"local"  # default'
+    found = run.json("config", "show", "--origin")
+    assert found["daemon.listen"] == {"value": ["127.0.0.1:5200"], "origin": "file, line 2"}
+    assert run.json("config", "show")["daemon"]["listen"] == ["127.0.0.1:5200"]
+
+
+def test_the_schema_is_json_schema(run: CommandLine) -> None:
+    schema = json.loads(run("config", "schema").stdout)
+    assert schema["properties"]["daemon"]["properties"]["listen"]

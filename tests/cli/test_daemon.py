@@ -1,0 +1,138 @@
+"""``netclaw daemon`` with a real daemon, from its start to what is left when it is down."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from netclawd.adapters.control_client import ControlClient
+from netclawd.cli import launch
+from netclawd.cli.demo_story import end_child, free_ports
+from tests.cli.conftest import CommandLine
+
+
+@pytest.fixture
+def port() -> int:
+    return free_ports(1)[0]
+
+
+@pytest.fixture
+def home(home: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (home / "netclaw.toml").write_text(f'[daemon]\nlisten = ["127.0.0.1:{port}"]\n')
+    yield home
+    with contextlib.suppress(OSError, ValueError):
+        end_child(int((home / "run" / "netclawd.pid").read_text().split()[0]))
+
+
+def take(pid: int) -> None:
+    """Take the exit status of the daemon, which is this test's child."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def test_start_use_stop_and_look_again(run: CommandLine, home: Path, port: int) -> None:
+    started = run.json("daemon", "start")
+    pid = started["pid"]
+    assert started == {"started": True, "pid": pid, "generation": 1}
+    assert os.getsid(pid) == pid, "it has a session of its own"
+    again = run("daemon", "start")
+    assert (again.exit_code, again.stdout) == (0, f"The daemon runs already: pid {pid}, ready.\n")
+    assert f"answers on     127.0.0.1:{port}" in run("status").stdout
+    assert run("send", "--wait", "/count 3 0").stdout == "1 2 3\n"
+    assert "nothing to do" in run("reload", "--wait").stdout.lower()
+
+    restarted = run("daemon", "restart")
+    assert (restarted.exit_code, "generation 2 serves" in restarted.stdout) == (0, True)
+    assert run.json("status")["pid"] == pid
+    assert "Generation 1 drained for a reload" in run("manifest", "show").stdout
+
+    stopped = run("daemon", "stop")
+    take(pid)
+    assert stopped.stdout.startswith("Stopped cleanly in ")
+    assert stopped.exit_code == 0
+    assert run("status").exit_code == 3
+    assert "stopped" in run("restarts").stdout.splitlines()[1]
+    session = run.json("sessions", "list")["sessions"][0]["id"]
+    assert run("sessions", "show", session).stdout.endswith("> /count 3 0\n1 2 3\n")
+    assert "for a stop" in run("manifest", "show").stdout
+    missing = run("manifest", "show", "77")
+    assert (missing.exit_code, "no manifest of generation 77" in missing.stderr) == (1, True)
+    assert (home / "state" / "logs" / "netclawd.log").stat().st_size > 0
+
+
+def test_a_start_that_fails_shows_why_and_exits_as_the_daemon_did(
+    run: CommandLine, home: Path
+) -> None:
+    (home / "netclaw.toml").write_text("[daemon]\nlistn = 1\n")
+    result = run("daemon", "start")
+    assert result.exit_code == 78
+    assert "Daemon startup aborted:" in result.stderr
+    assert "listn" in result.stderr
+    assert run.json("daemon", "start")["exit_code"] == 78
+
+
+def test_a_daemon_that_does_not_end_is_killed(
+    run: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = run.json("daemon", "start")["pid"]
+    monkeypatch.setattr("netclawd.core.budgets.STOP_KILL_S", 0.5)
+    monkeypatch.setattr(launch, "LOOK_ANSWER_S", 0.2)
+    freezing = ControlClient.call
+
+    def call_and_freeze(client: ControlClient, do: str, **arguments: object) -> object:
+        result = freezing(client, do, **arguments)
+        if do == "stop":
+            os.kill(pid, signal.SIGSTOP)
+        return result
+
+    monkeypatch.setattr(ControlClient, "call", call_and_freeze)
+    result = run("daemon", "stop")
+    take(pid)
+    assert result.exit_code == 1
+    assert "was killed" in result.stderr
+
+
+def test_a_log_that_has_grown_is_rotated_at_a_start(
+    run: CommandLine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = home / "state" / "logs" / "netclawd.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("old\n" * 100)
+    monkeypatch.setattr(launch, "LIMIT_BYTES", 100)
+    pid = run.json("daemon", "start")["pid"]
+    assert log.with_name("netclawd.log.1").read_text().startswith("old")
+    assert "old" not in log.read_text()
+    run("daemon", "stop")
+    take(pid)
+
+
+def test_a_daemon_killed_in_a_stop_was_not_clean(
+    run: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = run.json("daemon", "start")["pid"]
+    monkeypatch.setattr(launch, "_was_clean", lambda daemon: False)
+    result = run("daemon", "stop")
+    take(pid)
+    assert (result.exit_code, "not cleanly" in result.stderr) == (1, True)
+
+
+def test_status_costs_little(run: CommandLine) -> None:
+    """Heavy modules stay out of what every command imports."""
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, netclawd.cli.client, netclawd.cli.status\n"
+        "heavy = {'http.client', 'jsonschema', 'sqlite3', 'tomllib', 'cbor2', 'asyncio',\n"
+        "    'subprocess', 'secrets', 'ssl', 'email', 'logging'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "[]\n"

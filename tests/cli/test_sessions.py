@@ -1,0 +1,187 @@
+"""``netclaw send``, ``sessions``, ``approvals``, and ``chat`` from a pipe."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from netclawd.adapters.control import ControlServer
+from netclawd.core.session import EventType, SessionId, TurnId
+from netclawd.errors import DrainingError
+from tests.cli.conftest import CommandLine
+from tests.service_double import ServiceDouble
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.usefixtures("server")
+
+SESSION = SessionId("ses_1")
+TURN = TurnId("trn_1")
+
+
+@contextmanager
+def agent(service: ServiceDouble, *events: tuple[EventType, dict[str, object]]) -> Iterator[None]:
+    """Answer the first message of the first session with these events."""
+
+    def answer() -> None:
+        wait_for(lambda: service.log.get(SESSION), 5, "a message")
+        for kind, data in events:
+            service.add(SESSION, TURN, kind, **data)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    yield
+    thread.join()
+
+
+REPLY: tuple[tuple[EventType, dict[str, object]], ...] = (
+    (EventType.TURN_STARTED, {"generation": 3}),
+    (
+        EventType.MODEL_COMPLETED,
+        {"step": 1, "attempt": 1, "text": "one two", "finish": "stop", "calls": []},
+    ),
+    (EventType.REPLY_SENT, {"text": "one two", "receipt": "api"}),
+    (EventType.TURN_COMPLETED, {"steps": 1}),
+)
+ASK: tuple[EventType, dict[str, object]] = (
+    EventType.APPROVAL_REQUESTED,
+    {"approval_id": "apr_1", "call_id": "c", "question": "May I?"},
+)
+
+
+def test_send_prints_the_ids(run: CommandLine, service: ServiceDouble) -> None:
+    result = run("send", "hello")
+    assert (result.exit_code, result.stdout) == (0, "Sent to ses_1 as trn_1.\n")
+    assert run.json("send", "--session", "ses_1", "again") == {
+        "session_id": "ses_1",
+        "input_id": "inp_2",
+        "turn_id": "trn_2",
+        "deferred": False,
+    }
+    assert [event.data["text"] for event in service.log[SESSION]] == ["hello", "again"]
+
+
+def test_send_waits_for_the_reply(run: CommandLine, service: ServiceDouble) -> None:
+    with agent(service, *REPLY):
+        result = run("send", "--wait", "hello")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "one two\n", "")
+
+
+def test_a_message_from_a_pipe_is_a_chat_of_one(run: CommandLine, service: ServiceDouble) -> None:
+    with agent(service, *REPLY):
+        result = run("chat", stdin="hello\nworld\n")
+    assert result.stdout == "one two\n"
+    assert service.log[SESSION][0].data["text"] == "hello\nworld"
+
+
+def test_json_has_reply_and_state(run: CommandLine, service: ServiceDouble) -> None:
+    with agent(service, *REPLY):
+        found = run.json("send", "--wait", "-", stdin="hello")
+    assert (found["state"], found["reply"], found["turn_id"]) == ("completed", "one two", "trn_1")
+
+
+def test_an_approval_that_is_asked_for_is_shown_with_what_grants_it(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    with agent(service, ASK, *REPLY):
+        result = run("send", "--wait", "hello")
+    assert result.stdout == "one two\n"
+    assert "May I? · grant it with `netclaw approvals grant apr_1`" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "words"),
+    [
+        (EventType.TURN_FAILED, {"slug": "x", "reason": "No model."}, "the turn failed: No model."),
+        (EventType.TURN_CANCELLED, {"by": "uid 0"}, "the turn was cancelled"),
+        (EventType.TURN_PARKED, {"reason": "resume-limit"}, "the turn is parked (resume-limit)"),
+    ],
+)
+def test_a_turn_without_a_reply_is_a_failure(
+    run: CommandLine,
+    service: ServiceDouble,
+    kind: EventType,
+    data: dict[str, object],
+    words: str,
+) -> None:
+    with agent(service, (kind, data)):
+        result = run("send", "--wait", "hello")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words in result.stderr
+
+
+def test_a_wait_for_a_reply_goes_on_through_restarts(
+    run: CommandLine, service: ServiceDouble, server: ControlServer
+) -> None:
+    def restart_and_answer() -> None:
+        wait_for(lambda: service.log.get(SESSION), 5, "a message")
+        for kind, data in REPLY:
+            server.pause()
+            server.resume()
+            service.add(SESSION, TURN, kind, **data)
+
+    thread = threading.Thread(target=restart_and_answer)
+    thread.start()
+    result = run("send", "--wait", "hello")
+    thread.join()
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "one two\n", "")
+
+
+def test_rejected_work_is_offered_again(
+    run: CommandLine, service: ServiceDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, admit = [], service.admit
+
+    def reject_once(session_id: SessionId, text: str, source_id: str | None) -> object:
+        calls.append(source_id)
+        if len(calls) == 1:
+            raise DrainingError("Restarting.", retry_after_s=0)
+        return admit(session_id, text, source_id)
+
+    monkeypatch.setattr(service, "admit", reject_once)
+    assert run("send", "hello").exit_code == 0
+    assert len(set(calls)) == 1, "the same key each time"
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_an_empty_message_is_refused(run: CommandLine, service: ServiceDouble, text: str) -> None:
+    assert run("send", text).exit_code == 1
+    assert not service.log.get(SESSION)
+
+
+def test_sessions_are_listed_in_pages(run: CommandLine) -> None:
+    assert "no session yet" in run("sessions", "list").stdout
+    for _ in range(3):
+        run("send", "hello")
+    head, *rows = run("sessions", "list").stdout.splitlines()
+    assert head.split() == ["SESSION", "BEGAN", "EVENTS", "TURN"]
+    assert [row.split()[0] for row in rows] == ["ses_3", "ses_2", "ses_1"]
+    page = run("sessions", "list", "--limit", "2").stdout
+    assert "--cursor 2" in page
+    rest = run.json("sessions", "list", "--limit", "2", "--cursor", "2")
+    assert [s["id"] for s in rest["sessions"]] == ["ses_1"]
+
+
+def test_a_session_is_shown_from_its_beginning(run: CommandLine, service: ServiceDouble) -> None:
+    run("send", "hello")
+    service.add(
+        SESSION, TURN, EventType.RESTART, restart_id="r", trigger="hup", cause="crash", generation=4
+    )
+    for kind, data in REPLY:
+        service.add(SESSION, TURN, kind, **data)
+    _, *lines = run("sessions", "show", "ses_1").stdout.splitlines()
+    assert lines == ["> hello", "— the daemon restarted (crash), generation 4 —", "one two"]
+    assert len(run.json("sessions", "show", "ses_1")["events"]) == 6
+
+
+def test_an_approval_is_listed_and_granted(run: CommandLine, service: ServiceDouble) -> None:
+    assert run("approvals", "list").stdout == "Nothing waits for an approval.\n"
+    service.ask(service.create_session().id, "Delete\nall of it?")
+    assert run("approvals", "list").stdout.splitlines()[1].endswith("ses_1    Delete all of it?")
+    assert run("approvals", "grant", "apr_1").stdout == "Granted: Delete\nall of it?\n"
+    again = run("approvals", "deny", "apr_1")
+    assert (again.exit_code, "decided already" in again.stderr) == (1, True)
+    assert run.json("approvals", "list") == []
+    assert run.json("approvals", "list", "--all")[0]["state"] == "granted"

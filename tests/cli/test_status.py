@@ -1,0 +1,178 @@
+"""``netclaw status``, ``restarts``: what is said, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from netclawd.adapters.control import ControlServer
+from netclawd.core.restart import Outcome, RestartRecord
+from netclawd.core.session import RestartId
+from tests.cli.conftest import CommandLine
+from tests.service_double import ServiceDouble
+
+pytestmark = pytest.mark.usefixtures("server")
+
+RECORD = RestartRecord(
+    RestartId("r_1"),
+    Outcome.APPLIED,
+    "file",
+    "",
+    time.time() - 11_200,
+    ended_at=time.time() - 11_120,
+    generation=2,
+    new_generation=3,
+    changed_keys=("daemon.listen",),
+    gap_ms=31.4,
+)
+REFUSAL = {"slug": "config-schema", "reason": "No key 'listn'.", "remedy": "Write listen."}
+
+
+def test_a_ready_daemon_is_described(run: CommandLine, service: ServiceDouble) -> None:
+    service.status_values["last_restart"] = RECORD.as_dict()
+    service.status_values["turns"] = {"running": 2, "queued": 1, "parked": 0, "deferred": 0}
+    result = run("status")
+    assert result.exit_code == 0
+    first, *rows = result.stdout.splitlines()
+    assert first == "netclawd 0.1.0 is ready: generation 3, pid 4711, started 1 h 1 min ago"
+    text = "\n".join(" ".join(row.split()) for row in rows)
+    assert "answers on 127.0.0.1:5199" in text
+    assert "turns 2 running, 1 queued" in text
+    assert (
+        "last restart applied 3 h 5 min ago, asked by file; daemon.listen changed; generation 3, "
+        "gap 31 ms" in text
+    )
+
+
+def test_json_is_what_the_daemon_says(run: CommandLine, service: ServiceDouble) -> None:
+    assert run.json("status") == service.status_values
+
+
+def test_a_refused_configuration_is_told_with_its_remedy(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    service.status_values["refusal"] = REFUSAL
+    result = run("status")
+    assert result.exit_code == 1
+    assert "No key 'listn'. Write listen." in result.stdout
+
+
+def test_what_degrades_it_is_told(run: CommandLine, service: ServiceDouble) -> None:
+    service.status_values["degraded"] = ["The watcher polls."]
+    result = run("status")
+    assert result.exit_code == 1
+    assert "degraded       The watcher polls." in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("phase", "code"),
+    [
+        ("ready", 0),
+        ("rehearsing", 0),
+        ("starting", 4),
+        ("warming", 4),
+        ("draining", 4),
+        ("handing-off", 4),
+        ("stopping", 4),
+    ],
+)
+def test_the_exit_code_tells_the_phase(
+    run: CommandLine, service: ServiceDouble, phase: str, code: int
+) -> None:
+    service.status_values["phase"] = phase
+    assert run("status").exit_code == code
+    assert run("daemon", "status").exit_code == code
+    probe = run("status", "--probe", "ready")
+    assert (probe.exit_code, phase in probe.stdout) == (0 if code == 0 else 1, True)
+    assert run("status", "--probe", "live").exit_code == 0
+
+
+def test_a_drain_says_what_it_waits_for(run: CommandLine, service: ServiceDouble) -> None:
+    turn = {"session_id": "s_1", "turn_id": "t_1", "what": "tool ledger", "for_s": 3.2, "left_s": 9}
+    service.status_values |= {
+        "phase": "draining",
+        "gate": "closed",
+        "drain": {"deadline_s": 21.4, "running": [turn, {**turn, "left_s": None}]},
+    }
+    result = run("status")
+    assert "draining       2 turns still at work, at most 21 s more" in result.stdout
+    assert "s_1: tool ledger for 3.2 s, at most 9 s more" in result.stdout
+    assert "closed: new turns wait" in result.stdout
+
+
+def test_restarts_are_listed_newest_first(run: CommandLine, service: ServiceDouble) -> None:
+    refused = RestartRecord(
+        RestartId("r_2"),
+        Outcome.REFUSED,
+        "control",
+        "uid 0 pid 7",
+        time.time() - 5,
+        reason="No key 'listn'.",
+    )
+    service.journal = {RECORD.id: RECORD, refused.id: refused}
+    head, newest, older = run("restarts").stdout.splitlines()
+    assert head.split() == ["WHEN", "OUTCOME", "GENERATION", "BY", "GAP", "WHAT"]
+    assert "refused" in newest
+    assert "control uid 0 pid 7" in newest
+    assert newest.endswith("No key 'listn'.")
+    assert older.endswith("31 ms  daemon.listen changed")
+    assert [entry["id"] for entry in run.json("restarts")] == ["r_2", "r_1"]
+    assert len(run.json("restarts", "--limit", "1")) == 1
+
+
+def test_no_restart_yet_is_said(run: CommandLine) -> None:
+    assert run("restarts").stdout == "There was no restart yet.\n"
+
+
+def test_an_error_of_the_daemon_is_told_on_standard_error(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    result = run("sessions", "show", "ses_9")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == (
+        "netclaw: There is no session ses_9.\n  See `netclaw sessions list`.\n"
+    )
+    assert run.json("sessions", "show", "ses_9")["error"]["slug"] == "not-found"
+
+
+def test_control_characters_from_the_daemon_do_not_reach_the_terminal(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    service.status_values["degraded"] = ["\x1b[2Jgone"]
+    assert "\\x1b[2Jgone" in run("status").stdout
+
+
+class TestWithoutADaemon:
+    @pytest.fixture(autouse=True)
+    def stopped(self, server: ControlServer) -> None:
+        server.stop()
+
+    def test_it_is_said_what_to_do(self, run: CommandLine) -> None:
+        result = run("status")
+        assert result.exit_code == 3
+        assert result.stdout == ""
+        assert "No daemon answers at" in result.stderr
+        assert "netclaw daemon start" in result.stderr
+
+    def test_json_has_the_slug(self, run: CommandLine) -> None:
+        result = run("status", "--json")
+        assert result.exit_code == 3
+        assert json.loads(result.stdout)["error"]["slug"] == "not-running"
+
+    @pytest.mark.parametrize("probe", ["live", "ready"])
+    def test_a_probe_says_no(self, run: CommandLine, probe: str) -> None:
+        assert run("status", "--probe", probe).exit_code == 1
+
+    def test_stopping_it_again_is_no_error(self, run: CommandLine) -> None:
+        result = run("daemon", "stop")
+        assert (result.exit_code, result.stdout) == (
+            0,
+            "No daemon runs here; nothing to stop.\n",
+        )
+
+    def test_what_needs_it_says_so(self, run: CommandLine) -> None:
+        for command in (["reload"], ["send", "x"], ["approvals", "list"]):
+            assert run(*command).exit_code == 3
