@@ -5,8 +5,9 @@
 over kept ones. Latency counts from the instant at which a request was due.
 ``hold``: opens N event streams and holds them.
 
-Every mode ends at the end of its standard input or when its count or time is reached, and prints one
-JSON object. ``hold`` prints a line as soon as all streams are open.
+``closed`` ends when its time is over; ``open`` when its count is reached and its standard input has
+ended; ``hold`` at the end of its standard input. Each prints one JSON object, ``hold`` as soon as all
+streams are open.
 """
 
 from __future__ import annotations
@@ -206,7 +207,7 @@ def run_closed(generator: Generator, connections: int, seconds: float) -> None:
     end = begun + seconds
     for _ in range(connections):
         generator.send(None, begun, keep=True)
-    while (now := time.monotonic()) < end and generator.input_open:
+    while (now := time.monotonic()) < end:
         free = generator.turn(end - now)
         now = time.monotonic()
         for exchange in free:

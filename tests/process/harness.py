@@ -266,12 +266,13 @@ class Daemon:
     def __enter__(self) -> Daemon:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         try:
             self._end_processes()
         finally:
-            # pytest shows this when the test failed.
-            sys.stdout.write(self.errors())
+            # pytest shows this when the test failed; a benchmark wants it only then.
+            if kind is not None or "PYTEST_CURRENT_TEST" in os.environ:
+                sys.stdout.write(self.errors())
             shutil.rmtree(self.home, ignore_errors=True)
 
     def _end_processes(self) -> None:
