@@ -11,7 +11,9 @@ from netclawd.cli.status import what_changed
 
 @click.command()
 @json_option
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many at most."
+)
 def restarts(as_json: bool, limit: int) -> None:
     """List restarts, refusals and stops, the newest first."""
     paths = own_paths()

@@ -85,7 +85,9 @@ def sessions() -> None:
 
 @sessions.command("list")
 @json_option
-@click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="So many at most."
+)
 @click.option("--cursor", help="Go on where a page before ended.")
 def list_(as_json: bool, limit: int, cursor: str | None) -> None:
     """List sessions, the newest first."""
