@@ -19,7 +19,7 @@ BAD = {
     "half written": (b'[daemon]\nlisten = ["127.0.0.1:51', ""),
     "not utf-8": (b'[daemon]\nlisten = ["\xff\xfe"]\n', "UTF-8"),
     "unknown key": (b'[daemon]\nlissen = ["127.0.0.1:5199"]\n', "listen"),
-    "unknown table": (b"[deamon]\n", "daemon"),
+    "unknown table": (b"[daemom]\n", "daemon"),
     "wrong type": (b"[drain]\ntimeout_s = true\n", "timeout_s"),
     "out of range": (b"[drain]\ntimeout_s = -1\n", "timeout_s"),
     "no choice": (b'[drain]\nnew_work = "drop"\n', "new_work"),
