@@ -297,15 +297,12 @@ def _plan_call(standing: Standing, call: ToolCall, rules: ToolRules | None) -> N
     if call.id in standing.refused:
         return Deny(step, call)
     if call.id in standing.asked:
-        return RunTool(step, call, again=False) if call.id in standing.granted else _waiting()
+        granted = call.id in standing.granted
+        return RunTool(step, call, again=False) if granted else Wait(ParkReason.APPROVAL)
     question = rules.question(call) if rules is not None else None
     return (
         RunTool(step, call, again=False) if question is None else AskApproval(step, call, question)
     )
-
-
-def _waiting() -> Wait:
-    return Wait(ParkReason.APPROVAL)
 
 
 def call_id(turn_id: TurnId, step: int, number: int) -> CallId:
