@@ -51,7 +51,10 @@ class HandoffRecord:
 def to_map(record: HandoffRecord) -> dict[str, Any]:
     """Return the record as a map of plain values."""
     return {
-        **{k: getattr(record, k) for k in ("pid", "generation", "last_accept", "code", "started_at")},
+        **{
+            k: getattr(record, k)
+            for k in ("pid", "generation", "last_accept", "code", "started_at")
+        },
         "format": FORMAT,
         "snapshot": snapshot_to_map(record.snapshot),
         "last_good": snapshot_to_map(record.last_good),

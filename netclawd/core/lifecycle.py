@@ -394,23 +394,28 @@ def _stopping(state: State, asked: Request, deadlines: Deadlines | None) -> Stat
 def _stop_quiescing(state: State, event: Event, _now: float) -> Step:
     """The turns are drained already: go on quiescing, as a stop."""
     assert isinstance(event, events.StopRequested)
-    todo: list[Effect] = [*_overtake(state), effects.CloseNew(), effects.NotifyStopping()]
+    assert state.deadlines is not None
+    todo: list[Effect] = [
+        *_overtake(state),
+        effects.CloseNew(),
+        effects.NotifyStopping(),
+        effects.CloseGate(state.deadlines.end, stopping=True),
+    ]
     return _stopping(state, event.request, state.deadlines), todo
 
 
 def _stop_settled(state: State, event: Event, _now: float) -> Step:
-    """Everything is durable and the store closed; only the execve is left out.
+    """Only the execve is left out; manifest and journal are written once more, as a stop's.
 
-    Crash: the manifest says "reload"; the next start tells from the journal that it was overtaken.
+    Crash: before that the manifest says "reload", and the next start takes it for a restart that
+    ended in the middle. No turn is affected.
     """
     assert isinstance(event, events.StopRequested)
     todo: list[Effect] = [*_overtake(state), effects.CloseNew(), effects.NotifyStopping()]
-    return _stopping(state, event.request, None), todo
-
-
-def _stop_instead_of_exec(state: State, event: Event, now: float) -> Step:
-    after, todo = _stop_settled(state, event, now)
-    return after, [*todo, *_exit(after)]
+    return _stopping(state, event.request, None), [
+        *todo,
+        effects.Settle("stop", event.request, None),
+    ]
 
 
 def _settle_stop(state: State, _event: Event, _now: float) -> Step:
@@ -491,8 +496,8 @@ TABLE: tuple[Rule, ...] = (
     ),
     Rule(S.QUIESCING, events.StopRequested, S.STOP_QUIESCING, _stop_quiescing),
     Rule(S.SETTLING, events.StopRequested, S.STOP_SETTLING, _stop_settled),
-    Rule(S.LISTENING, events.StopRequested, S.ENDED, _stop_instead_of_exec),
-    Rule(S.HANDING_OFF, events.StopRequested, S.ENDED, _stop_instead_of_exec),
+    Rule(S.LISTENING, events.StopRequested, S.STOP_SETTLING, _stop_settled),
+    Rule(S.HANDING_OFF, events.StopRequested, S.STOP_SETTLING, _stop_settled),
     # The stop's own drain.
     Rule(S.STOP_DRAINING, events.TurnsDrained, S.STOP_QUIESCING, _quiesce),
     Rule(S.STOP_DRAINING, events.TimerFired, S.STOP_QUIESCING, _quiesce, _timer(DRAIN)),
@@ -528,6 +533,13 @@ LATE: tuple[Rule, ...] = (
         for s in (S.READY, S.JUDGING, S.REHEARSING, S.ENDED)
     ),
     *(Rule(s, events.Quiesced, s, _nothing) for s in (S.STOP_SETTLING, S.ENDED)),
+    # A stop that overtakes a settled restart settles again; what its last steps answer comes late.
+    Rule(S.ENDED, events.Settled, S.ENDED, _nothing),
+    *(
+        Rule(s, e, s, _nothing)
+        for s in (S.STOP_SETTLING, S.ENDED)
+        for e in (events.Listening, events.ExecFailed)
+    ),
     *(Rule(s, e, s, _nothing) for s in _STOPPING for e in (events.Rehearsed, events.Refused)),
     *(Rule(s, events.Bound, s, _nothing) for s in _STOPPING),
     *(

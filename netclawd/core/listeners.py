@@ -141,6 +141,21 @@ def parse_addresses(texts: Sequence[str]) -> tuple[Address, ...]:
     return addresses
 
 
+def address_of_name(name: str) -> Address | None:
+    """Return the address that a descriptor name tells, None for a name of another kind."""
+    family, _, rest = name.partition("=")
+    host, _, port = rest.partition("=")
+    try:
+        if family == Family.TCP4:
+            return Address(Family.TCP4, str(ipaddress.IPv4Address(host)), int(port))
+        if family == Family.TCP6:
+            packed = ipaddress.IPv6Address(bytes.fromhex(host))
+            return Address(Family.TCP6, str(packed), int(port))
+    except ValueError:
+        return None  # Somebody else's name that looks like ours.
+    return None
+
+
 @frozen
 class ListenerPlan:
     """What a restart does with each address, in the order of the configuration."""

@@ -13,7 +13,7 @@ from netclawd.core.settings import Snapshot
 from netclawd.daemon import judgement
 from netclawd.daemon.image import Image
 from netclawd.daemon.status import tally
-from netclawd.errors import ManifestError
+from netclawd.errors import ManifestError, StoreError
 from netclawd.ports import Post, Quiesced
 
 log = logging.getLogger("netclawd.lifecycle")
@@ -33,7 +33,9 @@ class Draining:
 
     def mark_manifest(self, effect: effects.MarkManifest) -> None:
         """Crash: the next start knows what ran, and resumes it from the store."""
-        self._image.restart = judgement.begin_record(self._image, effect.request, effect.snapshot)
+        record = judgement.begin_record(self._image, effect.request, effect.snapshot)
+        self._image.restart = record
+        self._image.journal.record(record)
         self._write_manifest(effect.reason, effect.request, effect.snapshot, self._work())
 
     def _work(self) -> tuple[Work, ...]:
@@ -108,28 +110,46 @@ class Draining:
         image = self._image
         assert image.control is not None
         image.control.pause()
-        work = self._work()
-        written = self._write_manifest(effect.reason, effect.request, effect.snapshot, work)
-        now = image.parts.clock
-        began = image.drain_began
-        if image.restart is not None:
-            image.restart = judgement.with_drain(
-                image.restart, tally(work), None if began is None else now.monotonic() - began
-            )
-        if effect.reason == "stop":
-            image.exit_code = 0 if written else 1
-            self._record_stop(effect.request)
+        self._settle_work(effect)
         if image.engine is not None:
             image.engine.stop(timeout_s=0.0 if effect.reason == "reload" else 1.0)
-        image.the_store().close()
-        image.journal.attach(None)
+        self._close_store()
         return events.Settled()
 
-    def _record_stop(self, request: events.Request) -> None:
+    def _settle_work(self, effect: effects.Settle) -> None:
+        """Write manifest and journal; after a stop that overtook a settled restart, once more."""
         image = self._image
+        if image.store is None:
+            image.store = image.parts.open_store()
+            image.journal.attach(image.store)
+        else:
+            image.settled_work = self._work()
+        work = image.settled_work
+        written = self._write_manifest(effect.reason, effect.request, effect.snapshot, work)
+        if image.restart is not None and effect.reason == "reload":
+            image.restart = judgement.with_drain(image.restart, tally(work), self._drain_s())
+        if effect.reason == "stop":
+            image.exit_code = 0 if written else 1
+            self._record_stop(effect.request, work)
+
+    def _close_store(self) -> None:
+        """Close it. What was committed is durable, whatever closing says."""
+        image = self._image
+        image.journal.attach(None)
+        try:
+            image.the_store().close()
+        except StoreError as error:
+            log.error("session store not closed cleanly: %s", error)
+        image.store = None
+
+    def _record_stop(self, request: events.Request, work: tuple[Work, ...]) -> None:
+        image, wall = self._image, self._image.parts.clock.wall()
         record = image.restart
         if record is None or record.id != request.id:
             record = judgement.begin_record(image, request, None)
-        image.journal.record(
-            judgement.ended(record, Outcome.STOPPED, image.parts.clock.wall(), None)
-        )
+        drained = judgement.with_drain(record, tally(work), self._drain_s())
+        image.journal.record(judgement.ended(drained, Outcome.STOPPED, wall, None))
+
+    def _drain_s(self) -> float | None:
+        began = self._image.drain_began
+        return None if began is None else self._image.parts.clock.monotonic() - began

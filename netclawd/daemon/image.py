@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from netclawd.core.events import Refusal
 from netclawd.core.lifecycle import Phase
 from netclawd.core.listeners import Address, Kept
-from netclawd.core.manifest import Manifest
+from netclawd.core.manifest import Manifest, Work
 from netclawd.core.restart import RestartRecord
 from netclawd.core.settings import Settings, Snapshot
 from netclawd.daemon.broadcast import Broadcast
@@ -21,7 +21,7 @@ from netclawd.daemon.gate import Gate
 from netclawd.daemon.journal import Journal
 from netclawd.daemon.listeners import ListenerSet
 from netclawd.daemon.parts import ControlServer, Parts
-from netclawd.errors import DrainingError
+from netclawd.errors import DrainingError, StoreClosedError
 from netclawd.ports import HttpServer, Quiesced, Store
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Image:
     draining: bool = False
     drain_began: float | None = None
     quiesced: Quiesced | None = None
+    #: The work in flight as the drain left it.
+    settled_work: tuple[Work, ...] = ()
     exit_code: int = 0
 
     @property
@@ -75,8 +77,9 @@ class Image:
         return self.parts.snapshot.settings
 
     def the_store(self) -> Store:
-        """Return the store; it is open whenever somebody may ask."""
-        assert self.store is not None
+        """Return the store; StoreClosedError while a restart or a stop has closed it."""
+        if self.store is None:
+            raise StoreClosedError("The session store is closed.", "Ask again in a second.")
         return self.store
 
     def the_engine(self) -> Engine:

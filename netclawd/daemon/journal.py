@@ -26,24 +26,37 @@ class Journal:
         self._recent: OrderedDict[RestartId, RestartRecord] = OrderedDict()
         self._changed = threading.Condition()
         self._store: Store | None = None
+        #: Outcomes that came while the store was closed.
+        self._unwritten: list[RestartRecord] = []
 
     def attach(self, store: Store | None) -> None:
-        """Use this store from now on; None while it is closed."""
+        """Use this store from now on; None while it is closed. Writes what came meanwhile."""
         self._store = store
+        unwritten, self._unwritten = self._unwritten, []
+        for record in unwritten:
+            self._write(record)
 
     def record(self, record: RestartRecord) -> None:
-        """Write an outcome and wake who waits for it."""
-        store = self._store
-        if record.outcome is not Outcome.UNCHANGED and store is not None:
-            try:
-                store.record_restart(record)
-            except StoreError as error:
-                log.error("restart not recorded: %s", error)
+        """Write an outcome and wake who waits for it; PENDING is written for the next start only."""
+        if record.outcome is not Outcome.UNCHANGED:
+            self._write(record)
+        if record.outcome is Outcome.PENDING:
+            return
         with self._changed:
             self._recent[record.id] = record
             while len(self._recent) > KEPT:
                 self._recent.popitem(last=False)
             self._changed.notify_all()
+
+    def _write(self, record: RestartRecord) -> None:
+        store = self._store
+        if store is None:
+            self._unwritten.append(record)
+            return
+        try:
+            store.record_restart(record)
+        except StoreError as error:
+            log.error("restart not recorded: %s", error)
 
     def outcome(self, restart_id: RestartId, wait_s: float) -> RestartRecord | None:
         """Return the outcome, waiting for it; None when it isn't known by then.

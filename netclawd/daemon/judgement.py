@@ -34,6 +34,7 @@ _BY_ITSELF = ("file", "boot")
 
 def judge(image: Image, request: Request) -> Event:
     """Compare the file and the code on disk with what runs."""
+    image.candidate_digest = None
     code = image.parts.code_on_disk()
     code_changed = code != image.parts.code
     try:

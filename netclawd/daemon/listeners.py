@@ -13,7 +13,13 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 
-from netclawd.core.listeners import Address, Family, ListenerPlan, plan_listeners
+from netclawd.core.listeners import (
+    Address,
+    Family,
+    ListenerPlan,
+    address_of_name,
+    plan_listeners,
+)
 from netclawd.daemon.descriptors import Inheritance, Named
 from netclawd.errors import AddressError
 
@@ -47,18 +53,15 @@ class ListenerSet:
         return {address.name: sock for address, sock in self._held.items()}
 
     def claim(
-        self,
-        inherited: Inheritance,
-        wanted: Sequence[Address],
-        known: Iterable[Address],
-        backlog: int,
+        self, inherited: Inheritance, wanted: Sequence[Address], backlog: int
     ) -> tuple[Address, ...]:
         """Claim by name, bind what is missing, listen on all; return what is held but not wanted.
 
-        ``known`` are the addresses of the configuration before, which may be inherited too and are
-        then to be retired. AddressError names the address that can't be had.
+        What an earlier configuration named is inherited under its address too, and is then to be
+        retired. AddressError names the address that can't be had.
         """
-        for address in (*wanted, *known):
+        named = (address_of_name(name) for name in inherited.names())
+        for address in (*wanted, *(a for a in named if a is not None)):
             if address not in self._held:
                 self._claim_one(inherited, address)
         plan = plan_listeners(self._held, wanted)

@@ -29,9 +29,6 @@ from netclawd.ports import Post, Service
 
 log = logging.getLogger("netclawd.lifecycle")
 
-#: How long to wait for retired listeners to be emptied, seconds.
-_RETIRE_TIMEOUT_S = 1.0
-
 
 class Queue(Protocol):
     """The arbiter, as far as the performer needs it."""

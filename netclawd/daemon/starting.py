@@ -12,10 +12,9 @@ import os
 import threading
 
 from netclawd.core import effects, events
-from netclawd.core.listeners import Address, parse_addresses
-from netclawd.core.manifest import Manifest
-from netclawd.core.restart import Outcome, RestartRecord
-from netclawd.core.session import RestartId
+from netclawd.core.listeners import parse_addresses
+from netclawd.core.restart import Outcome
+from netclawd.core.values import replace
 from netclawd.daemon import handoff, judgement
 from netclawd.daemon.durable import replace_file
 from netclawd.daemon.image import Image
@@ -25,6 +24,8 @@ from netclawd.ports import Post, Service
 
 log = logging.getLogger("netclawd.lifecycle")
 
+#: Journal entries in which to look for restarts that never ended.
+_LOOK_BACK = 20
 #: How long to wait for retired listeners to be emptied, seconds.
 _RETIRE_TIMEOUT_S = 1.0
 
@@ -39,11 +40,8 @@ class Starting:
     def claim_listeners(self, _effect: effects.ClaimListeners) -> None:
         image, parts = self._image, self._image.parts
         wanted = parse_addresses(image.settings.daemon.listen)
-        known: tuple[Address, ...] = ()
-        if parts.handoff is not None:
-            known = parse_addresses(parts.handoff.last_good.settings.daemon.listen)
         image.retiring = image.listeners.claim(
-            parts.inheritance, wanted, known, image.settings.daemon.backlog
+            parts.inheritance, wanted, image.settings.daemon.backlog
         )
         image.control_socket = handoff.claim_control(parts.inheritance) or parts.bind_control()
         if parts.handoff is not None:
@@ -59,9 +57,12 @@ class Starting:
         image.generation = store.begin_generation(parts.clock.wall(), restart_id)
         image.journal.attach(store)
         store.on_commit(image.broadcast.on_commit)
-        self._take_manifest()
+
+    def _write_pid_file(self) -> None:
+        image = self._image
         content = f"{os.getpid()} {image.generation}\n".encode()
-        replace_file(parts.folders.in_runtime("netclawd.pid"), content, 0o644, durable=False)
+        path = image.parts.folders.in_runtime("netclawd.pid")
+        replace_file(path, content, 0o644, durable=False)
 
     def _take_manifest(self) -> None:
         """Consume the manifest. A damaged one costs order and a reason, never a turn."""
@@ -71,31 +72,23 @@ class Starting:
         except ManifestError as error:
             log.error("manifest set aside: %s", error)
             image.degraded["manifest"] = f"A damaged drain manifest was set aside: {error.what}"
-        if image.parts.handoff is None and image.manifest is not None:
-            self._record_broken_restart(image.manifest)
 
-    def _record_broken_restart(self, manifest: Manifest) -> None:
-        """A restart that ended without its execve, or whose new image never served."""
-        store = self._image.the_store()
-        restart_id = RestartId(manifest.restart_id)
-        if manifest.reason != "reload" or store.restart(restart_id) is not None:
-            return
-        self._image.journal.record(
-            RestartRecord(
-                id=restart_id,
-                outcome=Outcome.CRASHED,
-                trigger=manifest.trigger,
-                actor="",
-                requested_at=manifest.requested_at,
-                ended_at=self._image.parts.clock.wall(),
-                generation=manifest.generation,
-                new_generation=self._image.generation,
-                old_digest=manifest.old_digest,
-                new_digest=manifest.new_digest,
-                reason="The process ended in the middle of the restart.",
-                remedy="Nothing: the sessions were resumed by this start.",
-            )
-        )
+    def _close_broken_restarts(self) -> None:
+        """End the journal entries of restarts whose process died before it could."""
+        image = self._image
+        ours = image.parts.handoff.restart.id if image.parts.handoff is not None else None
+        for record in image.the_store().restarts(_LOOK_BACK):
+            if record.outcome is Outcome.PENDING and record.id != ours:
+                image.journal.record(
+                    replace(
+                        record,
+                        outcome=Outcome.CRASHED,
+                        ended_at=image.parts.clock.wall(),
+                        new_generation=image.generation,
+                        reason="The process ended in the middle of it.",
+                        remedy="Nothing: the sessions were resumed by this start.",
+                    )
+                )
 
     def serve(self, _effect: effects.Serve) -> events.Event:
         image, parts = self._image, self._image.parts
@@ -113,8 +106,10 @@ class Starting:
 
     def warm_up(self, _effect: effects.WarmUp) -> None:
         """Make the engine. An input admitted before is in the store, where reconciling finds it."""
-        image = self._image
-        image.engine = image.parts.make_engine(image.the_store(), image.settings, image.broadcast)
+        self._write_pid_file()
+        self._take_manifest()
+        self._close_broken_restarts()
+        self._make_engine()
         spawn("warm-up", self._reconcile_and_tell)
 
     def _reconcile_and_tell(self) -> None:
@@ -141,9 +136,14 @@ class Starting:
             cause, restart_id, trigger = "stop", manifest.restart_id, manifest.trigger
         else:
             cause, restart_id, trigger = "crash", manifest.restart_id if manifest else "", "start"
-        engine = image.the_engine()
-        engine.start(image.generation)
-        engine.reconcile(manifest, cause, restart_id, trigger)
+        image.the_engine().reconcile(manifest, cause, restart_id, trigger)
+
+    def _make_engine(self) -> None:
+        image = self._image
+        engine = image.parts.make_engine(image.the_store(), image.settings, image.broadcast)
+        with blocked():
+            engine.start(image.generation)
+        image.engine = engine
 
     def open_gate(self, _effect: effects.OpenGate) -> None:
         self._image.draining = False
@@ -176,7 +176,7 @@ class Starting:
         image.store = parts.open_store()
         image.journal.attach(image.store)
         image.store.on_commit(image.broadcast.on_commit)
-        image.engine = parts.make_engine(image.store, image.settings, image.broadcast)
+        self._make_engine()
         assert image.http is not None
         assert image.control is not None
         with blocked():

@@ -53,12 +53,12 @@ BINDING        -    -    .    .    -    -    ?    -    D    -    -    -    -    
 DRAINING       -    -    .    .    -    -    -    -    -    Q    -    -    -    -    SD   .    Q    .    .
 QUIESCING      -    -    .    .    -    -    -    -    -    .    S    -    -    -    SQ   .    .    .    .
 SETTLING       -    -    .    .    -    -    -    -    -    .    -    L    -    -    SS   .    .    .    .
-LISTENING      -    -    .    .    -    -    -    -    -    .    -    -    H    ?    E    .    .    .    .
-HANDING_OFF    -    -    .    .    -    -    -    -    -    .    -    -    -    ?    E    .    .    .    .
+LISTENING      -    -    .    .    -    -    -    -    -    .    -    -    H    ?    SS   .    .    .    .
+HANDING_OFF    -    -    .    .    -    -    -    -    -    .    -    -    -    ?    SS   .    .    .    .
 STOP_DRAINING  -    -    .    .    .    .    .    .    .    SQ   -    -    -    -    SS   .    SQ   .    .
 STOP_QUIESCING -    -    .    .    .    .    .    .    .    .    SS   -    -    -    SS   .    .    .    .
-STOP_SETTLING  -    -    .    .    .    .    .    .    .    .    .    E    -    -    .    .    .    .    .
-ENDED          -    -    .    .    -    -    -    -    -    .    .    -    -    -    .    .    .    .    .
+STOP_SETTLING  -    -    .    .    .    .    .    .    .    .    .    E    .    .    .    .    .    .    .
+ENDED          -    -    .    .    -    -    -    -    -    .    .    .    .    .    .    .    .    .    .
 """
 
 INITIALS = {

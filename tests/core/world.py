@@ -239,7 +239,8 @@ class World:
                 assert not self.gate_open
                 return replace(world, accepting=False)
             case effects.Settle():
-                assert self.store_open, "it settles once"
+                again = effect.reason == "stop" and self.settled
+                assert self.store_open or again, "it settles once, but for a stop that overtakes"
                 assert self.marked
                 return replace(world, store_open=False, settled=True)
             case effects.ListenNew():

@@ -56,6 +56,7 @@ RECORD = HandoffRecord(
         Kept(11, ("127.0.0.1", 40000), "tcp4=127.0.0.1=5199"),
         Kept(12, ("::1", 40001, 0, 0), "tcp6=" + "0" * 31 + "1=5199", lingering=True),
     ),
+    code="c0de",
     started_at=1750000000.0,
 )
 
