@@ -482,6 +482,7 @@ def test_a_stop_posted_while_the_restart_settles_ends_the_process(
 
     played.on[effects.ListenNew] = listen
     played.on[effects.Exec] = execute
+    played.on[effects.Settle] = events.Settled
     arbiter.post(events.Settled())
     run(arbiter)
     assert played.stages[-1] is Stage.ENDED

@@ -211,12 +211,15 @@ def test_what_is_no_longer_wanted_is_held_until_it_is_forgotten(held: ListenerSe
     held.forget([old])
 
 
-def test_an_unknown_inherited_name_is_left_for_others(held: ListenerSet) -> None:
+@pytest.mark.parametrize(
+    "name", ["conn=0", "web", "tcp4=localhost=80", "tcp6=00=1", "tcp4=1.2.3.4"]
+)
+def test_a_name_that_is_no_listeners_is_left_for_others(held: ListenerSet, name: str) -> None:
     address, other = free_address(), free_address()
-    inherited = inherit((address.name, listening(address)), ("web", listening(other)))
-    held.claim(inherited, [address], backlog=16)
-    assert inherited.names() == ("web",)
-    assert inherited.close_rest() == ("web",)
+    inherited = inherit((address.name, listening(address)), (name, listening(other)))
+    assert held.claim(inherited, [address], backlog=16) == ()
+    assert inherited.names() == (name,)
+    assert inherited.close_rest() == (name,)
     assert not connects(other)
 
 
