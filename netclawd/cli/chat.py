@@ -14,6 +14,7 @@ from netclawd.cli.output import json_option, write
 from netclawd.cli.reach import reach
 from netclawd.cli.send import admit, open_session, send_one
 from netclawd.core.screen import Column, Kind, Piece, Screen
+from netclawd.errors import NotRunningError
 
 RESTARTED = "the daemon restarted, going on"
 #: States in which a turn's next words come by themselves.
@@ -65,6 +66,9 @@ class Conversation:
                     turn_id = admit(self._client, session_id, text)["turn_id"]
                     self._own.add(turn_id)
                     self.follow(turn_id)
+        except NotRunningError:
+            self._show([Piece(Kind.NOTE, "the daemon is gone; the session and its turn are kept")])
+            raise
         except (KeyboardInterrupt, EOFError):
             write(f"\nThe session stays: netclaw chat --session {session_id}\n")
 

@@ -56,7 +56,7 @@ def _time_limit() -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, on_alarm)
     # What remains is for ending the daemon.
-    signal.setitimer(signal.ITIMER_REAL, LIMIT_S - 3.0)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT_S - 4.0)
     try:
         yield
     finally:

@@ -187,7 +187,12 @@ def _was_clean(daemon: Daemon) -> bool:
         return False
     try:
         newest = store.restarts(1)
-        return bool(newest) and newest[0].outcome.value == "stopped"
+        # An older stop says nothing about this one.
+        return (
+            bool(newest)
+            and newest[0].outcome.value == "stopped"
+            and newest[0].generation >= daemon.status["generation"]
+        )
     except NetclawError:
         return False
     finally:

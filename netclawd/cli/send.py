@@ -49,7 +49,11 @@ def send_one(text: str, session_id: str | None, *, wait: bool, as_json: bool) ->
     ids = {"session_id": session["id"], **admit(client, session["id"], text)}
     if not wait:
         return _say_ids(ids, as_json=as_json)
-    ended = wait_for_reply(client, ids, session["last_seq"])
+    try:
+        ended = wait_for_reply(client, ids, session["last_seq"])
+    except KeyboardInterrupt:
+        note(f"no longer waited for; the turn goes on: netclaw sessions show {session['id']}")
+        raise
     if as_json:
         say_json({**ids, "state": ended.state, "reply": ended.reply})
     elif ended.reply:

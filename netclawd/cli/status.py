@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -37,7 +38,8 @@ def status(ctx: click.Context, as_json: bool, watch: bool, probe: str | None) ->
     if probe is not None:
         ctx.exit(_probe(probe))
     if watch:
-        _watch(as_json)
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(as_json)
         return
     found = reach().status
     if as_json:
@@ -78,17 +80,14 @@ def _watch(as_json: bool) -> None:
             text = json.dumps(found) if as_json else "\n".join(describe(found))
         except NotRunningError as error:
             daemon = None
-            body = {"error": {"slug": error.slug, "what": error.what}}
+            body = {"error": {"slug": error.slug, "what": error.what, "remedy": error.remedy}}
             text = json.dumps(body) if as_json else error.what
         if redraws:
             click.clear()
         if redraws or text != before:
             click.echo(text)
         before = text
-        try:
-            time.sleep(WATCH_S)
-        except KeyboardInterrupt:
-            return
+        time.sleep(WATCH_S)
 
 
 def _look(daemon: Daemon | None) -> tuple[Daemon, dict[str, Any]]:
@@ -114,6 +113,8 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "configuration", f"{found['config_path']} (digest {found['digest'][:12]})"
     yield "turns", describe_turns(found["turns"])
     yield "streams", str(found["streams"])
+    if found.get("exposure", "local") != "local":
+        yield "exposure", f"{found['exposure']}; the daemon authenticates nobody"
     if found["gate"] != "open":
         yield "gate", "closed: new turns wait for the next generation"
     if found["drain"] is not None:

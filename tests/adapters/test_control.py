@@ -335,6 +335,21 @@ def test_pauses_under_load_lose_no_answer_and_repeat_no_request(
     assert len(answers) == len(service.triggers) == 600
 
 
+def test_an_answer_on_its_way_is_sent_whole_before_a_pause_closes(
+    server: ControlServer, service: ServiceDouble, path: str
+) -> None:
+    service.status_values["degraded"] = ["x" * 4_000_000]
+    with closing(connect(path)) as sock:
+        sock.sendall(b'{"id":1,"do":"status"}\n')
+        begun = sock.recv(1)
+        pausing = spawn("pausing", server.pause)
+        data = begun
+        while more := sock.recv(1_000_000):
+            data += more
+        pausing.join(scaled(5))
+    assert json.loads(data)["result"] == service.status_values
+
+
 def test_a_request_that_may_have_been_carried_out_is_not_sent_again(path: str) -> None:
     with closing(bind_control(path)) as listening, ControlClient(path) as client:
         asked: list[bytes] = []

@@ -7,12 +7,16 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import launch
 from netclawd.cli.demo_story import end_child, free_ports
+from netclawd.cli.reach import Daemon
+from netclawd.core.restart import Outcome, RestartRecord
+from netclawd.core.session import RestartId
 from tests.cli.conftest import CommandLine
 
 
@@ -119,6 +123,21 @@ def test_a_daemon_killed_in_a_stop_was_not_clean(
     result = run("daemon", "stop")
     take(pid)
     assert (result.exit_code, "not cleanly" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("generation", "outcome", "clean"),
+    [(5, Outcome.STOPPED, True), (4, Outcome.STOPPED, False), (5, Outcome.APPLIED, False)],
+)
+def test_only_the_stop_of_this_generation_was_clean(
+    monkeypatch: pytest.MonkeyPatch, generation: int, outcome: Outcome, clean: bool
+) -> None:
+    record = RestartRecord(RestartId("r"), outcome, "term", "", 0.0, generation=generation)
+    store = SimpleNamespace(restarts=lambda limit: (record,), close=lambda: None)
+    monkeypatch.setattr("netclawd.cli.wiring.open_store_read_only", lambda paths: store)
+    keys = ("home", "config_path", "state_dir", "runtime_dir")
+    status = {"generation": 5, **dict.fromkeys(keys, "/nowhere")}
+    assert launch._was_clean(Daemon(ControlClient("/nowhere"), status)) is clean
 
 
 def test_status_costs_little(run: CommandLine) -> None:

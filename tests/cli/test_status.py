@@ -102,6 +102,30 @@ def test_a_drain_says_what_it_waits_for(run: CommandLine, service: ServiceDouble
     assert "closed: new turns wait" in result.stdout
 
 
+def test_a_watch_prints_again_what_has_changed_until_it_is_interrupted(
+    run: CommandLine, service: ServiceDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = iter(["ready", "draining", "draining"])
+
+    def sleep(_seconds: float) -> None:
+        try:
+            service.status_values["phase"] = next(rounds)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr("netclawd.cli.status.time.sleep", sleep)
+    result = run("status", "--watch", "--json")
+    assert result.exit_code == 0
+    phases = [json.loads(line)["phase"] for line in result.stdout.splitlines()]
+    assert phases == ["ready", "draining"]
+
+
+def test_who_else_may_reach_it_is_told(run: CommandLine, service: ServiceDouble) -> None:
+    assert "exposure" not in run("status").stdout
+    service.status_values["exposure"] = "reverse-proxy"
+    assert "exposure       reverse-proxy; the daemon authenticates nobody" in run("status").stdout
+
+
 def test_restarts_are_listed_newest_first(run: CommandLine, service: ServiceDouble) -> None:
     refused = RestartRecord(
         RestartId("r_2"),
