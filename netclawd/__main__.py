@@ -30,8 +30,8 @@ def main() -> None:
     # Serving turns it on again.
     gc.disable()
     environ = dict(os.environb)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     if _handed_over(environ):
-        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
         from netclawd.cli.wiring import serve
 
         sys.exit(serve(environ, None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import click
@@ -39,6 +40,7 @@ def command(environ: dict[bytes, bytes], config: str | None, check: bool, rehear
 def _check(config: str | None) -> None:
     from netclawd.cli import wiring
 
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.HANDLED)  # The stub has blocked them.
     try:
         path = wiring.check(config)
     except ConfigError as error:
