@@ -13,12 +13,18 @@ import sdnotify
 
 from netclawd.core.text import one_line
 
+#: How long a notice may wait for room in the supervisor's queue, seconds.
+_PATIENCE_S = 1.0
+
 
 class SupervisorNotifier:
     def __init__(self, s6_descriptor: int | None) -> None:
         # Without the variable it would leave a socket open that leads nowhere.
         asked = bool(os.environ.get("NOTIFY_SOCKET"))
         self._systemd = sdnotify.SystemdNotifier() if asked else None
+        if self._systemd is not None and self._systemd.socket is not None:
+            # A supervisor that has stopped reading must not stop the arbiter.
+            self._systemd.socket.settimeout(_PATIENCE_S)
         self._s6_descriptor = s6_descriptor
 
     def status(self, text: str) -> None:

@@ -12,7 +12,7 @@ import http.client
 import json
 import time
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -27,6 +27,8 @@ REJOIN_S = 0.1
 #: Seconds to wait when the daemon has no room for another stream.
 ROOM_S = 2.0
 CONTROL_WAIT_S = 20.0
+#: A daemon that answers on its control socket alone is given up after this, seconds.
+JOIN_S = 90.0
 
 
 class Kind(StrEnum):
@@ -50,9 +52,12 @@ class SessionStream:
     last_seq: int = 0
     #: Generation that was seen last.
     generation: int = 0
+    #: Monotonic instant at which a stream was open last.
+    _open_at: float = field(default=0.0, init=False)
 
     def items(self) -> Generator[Item, None, None]:
         """Yield events and deltas for ever; NotRunningError when the daemon stays away."""
+        self._open_at = time.monotonic()
         while True:
             status = self.client.call("status")
             address = tcp_address(status["addresses"])
@@ -64,6 +69,11 @@ class SessionStream:
                 yield from self._join(*address)
             except (OSError, http.client.HTTPException):
                 pass  # Cut by a restart or a crash: the next round finds out.
+            if time.monotonic() - self._open_at > JOIN_S:
+                raise ControlError(
+                    f"The daemon does not serve the event stream at {address[0]}:{address[1]}.",
+                    "Look at `netclaw status` and the daemon's log.",
+                )
             time.sleep(REJOIN_S)
 
     def _join(self, host: str, port: int) -> Iterator[Item]:
@@ -79,7 +89,10 @@ class SessionStream:
                 if response.status != 200:
                     return self._judge(response)
                 yield from self._restarted(int(response.headers.get("X-Netclaw-Generation", 0)))
-                yield from self._read(response)
+                try:
+                    yield from self._read(response)
+                finally:
+                    self._open_at = time.monotonic()
         finally:
             connection.close()
 
@@ -88,7 +101,7 @@ class SessionStream:
         body = response.read(65536)
         if response.status == 404:
             raise NotFoundError(
-                f"There is no session {self.session_id}.", "See `netclaw sessions`."
+                f"There is no session {self.session_id}.", "See `netclaw sessions list`."
             )
         if response.status not in (429, 503):
             raise ControlError(
@@ -100,7 +113,7 @@ class SessionStream:
 
     def _read(self, response: http.client.HTTPResponse) -> Iterator[Item]:
         for kind, data in frames(iter(response.readline, b"")):
-            if kind == "restart" and "seq" not in data:  # the end, not the durable event
+            if kind == "restart" :  # the end, not the durable event
                 return
             if kind == "delta":
                 yield Item(Kind.DELTA, data)

@@ -31,7 +31,7 @@ from netclawd.daemon.lock import hold_lock
 from netclawd.daemon.manifest_file import ManifestFile
 from netclawd.daemon.parts import Folders, Origin, Parts
 from netclawd.daemon.signals import spawn
-from netclawd.errors import ConfigError, NetclawError
+from netclawd.errors import EXIT_CONFIG, EXIT_TEMPORARY, ConfigError, NetclawError
 
 if TYPE_CHECKING:
     from socket import socket
@@ -119,7 +119,10 @@ def serve(environ: Mapping[bytes, bytes], config: str | None) -> int:
     try:
         parts = _prepare(environ, config)
     except NetclawError as error:
-        return _abort(error)
+        code = _abort(error)
+        # What was good when it was rehearsed is worth another start.
+        handed_over = b"handoff" in environ.get(b"LISTEN_FDNAMES", b"").split(b":")
+        return EXIT_TEMPORARY if handed_over and code == EXIT_CONFIG else code
     from netclawd.daemon.run import run
 
     return run(parts)

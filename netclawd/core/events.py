@@ -11,6 +11,9 @@ from netclawd.core.session import RestartId
 from netclawd.core.settings import Snapshot
 from netclawd.core.values import frozen
 
+#: Triggers that nobody pulled.
+BY_ITSELF = ("file", "boot")
+
 
 @frozen
 class Trigger:

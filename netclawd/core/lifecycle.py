@@ -236,7 +236,9 @@ def _judge_queued(state: State, todo: list[Effect]) -> Step:
     """End a walk; begin the next one if somebody asked meanwhile."""
     if not state.queued:
         return replace(state, requests=(), change=None, deadlines=None), [*todo, effects.Say()]
-    after = replace(state, requests=state.queued, queued=(), change=None, deadlines=None)
+    # Who asked by name comes first: a file that was refused is tried again for a person only.
+    asked = tuple(sorted(state.queued, key=lambda r: r.trigger.kind in events.BY_ITSELF))
+    after = replace(state, requests=asked, queued=(), change=None, deadlines=None)
     return after, [*todo, _judge(after.requests)]
 
 

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from netclawd.core.values import frozen
 
 FIRST = 3
+#: More than a process can have open where nothing has been raised on purpose; LISTEN_FDS is only text.
+MOST = 1 << 16
 
 
 @frozen
@@ -43,6 +45,7 @@ class Inheritance:
             return cls([])
         count = max(0, count)
         text = environ.get(b"LISTEN_FDNAMES", b"").decode("ascii", "replace")
+        count = min(count, MOST)
         names = text.split(":") if text else []
         names += ["unknown"] * (count - len(names))  # sd_listen_fds_with_names(3) does the same.
         found = []

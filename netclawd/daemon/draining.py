@@ -18,6 +18,9 @@ from netclawd.ports import Post, Quiesced
 
 log = logging.getLogger("netclawd.lifecycle")
 
+#: How long to wait for the imports of a start that is followed by a restart at once, seconds.
+_IMPORTS_TIMEOUT_S = 5.0
+
 
 class Draining:
     def __init__(self, image: Image, post: Post) -> None:
@@ -93,9 +96,22 @@ class Draining:
     def quiesce(self, effect: effects.Quiesce) -> None:
         image = self._image
         assert image.http is not None
+        self._still()
         image.the_store().prepare_close()
         retry_after_s = image.gate.retry_after_s(image.parts.clock.monotonic())
         image.http.quiesce(effect.deadline, retry_after_s, self._on_quiesced)
+
+    def _still(self) -> None:
+        """End the threads that might touch a descriptor while another lies under its number (Exec).
+
+        What they miss of the file is found by the comparison at the next start.
+        """
+        image = self._image
+        if image.imports is not None:
+            image.imports.join(_IMPORTS_TIMEOUT_S)
+        if image.watcher is not None:
+            image.watcher.stop()
+            image.watcher = None
 
     def _on_quiesced(self, quiesced: Quiesced) -> None:
         self._image.quiesced = quiesced

@@ -6,6 +6,7 @@ a whole, so they see an older or a newer value, never half of one.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from socket import socket
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from netclawd.daemon.journal import Journal
 from netclawd.daemon.listeners import ListenerSet
 from netclawd.daemon.parts import ControlServer, Parts
 from netclawd.errors import DrainingError, StoreClosedError
-from netclawd.ports import HttpServer, Quiesced, Store
+from netclawd.ports import HttpServer, Quiesced, Store, Watcher
 
 if TYPE_CHECKING:
     from netclawd.daemon.engine import Engine
@@ -46,6 +47,9 @@ class Image:
     engine: Engine | None = None
     http: HttpServer | None = None
     control: ControlServer | None = None
+    watcher: Watcher | None = None
+    #: The thread that imports what serving did not need.
+    imports: threading.Thread | None = None
     #: The manifest that this start consumed.
     manifest: Manifest | None = None
     #: The last refusal, until a good configuration comes.

@@ -1,7 +1,8 @@
 """The restart journal: outcomes by request, durable when something happened, and waited for.
 
-An outcome that changed nothing (nothing to do) is remembered in memory only: a file that is touched
-every minute must not fill the store.
+An outcome that changed nothing (nothing to do) is remembered in memory only, unless somebody asked
+over the control socket and may still be waiting: a file that is touched every minute must not fill
+the store.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Journal:
 
     def record(self, record: RestartRecord) -> None:
         """Write an outcome and wake who waits for it; PENDING is written for the next start only."""
-        if record.outcome is not Outcome.UNCHANGED:
+        if record.outcome is not Outcome.UNCHANGED or record.trigger == "control":
             self._write(record)
         if record.outcome is Outcome.PENDING:
             return

@@ -9,6 +9,7 @@ import logging
 from typing import Any
 
 from netclawd.core.events import (
+    BY_ITSELF,
     Change,
     Event,
     JudgedChanged,
@@ -28,9 +29,6 @@ from netclawd.errors import ConfigAbsentError, ConfigError
 
 log = logging.getLogger("netclawd.lifecycle")
 
-#: What asks by itself; a configuration that was refused isn't tried again for these.
-_BY_ITSELF = ("file", "boot")
-
 
 def judge(image: Image, request: Request) -> Event:
     """Compare the file and the code on disk with what runs."""
@@ -45,7 +43,7 @@ def judge(image: Image, request: Request) -> Event:
         snapshot = image.snapshot
     except ConfigError as error:
         return Refused(Refusal(error.slug, error.what, error.remedy))
-    if request.trigger.kind in _BY_ITSELF and snapshot.digest == image.refused_digest:
+    if request.trigger.kind in BY_ITSELF and snapshot.digest == image.refused_digest:
         return JudgedUnchanged()
     if snapshot.digest == image.snapshot.digest and not code_changed and not request.force:
         image.refusal = None

@@ -113,7 +113,9 @@ class ListenerSet:
     def to_hand_over(self) -> list[Named]:
         """Return all sockets, held and new, under their names."""
         both = {**self._held, **self._new}
-        return [Named(address.name, sock.fileno()) for address, sock in both.items()]
+        # One that HTTP has emptied and closed meanwhile has no descriptor any more.
+        alive = {address: sock.fileno() for address, sock in both.items() if sock.fileno() >= 0}
+        return [Named(address.name, fd) for address, fd in alive.items()]
 
     def forget(self, addresses: Iterable[Address]) -> None:
         """Drop retired listeners; the HTTP server has emptied and closed them."""

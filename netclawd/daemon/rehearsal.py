@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from netclawd.core import budgets
 from netclawd.core.events import Event, Refusal, Refused, Rehearsed
 from netclawd.core.handoff import snapshot_from_map, snapshot_to_map
+from netclawd.core.listeners import parse_addresses
 from netclawd.core.settings import Snapshot
 from netclawd.core.text import one_line
 from netclawd.daemon.parts import Origin
 from netclawd.daemon.signals import spawn
-from netclawd.errors import ManifestError, NetclawError
+from netclawd.errors import ConfigMeaningError, ManifestError, NetclawError
 from netclawd.ports import Codec, Post
 
 if TYPE_CHECKING:
@@ -101,7 +102,12 @@ class Rehearsal:
         try:
             if "refusal" in values:
                 return Refused(Refusal(**values["refusal"]))
-            return Rehearsed(snapshot_from_map(values["snapshot"]))
+            snapshot = snapshot_from_map(values["snapshot"])
+            # The code on disk may know addresses that this code can't bind for it.
+            parse_addresses(snapshot.settings.daemon.listen)
+            return Rehearsed(snapshot)
+        except ConfigMeaningError as error:
+            return Refused(Refusal(error.slug, error.what, error.remedy))
         except (KeyError, TypeError, ValueError) as error:  # Another release answers otherwise.
             return Refused(_refusal(f"the child's verdict can't be read ({error!r})"))
 

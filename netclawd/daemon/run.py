@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
 import sys
 import threading
 
@@ -18,9 +19,12 @@ from netclawd.daemon.performer import Performer
 from netclawd.daemon.rehearsal import Rehearsal
 from netclawd.daemon.service import DaemonService
 from netclawd.daemon.signals import SignalPipe
-from netclawd.errors import EXIT_FAILURE, NetclawError
+from netclawd.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_TEMPORARY, NetclawError
 
 log = logging.getLogger("netclawd")
+
+#: Threads without which nothing is answered.
+VITAL = ("http", "pump", "store", "control")
 
 
 def run(parts: Parts) -> int:
@@ -33,6 +37,9 @@ def run(parts: Parts) -> int:
         return _arbitrate(image, signals)
     except NetclawError as error:
         log.critical("%s %s", error.what, error.remedy)
+        if image.parts.handoff is not None and error.exit_code == EXIT_CONFIG:
+            # The configuration was good when it was rehearsed: worth another start.
+            return EXIT_TEMPORARY
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort: leave a crash log, let the supervisor act
         _leave_crash_log(image, error)
@@ -60,11 +67,14 @@ def _arbitrate(image: Image, signals: SignalPipe) -> int:
 
 
 def _on_thread_error(image: Image, args: threading.ExceptHookArgs) -> None:
-    """A thread died of an error: it is written down and shown as degraded."""
+    """A thread died of an error. Without one of the vital ones nobody is served: then the process ends
+    as by SIGKILL, and the supervisor starts it again."""
     if args.exc_value is None:
         return
     name = args.thread.name if args.thread is not None else "a thread"
     _leave_crash_log(image, args.exc_value)
+    if name in VITAL:
+        os._exit(EXIT_FAILURE)
     image.degraded[f"thread {name}"] = f"The thread {name} died; the crash log says why."
 
 

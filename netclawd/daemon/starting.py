@@ -62,7 +62,10 @@ class Starting:
         image = self._image
         content = f"{os.getpid()} {image.generation}\n".encode()
         path = image.parts.folders.in_runtime("netclawd.pid")
-        replace_file(path, content, 0o644, durable=False)
+        try:
+            replace_file(path, content, 0o644, durable=False)
+        except OSError as error:
+            log.warning("PID file not written: %s", error)
 
     def _take_manifest(self) -> None:
         """Consume the manifest. A damaged one costs order and a reason, never a turn."""
@@ -153,14 +156,16 @@ class Starting:
     def start_watching(self, _effect: effects.StartWatching) -> None:
         if not self._watcher_started:
             self._watcher_started = True
-            spawn("imports", self._watch)
+            self._image.imports = spawn("imports", self._watch)
 
     def _watch(self) -> None:
         """Import what serving did not need, then watch; compare the digest once, for a lost event."""
         image = self._image
         image.parts.import_rest()
         try:
-            image.parts.make_watcher().start(lambda: self._ask("file"))
+            watcher = image.parts.make_watcher()
+            watcher.start(lambda: self._ask("file"))
+            image.watcher = watcher
         except NetclawError as error:
             log.error("configuration is not watched: %s", error)
             image.degraded["watcher"] = f"The configuration file is not watched: {error.what}"
@@ -182,6 +187,7 @@ class Starting:
         with blocked():
             image.http.resume()
             image.control.resume()
+        self._watcher_started = False
         image.drain_began = None
 
     def resume(self, _effect: effects.Resume) -> None:
@@ -196,7 +202,9 @@ class Starting:
         emptied = threading.Event()
         image.http.retire([address.name for address in image.retiring], emptied.set)
         if not emptied.wait(_RETIRE_TIMEOUT_S):
-            log.warning("retired listeners were closed before they were emptied")
+            # The loop closes them when it gets there; closing them under it could hit another's number.
+            log.warning("retired listeners are not emptied yet")
+            return
         log.info("listeners retired: %s", [str(address) for address in image.retiring])
         image.listeners.forget(image.retiring)
         image.retiring = ()

@@ -73,17 +73,17 @@ class Loop:
         self.quiescing = False
         #: Called once a turn while something is being waited for.
         self.each_turn: Callable[[float], None] | None = None
-        #: No descriptor is touched: everything is quiet and the process is about to execve.
+        #: No descriptor is touched: everything is quiet and the process is about to execve, for which
+        #: it puts other descriptors under our numbers.
         self.paused = False
+        self._called = threading.Event()
         self.serving = threading.Event()
         self.serving_since = 0.0
         self.turned_at = time.monotonic()
         self._options = options
         self._connection_limit = connection_limit
         self._map: dict[int, Any] = {}
-        self._alarm: dict[int, Any] = {}
-        self._trigger = trigger(self._alarm)
-        self._map.update(self._alarm)
+        self._trigger = trigger(self._map)
         self._accepting: dict[str, Accepting] = {}
         self._commands: deque[Callable[[], None]] = deque()
         self._leaving: list[tuple[Channel, LeaveWorker]] = []
@@ -95,11 +95,12 @@ class Loop:
     def post(self, command: Callable[[], None]) -> None:
         """Run this in the loop's thread, soon."""
         self._commands.append(command)
+        self._called.set()
         self.pull_trigger()
 
     def pull_trigger(self) -> None:
-        # After the end the pipe is closed and its number may be another's.
-        if not self._ended:
+        # After the end the pipe is closed and its number may be another's; in the pause too.
+        if not self._ended and not self.paused:
             self._trigger.pull_trigger()
 
     def add_task(self, task: Any) -> None:
@@ -119,12 +120,13 @@ class Loop:
         self.serving_since = time.monotonic()
         self.serving.set()
         while not self._ended:
-            wasyncore.loop(
-                timeout=self._timeout_s(),
-                use_poll=True,
-                map=self._alarm if self.paused else self._map,
-                count=1,
-            )
+            if self.paused:
+                # Not even the trigger is looked at.
+                self._called.wait()
+            else:
+                timeout_s = self._timeout_s()
+                wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._map, count=1)
+            self._called.clear()
             self.turned_at = time.monotonic()
             try:
                 self._between_turns(self.turned_at)

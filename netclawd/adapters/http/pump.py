@@ -82,6 +82,8 @@ class Pump:
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wakeup, select.EPOLLIN)
         self._awake = False
+        #: Set when there is something to do; what a pump without streams waits for during a drain.
+        self._called = threading.Event()
         self._rooms: dict[SessionId, Room[Watcher]] = {}
         self._polls: dict[SessionId, set[Poll]] = {}
         self._by_fd: dict[int, Watcher | Poll] = {}
@@ -143,6 +145,7 @@ class Pump:
 
     def _post(self, command: Callable[..., None], *args: Any) -> None:
         self._commands.append((command, args))
+        self._called.set()
         if not self._awake and not self._ended:
             self._awake = True
             os.eventfd_write(self._wakeup, 1)
@@ -152,6 +155,11 @@ class Pump:
     def run(self) -> None:
         """Turn until stopped."""
         while not self._ended:
+            self._called.clear()
+            if self._draining and not self._by_fd and not self._commands:
+                # No descriptor is touched: the process is about to execve, for which it puts other
+                # descriptors under our numbers.
+                self._called.wait()
             ready = self._epoll.poll(self._timeout_s())
             try:
                 self._turn(ready)
