@@ -113,7 +113,7 @@ class SessionStream:
 
     def _read(self, response: http.client.HTTPResponse) -> Iterator[Item]:
         for kind, data in frames(iter(response.readline, b"")):
-            if kind == "restart" :  # the end, not the durable event
+            if kind == "restart" and "seq" not in data:  # the end, not the durable event
                 return
             if kind == "delta":
                 yield Item(Kind.DELTA, data)

@@ -16,6 +16,7 @@ from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import chat, stream
 from tests.cli.event_server import END, EventServer, Reply, delta, event
 from tests.service_double import ServiceDouble
+from tests.waiting import scaled
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -43,6 +44,7 @@ def client(home: Path) -> Iterator[ControlClient]:
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "REJOIN_S", 0.0)
     monkeypatch.setattr(stream, "ROOM_S", 0.0)
+    monkeypatch.setattr(stream, "JOIN_S", scaled(3))
 
 
 def follow(
@@ -117,6 +119,19 @@ def test_a_stream_that_is_refused_for_good_is_an_error(
         service.status_values["addresses"] = [server.address]
         with pytest.raises(errors.ControlError, match="Foreign Host"):
             follow(client, service, capsys)
+
+
+def test_an_address_that_nobody_serves_is_given_up(
+    client: ControlClient,
+    service: ServiceDouble,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "JOIN_S", 0.05)
+    with EventServer([]) as server:
+        service.status_values["addresses"] = [server.address]
+    with pytest.raises(errors.ControlError, match="does not serve the event stream"):
+        follow(client, service, capsys)
 
 
 def test_without_a_tcp_address_the_durable_events_are_shown(
