@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fault:
-    #: kill, raise, hold, signal; see launcher.py.
+    #: kill, raise, hold, signal, modules; see launcher.py.
     do: str
     #: before, after.
     when: str

@@ -7,7 +7,8 @@ every image. A fault fires once: what happened is counted in a file that outlive
 a list of ``{"do", "when", "effect", "nth", …}``:
 
 * ``do``: ``kill`` (SIGKILL to itself), ``raise``, ``hold`` (until the file ``until`` exists, at most
-  ``HOLD_S``), ``signal`` (send itself ``signal``).
+  ``HOLD_S``), ``signal`` (send itself ``signal``), ``modules`` (write the names of all imported modules to
+  ``until``).
 * ``when``: ``before`` or ``after``.
 * ``effect``: a class name of netclawd.core.effects, or ``Image`` for the start of an image, or
   ``Rehearsal`` for that of the rehearsing child (these two only ``before``).
@@ -57,6 +58,8 @@ class Faults:
                 deadline = time.monotonic() + HOLD_S
                 while not os.path.exists(fault["until"]) and time.monotonic() < deadline:
                     time.sleep(0.002)
+            case "modules":
+                Path(fault["until"]).write_text("\n".join(sys.modules))
             case other:
                 raise ValueError(other)
 
