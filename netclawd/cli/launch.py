@@ -59,7 +59,7 @@ def launch(paths: Paths, environ: Mapping[str, str]) -> Launched:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "netclawd"],
             cwd="/",
-            env={**environ, "NETCLAW_LOG_FILE": path},
+            env={**_without_supervisor(environ), "NETCLAW_LOG_FILE": path},
             stdin=subprocess.DEVNULL,
             stdout=log_fd,
             stderr=log_fd,
@@ -68,6 +68,12 @@ def launch(paths: Paths, environ: Mapping[str, str]) -> Launched:
     finally:
         os.close(log_fd)
     return _wait_until_ready(process, paths, begin)
+
+
+def _without_supervisor(environ: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what a supervisor told us: it must not take the detached daemon for its own."""
+    told = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_", "NETCLAW_NOTIFY_FD")
+    return {k: v for k, v in environ.items() if not k.startswith(told)}
 
 
 def _open_log(path: str) -> int:

@@ -33,6 +33,8 @@ class Request:
     trigger: Trigger
     #: Re-execute even if nothing is new.
     force: bool = False
+    #: When it was asked: wall clock, seconds since the epoch.
+    at: float = 0.0
 
 
 @frozen

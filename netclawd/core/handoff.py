@@ -113,5 +113,8 @@ def _request_to_map(request: Request) -> dict[str, Any]:
 
 def _request_from_map(values: Mapping[str, Any]) -> Request:
     return Request(
-        RestartId(values["id"]), Trigger(**values["trigger"]), force=bool(values["force"])
+        RestartId(values["id"]),
+        Trigger(**values["trigger"]),
+        force=bool(values["force"]),
+        at=float(values["at"]),
     )

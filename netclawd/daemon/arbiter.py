@@ -155,7 +155,7 @@ class Arbiter:
         return any(r.trigger.kind == "hup" for r in (*asked, *self._state.queued))
 
     def _request(self, kind: str) -> Request:
-        return Request(RestartId(self._ids.new("r")), Trigger(kind))
+        return Request(RestartId(self._ids.new("r")), Trigger(kind), at=self._clock.wall())
 
     def _wait(self) -> None:
         now = self._clock.monotonic()

@@ -59,7 +59,7 @@ class Draining:
             restart_id=request.id,
             reason=reason,
             trigger=request.trigger.kind,
-            requested_at=image.restart.requested_at if image.restart is not None else 0.0,
+            requested_at=request.at,
             old_digest=image.snapshot.published_digest,
             new_digest=(snapshot or image.snapshot).published_digest,
             writer=image.parts.version,

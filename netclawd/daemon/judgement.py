@@ -42,7 +42,9 @@ def judge(image: Image, request: Request) -> Event:
         log.info("configuration unchanged: %s", error.what)
         snapshot = image.snapshot
     except ConfigError as error:
-        return Refused(Refusal(error.slug, error.what, error.remedy))
+        refusal = Refusal(error.slug, error.what, error.remedy)
+        known = request.trigger.kind in BY_ITSELF and refusal == image.refusal
+        return JudgedUnchanged() if known else Refused(refusal)
     if request.trigger.kind in BY_ITSELF and snapshot.digest == image.refused_digest:
         return JudgedUnchanged()
     if snapshot.digest == image.snapshot.digest and not code_changed and not request.force:
@@ -85,7 +87,7 @@ def begin_record(image: Image, request: Request, snapshot: Snapshot | None) -> R
         outcome=Outcome.PENDING,
         trigger=request.trigger.kind,
         actor=request.trigger.actor,
-        requested_at=image.parts.clock.wall(),
+        requested_at=request.at,
         generation=image.generation,
         old_digest=image.snapshot.published_digest,
         **describe(image, snapshot),
@@ -132,7 +134,7 @@ def applied(
         gap_ms=round(gap_ms, 1),
     )
     joined = (
-        replace(done, id=r.id, trigger=r.trigger.kind, actor=r.trigger.actor)
+        replace(done, id=r.id, trigger=r.trigger.kind, actor=r.trigger.actor, requested_at=r.at)
         for r in handoff.requests[1:]
     )
     return (*joined, done)

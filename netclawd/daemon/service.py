@@ -66,7 +66,7 @@ class DaemonService:
         return shown
 
     def request_reload(self, trigger: Trigger, force: bool) -> RestartId:
-        request = Request(RestartId(self._new_id("r")), trigger, force)
+        request = Request(RestartId(self._new_id("r")), trigger, force, at=self._clock.wall())
         self._post(ReloadRequested(request))
         return request.id
 
@@ -74,7 +74,8 @@ class DaemonService:
         return self._image.journal.outcome(restart_id, wait_s)
 
     def request_stop(self, trigger: Trigger) -> None:
-        self._post(StopRequested(Request(RestartId(self._new_id("r")), trigger)))
+        wall = self._clock.wall()
+        self._post(StopRequested(Request(RestartId(self._new_id("r")), trigger, at=wall)))
 
     # -- sessions ------------------------------------------------------------------------------
 
