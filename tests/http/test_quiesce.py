@@ -429,6 +429,8 @@ def test_stop_is_bounded_when_a_request_does_not_end(running: Running) -> None:
         assert time.monotonic() - began_at < scaled(2.0)
         assert_cut(wire)
     running.service.may_answer.set()
+    running.wait_until(lambda: not running.server._loop.workers.threads, "the worker to end")
+    running.server._loop.close()
 
 
 def test_load_over_many_images_loses_nothing(images: Images) -> None:

@@ -99,8 +99,8 @@ class Loop:
         self.pull_trigger()
 
     def pull_trigger(self) -> None:
-        # After the end the pipe is closed and its number may be another's; in the pause too.
-        if not self._ended and not self.paused:
+        # In the pause the pipe's number may be another's.
+        if not self.paused:
             self._trigger.pull_trigger()
 
     def add_task(self, task: Any) -> None:
@@ -165,6 +165,9 @@ class Loop:
         for waiting in list(self._map.values()):
             if waiting is not self._trigger:
                 waiting.close()
+
+    def close(self) -> None:
+        """Close the trigger: only when no other thread can pull it any more."""
         self._trigger.close()
 
     # -- listeners -------------------------------------------------------------------------------

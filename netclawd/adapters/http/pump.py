@@ -94,6 +94,7 @@ class Pump:
         self._last_word_until = 0.0
         self._draining = False
         self._ended = False
+        self._closed = False
 
     # -- called from any thread ------------------------------------------------------------------
 
@@ -146,9 +147,13 @@ class Pump:
     def _post(self, command: Callable[..., None], *args: Any) -> None:
         self._commands.append((command, args))
         self._called.set()
-        if not self._awake and not self._ended:
-            self._awake = True
-            os.eventfd_write(self._wakeup, 1)
+        if self._awake:
+            return
+        # Who posts late must not write to what has become another's descriptor.
+        with self._lock:
+            if not self._closed:
+                self._awake = True
+                os.eventfd_write(self._wakeup, 1)
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -434,5 +439,7 @@ class Pump:
         for waiting in list(self._by_fd.values()):
             if isinstance(waiting, Watcher):
                 self._drop(waiting)
-        self._epoll.close()
-        os.close(self._wakeup)
+        with self._lock:
+            self._closed = True
+            self._epoll.close()
+            os.close(self._wakeup)

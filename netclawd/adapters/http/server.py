@@ -127,7 +127,10 @@ class WaitressHttpServer:
             http.join(_STOP_REQUEST_S)
         self._pump.stop()
         pump.join(_STOP_REQUEST_S + max(0.0, until - time.monotonic()))
-        if not self._loop.workers.end(max(until, time.monotonic() + _STOP_REQUEST_S)):
+        if self._loop.workers.end(max(until, time.monotonic() + _STOP_REQUEST_S)):
+            self._loop.close()
+        else:
+            # Its worker will still pull the trigger.
             logger.warning("a request was still running at the end of the http server")
         self._threads = []
 
