@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
+import resource
 import sys
 import threading
 
@@ -29,6 +30,7 @@ VITAL = ("http", "pump", "store", "control")
 
 def run(parts: Parts) -> int:
     """Serve until a stop; return the exit code. Called on the main thread with signals blocked."""
+    _raise_descriptor_limit()
     image = Image(parts, Gate(parts.snapshot.settings.drain.new_work))
     signals = SignalPipe()
     signals.install()
@@ -44,6 +46,18 @@ def run(parts: Parts) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: leave a crash log, let the supervisor act
         _leave_crash_log(image, error)
         return EXIT_FAILURE
+
+
+def _raise_descriptor_limit() -> None:
+    """Use all the descriptors that we may have: a stream is one, and execve places each anew.
+
+    The soft limit is low for programs that use select(2), which we don't.
+    """
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        log.warning("descriptor limit not raised: %s", error)
 
 
 def _arbitrate(image: Image, signals: SignalPipe) -> int:
