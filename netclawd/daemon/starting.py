@@ -98,6 +98,8 @@ class Starting:
         http = image.http = parts.make_http(self._service, image.settings)
         with blocked():
             http.start(image.listeners.sockets(), image.kept)
+        # What a start has allocated lives on: no collection needs to look at it.
+        gc.freeze()
         gc.enable()
         # HTTP answers from here on; what comes below is imported behind the gap.
         control = image.control = parts.make_control(self._service)
