@@ -107,7 +107,7 @@ class Loop:
         self.workers.add_task(task)
 
     def on_leave(self, channel: Channel, leave: LeaveWorker) -> None:
-        self.post(partial(self._leaving.append, (channel, leave)))
+        self.post(partial(self._leave, channel, leave))
 
     def on_stream_end(self, watcher: Watcher) -> None:
         """Take back the socket of a stream that got its last word (the pump's thread calls)."""

@@ -192,7 +192,7 @@ class Pump:
         self._awake = False
         while self._commands:
             command, args = self._commands.popleft()
-            command(*args)
+            self._guarded(command, *args)
         now = time.monotonic()
         self._expire(now)
         if now >= self._beat_at:
@@ -200,7 +200,15 @@ class Pump:
         # One pass: a reader that takes megabytes must not keep the others waiting.
         dirty, self._dirty = self._dirty, set()
         for watcher in dirty:
-            self._flush(watcher, now)
+            self._guarded(self._flush, watcher, now)
+        if self._draining and now >= self._last_word_until:
+            self._end_overdue()
+
+    def _guarded(self, command: Callable[..., None], *args: Any) -> None:
+        try:
+            command(*args)
+        except Exception:  # the pump serves everybody: what fails for one must not end the turn
+            logger.exception("the pump failed for one of its readers")
 
     def _on_ready(self, fd: int, mask: int) -> None:
         waiting = self._by_fd.get(fd)
@@ -217,10 +225,12 @@ class Pump:
     def _expire(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
             self._wake(heapq.heappop(self._timers)[2])
-        if self._draining and now >= self._last_word_until:
-            for waiting in list(self._by_fd.values()):
-                if isinstance(waiting, Watcher):
-                    self._end(waiting)
+
+    def _end_overdue(self) -> None:
+        """Part from the readers that did not take their last word in time; each was offered it."""
+        for waiting in list(self._by_fd.values()):
+            if isinstance(waiting, Watcher) and waiting not in self._dirty:
+                self._end(waiting)
 
     def _beat(self, now: float) -> None:
         self._beat_at = now + self._heartbeat_s
@@ -411,13 +421,13 @@ class Pump:
 
     def _drain(self) -> None:
         self._draining = True
-        self._last_word_until = time.monotonic() + _LAST_WORD_S
         data = self._resume_token()
         for waiting in list(self._by_fd.values()):
             if isinstance(waiting, Poll):
                 self._wake(waiting)
             else:
                 self._say_last_word(waiting, data)
+        self._last_word_until = time.monotonic() + _LAST_WORD_S
 
     def _resume_token(self) -> Mapping[str, Any]:
         facts = self._service.ready()[1]
