@@ -230,6 +230,14 @@ class Daemon:
         answer = self.ask("/api/restarts").json
         return answer["restarts"] if isinstance(answer, dict) else answer
 
+    def ended_restarts(self) -> Any:
+        """Return the journal once its newest entry has an outcome: it is written just after READY."""
+        return wait_for(
+            lambda: rows if (rows := self.restarts()) and rows[0]["outcome"] != "pending" else None,
+            5.0,
+            lambda: f"the newest restart to have an outcome: {self.restarts()[:1]}",
+        )
+
     def control(self, do: str, **arguments: Any) -> Any:
         return control(self.control_path, do, **arguments)
 

@@ -37,7 +37,7 @@ def test_a_write_moves_the_daemon_under_the_same_pid(daemon: Daemon, in_place: b
         REFUSED_WITHIN_S,
         "the retired address to be named no longer",
     )
-    entry = daemon.restarts()[0]
+    entry = daemon.ended_restarts()[0]
     assert entry["outcome"] == "applied"
     # A write before the watcher was up is found by the comparison at boot.
     assert entry["trigger"] in ("file", "boot")
