@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, WSGITask
+from waitress.utilities import BadRequest
 
 from netclawd.adapters.http import problem
 from netclawd.adapters.http.leaving import LeaveWorker
@@ -52,12 +53,16 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
     """Doesn't invite a body that will not come or will not be taken."""
 
     woken = False
+    error: Any
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
         if self.completed:
             # Waitress would answer 100 and then wait for more of a request that is whole.
             self.expect_continue = False
+            if self.headers_finished and self.error is None and not (self.empty or self.command):
+                # Waitress 2 takes a line without a method for a request.
+                self.error = BadRequest("Start line is invalid")
         return consumed
 
     @property
