@@ -15,23 +15,28 @@ from tests.service_double import ServiceDouble
 
 pytestmark = pytest.mark.usefixtures("server")
 
-RECORD = RestartRecord(
-    RestartId("r_1"),
-    Outcome.APPLIED,
-    "file",
-    "",
-    time.time() - 11_200,
-    ended_at=time.time() - 11_120,
-    generation=2,
-    new_generation=3,
-    changed_keys=("daemon.listen",),
-    gap_ms=31.4,
-)
 REFUSAL = {"slug": "config-schema", "reason": "No key 'listn'.", "remedy": "Write listen."}
 
 
+def applied() -> RestartRecord:
+    """Return a restart of 3 h 5 min ago, counted from now: the tests before may have taken minutes."""
+    now = time.time()
+    return RestartRecord(
+        RestartId("r_1"),
+        Outcome.APPLIED,
+        "file",
+        "",
+        now - 11_200,
+        ended_at=now - 11_120,
+        generation=2,
+        new_generation=3,
+        changed_keys=("daemon.listen",),
+        gap_ms=31.4,
+    )
+
+
 def test_a_ready_daemon_is_described(run: CommandLine, service: ServiceDouble) -> None:
-    service.status_values["last_restart"] = RECORD.as_dict()
+    service.status_values["last_restart"] = applied().as_dict()
     service.status_values["turns"] = {"running": 2, "queued": 1, "parked": 0, "deferred": 0}
     result = run("status")
     assert result.exit_code == 0
@@ -135,7 +140,8 @@ def test_restarts_are_listed_newest_first(run: CommandLine, service: ServiceDoub
         time.time() - 5,
         reason="No key 'listn'.",
     )
-    service.journal = {RECORD.id: RECORD, refused.id: refused}
+    earlier = applied()
+    service.journal = {earlier.id: earlier, refused.id: refused}
     head, newest, older = run("restarts").stdout.splitlines()
     assert head.split() == ["WHEN", "OUTCOME", "GENERATION", "BY", "GAP", "WHAT"]
     assert "refused" in newest
