@@ -98,7 +98,9 @@ class Draining:
         assert image.http is not None
         self._still()
         image.the_store().prepare_close()
-        retry_after_s = image.gate.retry_after_s(image.parts.clock.monotonic())
+        image.gate.end_drain(effect.deadline)
+        # Who is answered 503 is answered at the deadline: then only the start is left to wait for.
+        retry_after_s = image.gate.retry_after_s(effect.deadline)
         image.http.quiesce(effect.deadline, retry_after_s, self._on_quiesced)
 
     def _still(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from netclawd.core.drain import retry_after_s
 from netclawd.core.settings import NewWork
-from netclawd.core.values import frozen
+from netclawd.core.values import frozen, replace
 from netclawd.errors import DrainingError
 
 
@@ -34,7 +34,14 @@ class Gate:
         self._state = GateState(open=True)
 
     def close(self, deadline: float, *, stopping: bool) -> None:
-        self._state = GateState(stopping=stopping, deadline=deadline)
+        """Close it for a drain that ends at ``deadline``; an earlier end that is known stands."""
+        known = self._state.deadline
+        end = deadline if known is None else min(known, deadline)
+        self._state = GateState(stopping=stopping, deadline=end)
+
+    def end_drain(self, deadline: float) -> None:
+        """The turns are drained: only what requests get is left to wait for."""
+        self._state = replace(self._state, deadline=deadline)
 
     def retry_after_s(self, now: float) -> int:
         return retry_after_s(self._state.deadline, now)

@@ -67,3 +67,15 @@ def test_a_stop_that_overtakes_a_restart_shortens_the_wait() -> None:
     with pytest.raises(DrainingError, match="is stopping") as caught:
         gate.judge(NOW)
     assert caught.value.retry_after_s == 3
+
+
+def test_once_the_turns_are_drained_a_retry_waits_for_requests_only() -> None:
+    """30 s were allowed for the drain, but nothing that takes so long is left."""
+    gate = Gate(NewWork.DEFER)
+    gate.open()
+    gate.close(NOW + 30, stopping=False)
+    gate.end_drain(NOW + 5)
+    assert gate.retry_after_s(NOW + 1) == 5
+    assert gate.retry_after_s(NOW + 5) == 1, "at the deadline only the start is left"
+    gate.close(NOW + 30, stopping=True)
+    assert gate.retry_after_s(NOW + 5) == 1, "a stop that overtakes gives no more time"
