@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from netclawd.core.session import (
@@ -43,6 +43,8 @@ class LiveService(ServiceDouble):
         #: Set while a request is inside ``status``.
         self.answering = threading.Event()
         self.admit_error: Exception | None = None
+        #: Happens once, right after the next look at the events.
+        self.after_look: Callable[[], object] | None = None
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
         return self.is_ready, super().ready()[1]
@@ -119,7 +121,11 @@ class LiveService(ServiceDouble):
 
     def events(self, session_id: SessionId, after: int, limit: int) -> tuple[SessionEvent, ...]:
         self.calls["events"] += 1
-        return super().events(session_id, after, limit)
+        found = super().events(session_id, after, limit)
+        happens, self.after_look = self.after_look, None
+        if happens is not None:
+            happens()
+        return found
 
     def live_text(self, session_id: SessionId) -> Delta | None:
         return self.live.get(session_id)

@@ -1,4 +1,4 @@
-"""Quiesce, the successor, retire, resume and stop, seen by clients: no reset, one answer each."""
+"""Quiesce, the successor and resume, seen by clients: no reset, one answer each."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import time
 import pytest
 
 from netclawd.core.listeners import Kept
-from tests.http.running import Images, Running, listening
-from tests.http.wire import Wire, request
+from tests.http.running import Images, Running
+from tests.http.wire import Wire, assert_cut, request
 from tests.waiting import scaled, wait_for
 
 LIVE = request("GET", "/api/health/live")
@@ -152,16 +152,6 @@ def test_blank_lines_after_a_request_are_no_request(images: Images) -> None:
         assert wire.ask("GET", "/api/health/live").status == 200
 
 
-def assert_cut(wire: Wire) -> None:
-    answer = wire.answer()
-    assert answer.status == 503
-    assert answer.slug == "draining"
-    assert answer.headers["retry-after"] == "7"
-    assert answer.headers["connection"] == "close"
-    assert answer.headers["x-netclaw-generation"] == "3"
-    assert wire.rest() == b""
-
-
 def test_a_request_that_runs_at_the_deadline_gets_one_503(images: Images) -> None:
     old = images.first()
     with old.wire() as wire:
@@ -226,6 +216,56 @@ def test_exactly_one_answer_goes_out_when_deadline_and_worker_meet(running: Runn
                 assert wire.rest() == b""
             else:
                 assert wire.ask("GET", "/api/health/live").status == 200
+
+
+def test_a_worker_writes_nothing_once_the_loop_has_given_its_answer(running: Running) -> None:
+    running.service.may_answer.clear()
+    with running.wire() as wire:
+        wire.send(STATUS)
+        assert running.service.answering.wait(scaled(5))
+        loop, channel = running.server._loop, running.channels()[0]
+
+        def cut() -> None:
+            # The worker answers between the two halves of the cut, while the loop stands still.
+            assert channel.cut_off()
+            running.service.may_answer.set()
+            running.wait_until(lambda: loop.workers.active_count == 0, "the worker to end")
+            loop.answer(channel, b"the one answer")
+
+        loop.post(cut)
+        assert wire.rest() == b"the one answer"
+
+
+def test_an_answer_that_has_begun_is_not_cut(running: Running) -> None:
+    with running.wire() as wire:
+        running.service.may_answer.clear()
+        wire.send(STATUS)
+        assert running.service.answering.wait(scaled(5))
+        channel = running.channels()[0]
+        channel.write_soon(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert not channel.cut_off()
+        running.service.may_answer.set()
+        assert [wire.head()[0] for _ in range(2)] == [100, 200]
+
+
+def test_what_an_idle_connection_sends_during_the_drain_is_for_the_successor(
+    images: Images,
+) -> None:
+    old = images.first()
+    with old.wire() as held, old.wire() as idle:
+        idle.ask("GET", "/api/health/live")
+        old.service.may_answer.clear()
+        held.send(STATUS)
+        assert old.service.answering.wait(scaled(5))
+        quiescing = old.begin_quiesce()
+        old.wait_until(lambda: old.server._loop.quiescing, "the drain to begin")
+        idle.send(LIVE)
+        turned_at = old.server.last_turn()
+        old.wait_until(lambda: old.server.last_turn() > turned_at + 0.05, "some turns of the loop")
+        old.service.may_answer.set()
+        assert held.answer().headers["x-netclaw-generation"] == "3"
+        images.after(old, quiescing.result())
+        assert idle.answer().headers["x-netclaw-generation"] == "4"
 
 
 def test_a_reader_that_does_not_read_does_not_hold_the_drain(images: Images) -> None:
@@ -318,40 +358,6 @@ def test_resume_goes_on_as_if_nothing_had_been(running: Running) -> None:
         assert idle.ask("GET", "/api/health/live").status == 200
 
 
-def test_a_retired_listener_loses_no_connection_that_was_queued(images: Images) -> None:
-    staying, leaving = listening(), listening()
-    running = images.first(listeners=dict([leaving, staying]))
-    address = leaving[1].getsockname()
-    running.quiesce()
-    queued = [Wire(address) for _ in range(50)]
-    for wire in queued:
-        wire.send(LIVE)
-    done = threading.Event()
-    running.server.retire([leaving[0]], done.set)
-    assert done.wait(scaled(5))
-    running.server.resume()
-    for wire in queued:
-        assert wire.answer().status == 200
-        assert wire.ask("GET", "/api/health/live").status == 200
-        wire.close()
-    with pytest.raises(ConnectionRefusedError):
-        Wire(address)
-    assert running.ask("GET", "/api/health/live").status == 200
-
-
-def test_a_connection_of_a_retired_listener_lives_on_in_the_successor(images: Images) -> None:
-    staying, leaving = listening(), listening()
-    old = images.first(listeners=dict([leaving, staying]))
-    with Wire(leaving[1].getsockname()) as wire:
-        wire.ask("GET", "/api/health/live")
-        done = threading.Event()
-        old.server.retire([leaving[0]], done.set)
-        assert done.wait(scaled(5))
-        del old.listeners[leaving[0]]
-        images.after(old, old.quiesce())
-        assert wire.ask("GET", "/api/health/live").status == 200
-
-
 def test_one_connection_is_served_without_any_listener(images: Images) -> None:
     ours, theirs = socket.socketpair()
     with ours:
@@ -360,77 +366,6 @@ def test_one_connection_is_served_without_any_listener(images: Images) -> None:
         ours.sendall(request("GET", "/api/health/live", Host="any.example", Connection="close"))
         answer = b"".join(iter(lambda: ours.recv(4096), b""))
         assert answer.startswith(b"HTTP/1.1 200 ")
-
-
-def test_stop_ends_idle_connections_in_order(running: Running) -> None:
-    with running.wire() as idle, running.wire() as silent:
-        idle.ask("GET", "/api/health/live")
-        running.wait_connected(2)
-        running.quiesce()
-        running.stop()
-        assert idle.rest() == b""
-        assert silent.rest() == b""
-
-
-def test_stop_answers_503_to_what_came_while_it_was_quiet(running: Running) -> None:
-    with running.wire() as idle, running.wire() as silent:
-        idle.ask("GET", "/api/health/live")
-        running.wait_connected(2)
-        running.quiesce()
-        idle.send(LIVE)
-        silent.send(LIVE)
-        with running.wire() as newcomer:
-            newcomer.send(LIVE)
-            stopping = threading.Thread(target=running.stop)
-            stopping.start()
-            for wire in (idle, silent, newcomer):
-                assert_cut(wire)
-                wire.close()
-        stopping.join()
-
-
-def test_stop_without_a_quiesce_ends_everything(running: Running) -> None:
-    session_id = running.new_session()
-    with running.wire() as stream, running.wire() as poll, running.wire() as half:
-        stream.listen(session_id)
-        poll.send(request("GET", f"/api/sessions/{session_id}/events?wait_s=60"))
-        half.send(LIVE[:10])
-        running.wait_until(lambda: running.server.streams() == 2, "a stream and a long poll")
-        running.wait_until(lambda: any(c.half_received for c in running.channels()), "half")
-        stopping = threading.Thread(target=running.stop)
-        stopping.start()
-        assert stream.hear().type == "restart"
-        assert stream.rest() == b""
-        assert poll.answer().status == 200
-        assert poll.rest() == b""
-        assert_cut(half)
-        half.close()
-        stopping.join()
-
-
-def test_stop_is_bounded_when_clients_do_not_go(running: Running) -> None:
-    with running.wire() as wire:
-        wire.ask("GET", "/api/health/live")
-        running.quiesce()
-        wire.send(LIVE)
-        began_at = time.monotonic()
-        running.stop(1.0)
-        assert time.monotonic() - began_at < scaled(2.0)
-        assert wire.answer().status == 503
-
-
-def test_stop_is_bounded_when_a_request_does_not_end(running: Running) -> None:
-    running.service.may_answer.clear()
-    with running.wire() as wire:
-        wire.send(STATUS)
-        assert running.service.answering.wait(scaled(5))
-        began_at = time.monotonic()
-        running.server.stop(scaled(1.0))
-        assert time.monotonic() - began_at < scaled(2.0)
-        assert_cut(wire)
-    running.service.may_answer.set()
-    running.wait_until(lambda: not running.server._loop.workers.threads, "the worker to end")
-    running.server._loop.close()
 
 
 def test_load_over_many_images_loses_nothing(images: Images) -> None:

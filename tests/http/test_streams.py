@@ -310,7 +310,16 @@ def test_a_long_poll_ends_when_its_time_is_up(running: Running) -> None:
     assert time.monotonic() - began_at >= 0.05
 
 
-def test_no_event_is_missed_between_the_look_and_the_wait(running: Running) -> None:
+def test_an_event_between_the_look_and_the_wait_is_not_missed(running: Running) -> None:
+    session_id = running.new_session()
+    running.service.after_look = lambda: running.service.admit(session_id, "in between", None)
+    began_at = time.monotonic()
+    answer = running.ask("GET", f"/api/sessions/{session_id}/events?wait_s=60")
+    assert [event["text"] for event in answer.json["events"]] == ["in between"]
+    assert time.monotonic() - began_at < scaled(5)
+
+
+def test_no_event_is_missed_by_polling_on_and_on(running: Running) -> None:
     session_id = running.new_session()
     stop = threading.Event()
 

@@ -143,3 +143,14 @@ class Wire:
             yield said
             if said.type == kind:
                 return
+
+
+def assert_cut(wire: Wire) -> None:
+    """Read the one answer of a request that the drain cut, and the orderly end behind it."""
+    answer = wire.answer()
+    assert answer.status == 503
+    assert answer.slug == "draining"
+    assert answer.headers["retry-after"] == "7"
+    assert answer.headers["connection"] == "close"
+    assert answer.headers["x-netclaw-generation"] == "3"
+    assert wire.rest() == b""

@@ -299,9 +299,11 @@ class Pump:
 
     def _catch_up(self, room: Room[Watcher], watcher: Watcher) -> None:
         """Queue what the reader lacks, as far as its queue has room; then it is live."""
-        while watcher.cursor < room.seq:
+        while True:
             if watcher.queued_bytes >= LOW_WATER_BYTES:
                 return
+            if watcher.cursor >= room.seq:
+                break
             chunks = room.recent(watcher.cursor)
             if chunks is None:
                 limit = min(_BATCH, room.seq - watcher.cursor)

@@ -11,9 +11,11 @@ from itertools import islice
 
 from netclawd.core.session import SessionId
 
-#: A reader that lags by more is dropped; it comes back with Last-Event-ID.
-MAX_QUEUED_BYTES = 1 << 20
-#: A reader that catches up is given more only below this.
+#: A reader that lags by more is dropped; it comes back with Last-Event-ID. Larger than the event of the
+#: largest message, so that one such event alone doesn't make a reader late.
+MAX_QUEUED_BYTES = 2 << 20
+#: A reader that catches up is given more only below this; one below it isn't late, however large an
+#: event is (else no reader could ever pass that event).
 LOW_WATER_BYTES = 256 << 10
 #: Chunks given to one sendmsg(2).
 _VECTOR = 64
@@ -69,7 +71,8 @@ class Watcher:
         """Queue a chunk; return False when the reader lags too far behind."""
         if self.ending:
             return True
-        if self.queued_bytes and self.queued_bytes + len(chunk) > MAX_QUEUED_BYTES:
+        late = self.queued_bytes >= LOW_WATER_BYTES
+        if late and self.queued_bytes + len(chunk) > MAX_QUEUED_BYTES:
             return False
         self._chunks.append(chunk)
         self.queued_bytes += len(chunk)
