@@ -82,6 +82,12 @@ class Store(Protocol):
         KeyReusedError when the text differs. NotFoundError when the session does not exist.
         """
 
+    def admitted(self, session_id: SessionId, source_id: str, text: str) -> Admitted | None:
+        """Return what :meth:`admit` would for a source id that it knows, None for a new one.
+
+        KeyReusedError and NotFoundError as there; nothing is written.
+        """
+
     def lease(self, turn_id: TurnId, generation: int) -> Lease:
         """Bind a turn that has not ended to a generation. FencedError when a newer one exists."""
 

@@ -25,6 +25,7 @@ from netclawd.core.session import (
 )
 from netclawd.daemon.image import Image
 from netclawd.daemon.status import status
+from netclawd.errors import DrainingError
 from netclawd.ports import Post, Watch
 
 
@@ -90,17 +91,27 @@ class DaemonService:
         return self._image.the_store().sessions(cursor, limit)
 
     def admit(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
-        """Ask the gate, make the input durable, tell the engine; in this order."""
-        image = self._image
+        """Ask the gate, make the input durable, tell the engine; in this order.
+
+        A repeat of what was admitted is no new turn: a gate that refuses those lets it pass.
+        """
+        image, store = self._image, self._image.the_store()
+        try:
+            deferred = image.gate.judge(self._clock.monotonic())
+        except DrainingError:
+            known = store.admitted(session_id, source_id, text) if source_id is not None else None
+            if known is None:
+                raise
+            return known
         new = AdmitInput(
             session_id=session_id,
             input_id=InputId(self._new_id("i")),
             turn_id=TurnId(self._new_id("t")),
             text=text,
             source_id=source_id,
-            deferred=image.gate.judge(self._clock.monotonic()),
+            deferred=deferred,
         )
-        admitted = image.the_store().admit(new, self._clock.wall())
+        admitted = store.admit(new, self._clock.wall())
         if admitted.fresh and image.engine is not None:
             image.engine.submit(admitted.turn_id, session_id)
         return admitted

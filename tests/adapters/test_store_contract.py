@@ -101,6 +101,18 @@ def test_a_key_is_remembered_across_a_restart(backend: Backend, store: Store) ->
     assert backend.reopen().admit(an_input(key="k"), 2.0) == replace(first, fresh=False)
 
 
+def test_what_was_admitted_is_found_by_its_key_and_nothing_is_written(store: Store) -> None:
+    first = store.admit(an_input(key="k", deferred=True), 1.0)
+    assert store.admitted(A, "k", "hello") == replace(first, fresh=False)
+    assert store.admitted(A, "other", "hello") is None
+    assert store.admitted(B, "k", "hello") is None
+    with pytest.raises(KeyReusedError):
+        store.admitted(A, "k", "other")
+    with pytest.raises(NotFoundError):
+        store.admitted(NOBODY, "k", "hello")
+    assert numbers(store) == [1]
+
+
 def test_an_admission_to_no_session_writes_nothing(store: Store) -> None:
     new = an_input(NOBODY)
     with pytest.raises(NotFoundError):

@@ -172,8 +172,12 @@ def test_new_work_is_rejected_with_a_time_to_come_back(
     draining: Callable[[str], tuple[Daemon, Fault]],
 ) -> None:
     daemon, held = draining("reject")
-    session = new_session(daemon)
+    session, told = new_session(daemon), new_session(daemon)
+    first = accepted(daemon, told, "told before", key="k")
     drain(daemon, held)
+    repeat = send(daemon, told, "told before", key="k")
+    assert (repeat.status, repeat.json) == (200, first), "a repeat is no new work"
+    assert send(daemon, told, "another text", key="k").status == 422
     answer = send(daemon, session, "rejected", key="k")
     assert answer.retry_later
     assert answer.headers["content-type"].startswith("application/problem+json")

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from netclawd.adapters.store import rows
 from netclawd.core.restart import RestartRecord
 from netclawd.core.session import (
+    Admitted,
     Approval,
     ApprovalId,
+    InputId,
     OutboxEntry,
     Page,
     RestartId,
@@ -25,7 +27,7 @@ from netclawd.core.session import (
     TurnId,
     TurnState,
 )
-from netclawd.errors import BadRequestError, NotFoundError
+from netclawd.errors import BadRequestError, KeyReusedError, NotFoundError
 
 #: SQLite's largest integer; a larger one from a client would not bind.
 _MOST = 2**63 - 1
@@ -64,6 +66,33 @@ def session(db: sqlite3.Connection, session_id: SessionId) -> Session:
     if found is None:
         raise no_session(session_id)
     return rows.as_session(found)
+
+
+def admitted(
+    db: sqlite3.Connection, session_id: SessionId, source_id: str, text: str
+) -> Admitted | None:
+    found = db.execute("SELECT n FROM sessions WHERE id = ?", (session_id,)).fetchone()
+    if found is None:
+        raise no_session(session_id)
+    return first_answer(db, found[0], source_id, text)
+
+
+def first_answer(db: sqlite3.Connection, place: int, source_id: str, text: str) -> Admitted | None:
+    """Return what the source id was answered first; KeyReusedError when the text was another."""
+    found = db.execute(
+        """SELECT i.id, t.id, i.deferred, i.text FROM inputs i JOIN turns t ON t.input = i.n
+            WHERE i.session = ? AND i.source_id = ?""",
+        (place, source_id),
+    ).fetchone()
+    if found is None:
+        return None
+    input_id, turn_id, deferred, first_text = found
+    if first_text != text:
+        raise KeyReusedError(
+            "That idempotency key was used in this session with another text.",
+            "Use a fresh key for a new message.",
+        )
+    return Admitted(InputId(input_id), TurnId(turn_id), bool(deferred), fresh=False)
 
 
 def sessions(db: sqlite3.Connection, cursor: str | None, limit: int) -> Page:

@@ -211,6 +211,10 @@ class SqliteStore:
 
     # -- reads ----------------------------------------------------------------------------------
 
+    def admitted(self, session_id: SessionId, source_id: str, text: str) -> Admitted | None:
+        with self._readers.lend() as db:
+            return reads.admitted(db, session_id, source_id, text)
+
     def session(self, session_id: SessionId) -> Session:
         with self._readers.lend() as db:
             return reads.session(db, session_id)

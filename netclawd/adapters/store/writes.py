@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from netclawd.adapters.store.reads import no_session, no_turn
+from netclawd.adapters.store.reads import first_answer, no_session, no_turn
 from netclawd.adapters.store.writer import Written
 from netclawd.core.restart import RestartRecord
 from netclawd.core.session import (
@@ -23,7 +23,7 @@ from netclawd.core.session import (
     TurnId,
     TurnState,
 )
-from netclawd.errors import ConflictError, FencedError, KeyReusedError
+from netclawd.errors import ConflictError, FencedError
 
 #: Type and data (as JSON) of an event that has no number yet.
 Encoded = tuple[str, str]
@@ -90,7 +90,7 @@ def admit(
     if found is None:
         raise no_session(new.session_id)
     (session,) = found
-    if new.source_id is not None and (first := _first_answer(db, session, new)):
+    if new.source_id is not None and (first := first_answer(db, session, new.source_id, new.text)):
         return first
     input_row = db.execute(
         """INSERT INTO inputs (id, session, source_id, text, deferred, admitted_at)
@@ -105,23 +105,6 @@ def admit(
     append_events(db, written, (session, new.session_id), turn, (event,), at)
     written.admissions += 1
     return Admitted(new.input_id, new.turn_id, new.deferred, fresh=True)
-
-
-def _first_answer(db: sqlite3.Connection, session: int, new: AdmitInput) -> Admitted | None:
-    found = db.execute(
-        """SELECT i.id, t.id, i.deferred, i.text FROM inputs i JOIN turns t ON t.input = i.n
-            WHERE i.session = ? AND i.source_id = ?""",
-        (session, new.source_id),
-    ).fetchone()
-    if found is None:
-        return None
-    input_id, turn_id, deferred, text = found
-    if text != new.text:
-        raise KeyReusedError(
-            "That idempotency key was used in this session with another text.",
-            "Use a fresh key for a new message.",
-        )
-    return Admitted(input_id, turn_id, bool(deferred), fresh=False)
 
 
 def lease(db: sqlite3.Connection, turn_id: TurnId, generation: int) -> Lease:
