@@ -155,10 +155,12 @@ def describe_restart(entry: Mapping[str, Any]) -> str:
 
 
 def what_changed(entry: Mapping[str, Any]) -> str:
-    """Name what a restart applied."""
+    """Name what a restart applied, or would have."""
     keys = entry["changed_keys"]
     if len(keys) > 3:
         keys = [*keys[:3], f"{len(keys) - 3} more"]
     parts = [f"{', '.join(keys)} changed"] if keys else []
+    parts += ["a secret changed"] if entry.get("secrets_changed") else []
     parts += ["new code"] if entry["code_changed"] else []
-    return ", ".join(parts) or "re-executed as it was"
+    as_it_was = "re-executed as it was" if entry["outcome"] == "applied" else ""
+    return ", ".join(parts) or as_it_was

@@ -52,6 +52,8 @@ class RestartRecord:
     new_digest: str = ""
     changed_keys: tuple[str, ...] = ()
     code_changed: bool = False
+    #: A secret behind an unchanged reference is another one.
+    secrets_changed: bool = False
     drained: int = 0
     cut: int = 0
     parked: int = 0

@@ -157,6 +157,11 @@ class Snapshot:
         return Settings.from_effective(self.effective)
 
 
+def secrets_changed(old: Snapshot, new: Snapshot) -> bool:
+    """Tell whether nothing but a secret differs, which no value and no published digest shows."""
+    return old.digest != new.digest and old.published_digest == new.published_digest
+
+
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
     """Name the effective values that differ, dotted and sorted (``daemon.listen``).
 

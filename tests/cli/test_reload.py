@@ -51,6 +51,12 @@ class Ending:
             "Applied in 1 s: new code; generation 4 serves.\n",
         ),
         (
+            Outcome.APPLIED,
+            {"new_generation": 4, "secrets_changed": True},
+            0,
+            "Applied in 1 s: a secret changed; generation 4 serves.\n",
+        ),
+        (
             Outcome.UNCHANGED,
             {},
             0,

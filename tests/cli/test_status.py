@@ -152,6 +152,14 @@ def test_restarts_are_listed_newest_first(run: CommandLine, service: ServiceDoub
     assert len(run.json("restarts", "--limit", "1")) == 1
 
 
+def test_what_a_stop_overtook_is_not_called_executed(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    overtaken = RestartRecord(RestartId("r_3"), Outcome.OVERTAKEN, "hup", "", time.time() - 5)
+    service.journal = {overtaken.id: overtaken}
+    assert "re-executed" not in run("restarts").stdout
+
+
 def test_no_restart_yet_is_said(run: CommandLine) -> None:
     assert run("restarts").stdout == "There was no restart yet.\n"
 

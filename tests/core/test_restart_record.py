@@ -25,6 +25,7 @@ FULL = RestartRecord(
     new_digest="b" * 64,
     changed_keys=("daemon.listen", "drain.timeout_s"),
     code_changed=True,
+    secrets_changed=True,
     drained=1,
     cut=2,
     parked=3,
