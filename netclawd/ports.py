@@ -234,6 +234,9 @@ class Watcher(Protocol):
 class Codec(Protocol):
     """Turns maps of plain values into sealed bytes (a checksum ends them) and back."""
 
+    #: Largest sealed record; of a larger file nobody needs to read more than one byte beyond.
+    limit_bytes: int
+
     def seal(self, values: Mapping[str, Any]) -> bytes: ...
 
     def unseal(self, data: bytes) -> dict[str, Any]:

@@ -23,6 +23,8 @@ _CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
 class CborCodec:
+    limit_bytes = LIMIT_BYTES
+
     def seal(self, values: Mapping[str, Any]) -> bytes:
         """Encode the map and append the checksum; ManifestError when it could not be read again."""
         try:

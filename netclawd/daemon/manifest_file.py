@@ -54,9 +54,20 @@ class ManifestFile:
         return manifest
 
     def show(self, generation: int | None) -> Manifest | None:
-        """Read the waiting one (or the newest consumed one), or that of ``generation``."""
+        """Read the waiting one (or the newest consumed one), or the one that ``generation`` wrote."""
+        try:
+            return self._show(generation)
+        except OSError as error:
+            raise ManifestError(
+                f"The manifest {error.filename} can't be read: {error.strerror}.",
+                "Run this as the daemon's user.",
+            ) from error
+
+    def _show(self, generation: int | None) -> Manifest | None:
         if generation is not None:
-            return self._read(os.path.join(self._folder, f"{generation}.cbor"))
+            found = self._read(os.path.join(self._folder, f"{generation}.cbor"))
+            waiting = self._read(self._path) if found is None else None
+            return waiting if waiting is not None and waiting.generation == generation else found
         waiting = self._read(self._path)
         consumed = self._consumed()
         if waiting is not None or not consumed:
@@ -66,7 +77,7 @@ class ManifestFile:
     def _read(self, path: str) -> Manifest | None:
         try:
             with open(path, "rb") as file:
-                data = file.read(os.fstat(file.fileno()).st_size + 1)
+                data = file.read(min(os.fstat(file.fileno()).st_size, self._codec.limit_bytes) + 1)
         except FileNotFoundError:
             return None
         return from_map(self._codec.unseal(data))

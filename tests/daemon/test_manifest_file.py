@@ -92,6 +92,8 @@ def test_the_waiting_one_is_shown_before_the_newest_consumed(file: ManifestFile)
     assert file.show(None) == manifest(10)
     file.write(manifest(11))
     assert file.show(None) == manifest(11)
+    assert file.show(11) == manifest(11)
+    assert file.show(12) is None
     assert file.take(12) == manifest(11), "showing consumes nothing"
 
 
@@ -170,6 +172,15 @@ def test_cut_at_any_byte_or_with_a_bit_changed_it_is_damaged(
         path.write_bytes(content)
         with pytest.raises(ManifestError):
             file.show(None)
+
+
+def test_one_that_is_far_too_large_is_quarantined_unread(file: ManifestFile, state: Path) -> None:
+    path = state / "manifest.cbor"
+    path.touch()
+    os.truncate(path, 1 << 40)  # Sparse; reading it whole would end in MemoryError.
+    with pytest.raises(ManifestError, match="larger"):
+        file.take(8)
+    assert (state / "manifests" / "damaged-8.cbor").exists()
 
 
 def test_a_disk_that_fails_stops_no_start(file: ManifestFile, state: Path) -> None:
