@@ -151,12 +151,24 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None) -> Parts:
     origin = _origin(environ, record)
     strings = {os.fsdecode(k): os.fsdecode(v) for k, v in origin.environ.items()}
     source = settings_source(paths.config, strings, paths.state, create=True)
-    snapshot = record.snapshot if record is not None else source.read(running=False)
+    snapshot = record.snapshot if record is not None else _first_snapshot(source, inherited)
     redactor = _redactor(snapshot.settings, strings)
     set_up_logging(redactor.text, strings.get("NETCLAW_LOG_FILE"))
     return _parts(
         paths, origin, source, inherited, record, snapshot, code, lock_fd, redactor, codec
     )
+
+
+def _first_snapshot(source: SettingsFile, inherited: Inheritance) -> Snapshot:
+    """Read the configuration of a cold start; judge with it what the supervisor hands over."""
+    from netclawd.core.exposure import judge_handed_over
+    from netclawd.core.listeners import parse_addresses
+    from netclawd.daemon.listeners import inherited_hosts
+
+    snapshot = source.read(running=False)
+    daemon = snapshot.settings.daemon
+    judge_handed_over(daemon, inherited_hosts(inherited, parse_addresses(daemon.listen)))
+    return snapshot
 
 
 def _make_folders(paths: Paths) -> None:

@@ -7,7 +7,7 @@ taken on purpose, in so many words, or refused.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from netclawd.core.listeners import Address, Family, parse_addresses
 from netclawd.core.settings import DaemonSettings, Exposure, Settings
@@ -25,6 +25,25 @@ def judge_meaning(settings: Settings) -> tuple[Address, ...]:
         _judge_reverse_proxy(settings.daemon, addresses, proxies)
     _judge_agent(settings)
     return addresses
+
+
+def judge_handed_over(daemon: DaemonSettings, hosts: Mapping[str, str]) -> None:
+    """Hold the sockets that the supervisor hands over to the same rule.
+
+    ``hosts``: FileDescriptorName to the numeric host that it is bound to. Raises ConfigMeaningError.
+    """
+    if daemon.exposure is not Exposure.LOCAL:
+        return
+    for text in daemon.listen:
+        host = hosts.get(text.removeprefix("fd:")) if text.startswith("fd:") else None
+        if host is not None and not ipaddress.ip_address(host).is_loopback:
+            raise ConfigMeaningError(
+                f"The socket {text} in daemon.listen is bound to {host}, which can be reached from"
+                ' other hosts, but daemon.exposure is "local".',
+                "Give its socket unit a ListenStream= on 127.0.0.1 or [::1], or set daemon.exposure"
+                ' = "reverse-proxy" with daemon.trusted_proxies and'
+                " daemon.allow_unauthenticated = true.",
+            )
 
 
 def _judge_proxy(text: str) -> str:

@@ -141,9 +141,15 @@ def parse_addresses(texts: Sequence[str]) -> tuple[Address, ...]:
     return addresses
 
 
-def address_of_name(name: str) -> Address | None:
-    """Return the address that a descriptor name tells, None for a name of another kind."""
-    family, _, rest = name.partition("=")
+def address_of_name(name: str, *, handed_over: bool = False) -> Address | None:
+    """Return the address that a descriptor name tells, None for a name of another kind.
+
+    A name without an address is a socket of the supervisor's where an old image ``handed_over``
+    only what it had claimed; at a cold start it may be anything.
+    """
+    family, separator, rest = name.partition("=")
+    if not separator and handed_over and name not in RESERVED_NAMES:
+        return Address(Family.FD, name, 0)
     host, _, port = rest.partition("=")
     try:
         if family == Family.TCP4:

@@ -60,6 +60,10 @@ class Inheritance:
     def names(self) -> tuple[str, ...]:
         return tuple(item.name for item in self._named)
 
+    def find(self, name: str) -> int | None:
+        """Return the first descriptor of that name and leave it where it is."""
+        return next((item.fd for item in self._named if item.name == name), None)
+
     def claim(self, name: str) -> int | None:
         """Take the first descriptor of that name; None when there is none left."""
         for item in self._named:

@@ -21,7 +21,7 @@ from netclawd.core.events import (
 from netclawd.core.handoff import HandoffRecord
 from netclawd.core.listeners import parse_addresses, plan_listeners
 from netclawd.core.restart import Outcome, RestartRecord
-from netclawd.core.settings import Snapshot, changed_keys
+from netclawd.core.settings import Snapshot, changed_keys, secrets_changed
 from netclawd.core.values import replace
 from netclawd.daemon.image import Image
 from netclawd.daemon.status import Tally
@@ -36,7 +36,7 @@ def judge(image: Image, request: Request) -> Event:
     code = image.parts.code_on_disk()
     code_changed = code != image.parts.code
     try:
-        snapshot = image.parts.source.read(running=True)
+        snapshot = _read(image)
     except ConfigAbsentError as error:
         # Missing or empty under a running daemon: not a change, and nothing to judge.
         log.info("configuration unchanged: %s", error.what)
@@ -59,10 +59,19 @@ def judge(image: Image, request: Request) -> Event:
     return JudgedChanged(Change(snapshot, plan, keys, code_changed))
 
 
+def _read(image: Image) -> Snapshot:
+    """Read the file; judge with it what only we know, the sockets that the supervisor handed over."""
+    from netclawd.core.exposure import judge_handed_over  # Not on the way to serving.
+
+    snapshot = image.parts.source.read(running=True)
+    judge_handed_over(snapshot.settings.daemon, image.listeners.handed_over_hosts())
+    return snapshot
+
+
 def file_differs(image: Image) -> bool:
     """Tell whether the file now differs from what is served; a file that is bad differs too."""
     try:
-        return image.parts.source.read(running=True).digest != image.snapshot.digest
+        return _read(image).digest != image.snapshot.digest
     except ConfigAbsentError:
         return False
     except ConfigError:
@@ -77,6 +86,7 @@ def describe(image: Image, snapshot: Snapshot | None) -> dict[str, Any]:
         "new_digest": snapshot.published_digest,
         "changed_keys": changed_keys(image.snapshot.effective, snapshot.effective),
         "code_changed": image.code_changed,
+        "secrets_changed": secrets_changed(image.snapshot, snapshot),
     }
 
 

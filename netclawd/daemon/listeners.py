@@ -53,14 +53,20 @@ class ListenerSet:
         return {address.name: sock for address, sock in self._held.items()}
 
     def claim(
-        self, inherited: Inheritance, wanted: Sequence[Address], backlog: int
+        self,
+        inherited: Inheritance,
+        wanted: Sequence[Address],
+        backlog: int,
+        *,
+        handed_over: bool = False,
     ) -> tuple[Address, ...]:
         """Claim by name, bind what is missing, listen on all; return what is held but not wanted.
 
-        What an earlier configuration named is inherited under its address too, and is then to be
-        retired. AddressError names the address that can't be had.
+        What an earlier configuration named is inherited too, and is then to be retired.
+        ``handed_over``: by an old image, so that a name without an address is a listener as well.
+        AddressError names the address that can't be had.
         """
-        named = (address_of_name(name) for name in inherited.names())
+        named = (address_of_name(name, handed_over=handed_over) for name in inherited.names())
         for address in (*wanted, *(a for a in named if a is not None)):
             if address not in self._held:
                 self._claim_one(inherited, address)
@@ -89,6 +95,14 @@ class ListenerSet:
             raise
         sock.setblocking(False)
         self._held[address] = sock
+
+    def handed_over_hosts(self) -> dict[str, str]:
+        """Return the host that each held socket of the supervisor's is bound to, by its name."""
+        return {
+            address.host: host
+            for address, sock in tuple(self._held.items())
+            if address.family is Family.FD and (host := bound_host(sock)) is not None
+        }
 
     def bind(self, plan: ListenerPlan) -> None:
         """Bind every new address, not listening; on a failure close the new ones and raise."""
@@ -127,6 +141,34 @@ class ListenerSet:
     def close(self) -> None:
         self.close_new()
         self.forget(tuple(self._held))
+
+
+def inherited_hosts(inherited: Inheritance, wanted: Iterable[Address]) -> dict[str, str]:
+    """Return the same of what has not been claimed yet: the answer is needed before anything serves."""
+    hosts = {}
+    for address in wanted:
+        fd = inherited.find(address.name) if address.family is Family.FD else None
+        if fd is None:
+            continue
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError:
+            continue  # No socket: claiming it says so.
+        host = bound_host(sock)
+        sock.detach()
+        if host is not None:
+            hosts[address.host] = host
+    return hosts
+
+
+def bound_host(sock: socket.socket) -> str | None:
+    """Return the numeric host that a TCP socket is bound to, None for another kind."""
+    if sock.family not in _FAMILIES.values():
+        return None
+    try:
+        return str(sock.getsockname()[0])
+    except OSError:
+        return None  # Retired and closed meanwhile.
 
 
 def _bind(address: Address) -> socket.socket:

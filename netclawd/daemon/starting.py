@@ -41,7 +41,10 @@ class Starting:
         image, parts = self._image, self._image.parts
         wanted = parse_addresses(image.settings.daemon.listen)
         image.retiring = image.listeners.claim(
-            parts.inheritance, wanted, image.settings.daemon.backlog
+            parts.inheritance,
+            wanted,
+            image.settings.daemon.backlog,
+            handed_over=parts.handoff is not None,
         )
         image.control_socket = handoff.claim_control(parts.inheritance) or parts.bind_control()
         if parts.handoff is not None:

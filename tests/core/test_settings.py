@@ -11,7 +11,7 @@ import pytest
 
 import netclawd
 from netclawd.core import budgets
-from netclawd.core.exposure import judge_meaning
+from netclawd.core.exposure import judge_handed_over, judge_meaning
 from netclawd.core.schema import (
     allowed,
     find,
@@ -29,6 +29,7 @@ from netclawd.core.settings import (
     Settings,
     Snapshot,
     changed_keys,
+    secrets_changed,
 )
 from netclawd.core.values import field_names, replace
 from netclawd.errors import ConfigMeaningError
@@ -189,6 +190,20 @@ def test_the_agent_needs_a_provider_that_exists() -> None:
         judge_meaning(settings)
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "2001:db8::1"])
+def test_a_socket_handed_over_is_no_way_round_the_exposure(host: str) -> None:
+    local = changed(listen=("127.0.0.1:5199", "fd:web")).daemon
+    with pytest.raises(ConfigMeaningError, match=f"fd:web .*is bound to {host}, .*other hosts"):
+        judge_handed_over(local, {"web": host})
+    judge_handed_over(local, {"another": host})
+    judge_handed_over(replace(local, exposure=Exposure.REVERSE_PROXY), {"web": host})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1"])
+def test_a_loopback_socket_handed_over_is_as_good_as_one_of_our_own(host: str) -> None:
+    judge_handed_over(changed(listen=("fd:web",)).daemon, {"web": host})
+
+
 # -- what changed ----------------------------------------------------------------------------------
 
 
@@ -208,6 +223,13 @@ def test_changed_keys_are_named(
 ) -> None:
     assert changed_keys(old, new) == keys
     assert changed_keys(new, old) == keys
+
+
+def test_a_rotated_secret_is_told_apart_from_a_changed_value() -> None:
+    old = Snapshot("/c", b"", {}, digest="a1", published_digest="a")
+    assert not secrets_changed(old, old)
+    assert secrets_changed(old, replace(old, digest="a2"))
+    assert not secrets_changed(old, replace(old, digest="b1", published_digest="b"))
 
 
 def test_a_snapshot_knows_its_settings_and_references() -> None:

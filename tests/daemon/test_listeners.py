@@ -13,7 +13,7 @@ import pytest
 from netclawd.core.listeners import Address, Family, ListenerPlan, parse_address, plan_listeners
 from netclawd.daemon import listeners
 from netclawd.daemon.descriptors import Inheritance, Named
-from netclawd.daemon.listeners import ListenerSet, bounded_backlog
+from netclawd.daemon.listeners import ListenerSet, bounded_backlog, inherited_hosts
 from netclawd.errors import EXIT_TEMPORARY, AddressError
 
 NOBODY = Inheritance([])
@@ -307,6 +307,45 @@ def test_a_socket_of_the_supervisor_must_listen(held: ListenerSet, kind: socket.
     sock.bind(("127.0.0.1", 0))
     with pytest.raises(AddressError, match="'web' is not the socket that its name says"):
         held.claim(inherit(("web", sock)), [parse_address("fd:web")], backlog=16)
+
+
+def test_a_socket_of_the_supervisor_that_is_no_longer_wanted_is_retired_like_any(
+    held: ListenerSet,
+) -> None:
+    """Who connected to it in the gap is served; nothing else that an old image hands over is one."""
+    where, kept = free_address(), free_address()
+    control = socket.socketpair()
+    handed_over = [("control", control[0]), ("web", listening(where)), (kept.name, listening(kept))]
+    inherited = inherit(*handed_over)
+    web = parse_address("fd:web")
+    assert held.claim(inherited, [kept], backlog=16, handed_over=True) == (web,)
+    assert connects(where), "served a moment longer"
+    held.forget([web])
+    assert not connects(where)
+    assert inherited.close_rest() == ("control",)
+    control[1].close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+def test_the_host_of_a_socket_of_the_supervisor_is_known(held: ListenerSet, host: str) -> None:
+    web = parse_address("fd:web")
+    inherited = inherit(("web", listening(free_address(host))))
+    assert inherited_hosts(inherited, [web]) == {"web": host}
+    held.claim(inherited, [web], backlog=16)
+    assert held.handed_over_hosts() == {"web": host}
+    held.forget([web])
+    assert held.handed_over_hosts() == {}
+
+
+def test_what_has_no_host_is_passed_over(tmp_path: Path) -> None:
+    """A Unix socket, a file, one that isn't there: claiming it says what is wrong with it."""
+    web, nobody = parse_address("fd:web"), parse_address("fd:nobody")
+    local = inherit(("web", unix(web)))
+    assert inherited_hosts(local, [web, nobody]) == {}
+    assert local.close_rest() == ("web",)
+    file = Inheritance([Named("web", os.open(tmp_path, os.O_RDONLY))])
+    assert inherited_hosts(file, [web]) == {}
+    assert file.close_rest() == ("web",)
 
 
 # -- the accept queue ----------------------------------------------------------------------------

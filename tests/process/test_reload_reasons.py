@@ -1,0 +1,55 @@
+"""What makes a reload re-execute: a secret behind an unchanged reference, and new code."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import netclawd
+from tests.process.harness import Daemon
+
+Make = Callable[..., Daemon]
+
+
+def test_a_rotated_secret_is_read_anew(make_daemon: Make, tmp_path: Path) -> None:
+    secret = tmp_path / "key"
+    secret.touch(mode=0o600)
+    secret.write_text("the first one\n")
+    provider = {"kind": "demo", "word_interval_s": 0, "api_key": f"file:{secret}"}
+    daemon = make_daemon(tables={"providers.demo": provider}).start()
+    digest = daemon.status()["digest"]
+    assert daemon.reload()["outcome"] == "unchanged"
+
+    secret.write_text("the second one\n")
+    entry = daemon.reload()
+
+    assert (entry["outcome"], entry["new_generation"]) == ("applied", 2)
+    assert entry["secrets_changed"] is True
+    assert entry["changed_keys"] == []
+    assert daemon.status()["digest"] == digest, "the published digest leaves secrets out"
+    assert daemon.reload()["outcome"] == "unchanged"
+
+
+def test_new_code_is_run_by_a_reload_and_not_before(make_daemon: Make, tmp_path: Path) -> None:
+    package = tmp_path / "code" / "netclawd"
+    shutil.copytree(Path(netclawd.__file__).parent, package)
+    daemon = make_daemon(environment={"PYTHONPATH": str(package.parent)}).start()
+    assert daemon.reload()["outcome"] == "unchanged"
+
+    version = package / "__init__.py"
+    version.write_text(version.read_text().replace(netclawd.__version__, "999.0"))
+    daemon.write_config(text="# nothing else\n" + daemon.config_text())
+    assert daemon.status()["version"] == netclawd.__version__
+    entry = daemon.reload()
+
+    assert (entry["outcome"], entry["code_changed"]) == ("applied", True)
+    assert daemon.status()["version"] == "999.0"
+    assert daemon.reload()["outcome"] == "unchanged"
+
+
+def test_a_variable_wins_over_the_file_and_its_edit_restarts_nothing(make_daemon: Make) -> None:
+    daemon = make_daemon(environment={"NETCLAW_SESSIONS__WORKERS": "3"}).start()
+    daemon.write_config(tables={"sessions": {"workers": 5}})
+    assert daemon.reload()["outcome"] == "unchanged"
+    assert daemon.generation() == 1
