@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +33,7 @@ PROXY = '[daemon]\nlisten = ["0.0.0.0:5199"]\nexposure = "reverse-proxy"\n'
 TRUSTED = PROXY + 'trusted_proxies = ["10.0.0.0/8"]\n'
 
 SYNTAX: list[tuple[bytes | str, str]] = [
-    ("[daemon", "line 1, column 8" if sys.version_info >= (3, 13) else "is not TOML"),
+    ("[daemon", "is not TOML"),
     ('[daemon]\nlisten = ["127.0.0.1:51', "is not TOML"),
     ("[daemon]\nbacklog = = 3\n", "line 2, column 11"),
     ("[daemon]\nbacklog = 1\nbacklog = 2\n", "line 3"),

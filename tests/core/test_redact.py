@@ -19,7 +19,7 @@ from netclawd.core.redact import REDACTED, Redactor
         (["s3cret"], "key=s3cret, again s3cret", f"key={REDACTED}, again {REDACTED}"),
         (["abcd", "abcdef"], "abcdef abcd", f"{REDACTED} {REDACTED}"),
         (["a.c+"], "a.c+ abc+", f"{REDACTED} abc+"),
-        (['quo"te'], '{"k": "quo\\"te"}', f'{{"k": "{REDACTED}"}}'),
+        (['a"quote'], '{"k": "a\\"quote"}', f'{{"k": "{REDACTED}"}}'),
         (["a/b c"], "?key=a%2Fb%20c", f"?key={REDACTED}"),
         (["schlüssel"], '"schl\\u00fcssel"', f'"{REDACTED}"'),
         (["first line\nsecond line"], "only the second line leaked", f"only the {REDACTED} leaked"),

@@ -76,7 +76,11 @@ def test_the_last_content_wins(daemon: Daemon) -> None:
         10.0,
         "the last address to be the only one",
     )
-    assert not any(listens(port) for port in ports[:-1])
+    wait_for(
+        lambda: not any(listens(port) for port in ports[:-1]),
+        REFUSED_WITHIN_S,
+        "the addresses in between to be refused",
+    )
 
 
 def test_a_kept_connection_outlives_the_address_it_came_in_by(daemon: Daemon) -> None:
