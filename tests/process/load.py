@@ -100,6 +100,8 @@ class Target:
     session: str
     #: Pause between two requests of one client, seconds.
     pause_s: float = 0.01
+    #: The same for those that post: each message is a turn, and the turns of a session run one by one.
+    post_pause_s: float = 0.1
     timeout_s: float = 15.0
 
     def connection(self) -> http.client.HTTPConnection:
@@ -130,7 +132,7 @@ def new_connections(target: Target, limits: Limits, ledger: Ledger) -> None:
 
 def keep_alive_gets(target: Target, limits: Limits, ledger: Ledger) -> None:
     """GET over one connection for as long as the server keeps it."""
-    _keep_alive(target, limits, ledger, lambda connection: _get(connection, ledger))
+    _keep_alive(target, limits, ledger, lambda it: _get(it, ledger), target.pause_s)
 
 
 def _get(connection: http.client.HTTPConnection, ledger: Ledger) -> Answer:
@@ -154,7 +156,7 @@ def keep_alive_posts(target: Target, limits: Limits, ledger: Ledger) -> None:
             ledger.acknowledged[key] = answer.json
         return answer
 
-    _keep_alive(target, limits, ledger, post)
+    _keep_alive(target, limits, ledger, post, target.post_pause_s)
 
 
 def _keep_alive(
@@ -162,6 +164,7 @@ def _keep_alive(
     limits: Limits,
     ledger: Ledger,
     exchange: Callable[[http.client.HTTPConnection], Answer],
+    pause_s: float,
 ) -> None:
     """Repeat an exchange; a new connection only where the server announced the end of the old."""
     connection = target.connection()
@@ -176,7 +179,7 @@ def _keep_alive(
             if answer.headers.get("connection", "").lower() == "close":
                 ledger.note("server-closed")
                 connection.close()
-            limits.stop.wait(target.pause_s)
+            limits.stop.wait(pause_s)
     finally:
         connection.close()
 

@@ -74,12 +74,11 @@ def wait_all_ended(
     daemon: Daemon, sessions: Sequence[str], *, timeout_s: float = 30.0
 ) -> dict[str, list[SessionEvent]]:
     """Wait until every admitted turn of these sessions has ended; return all events."""
-    found: dict[str, list[SessionEvent]] = {}
+    found: dict[str, list[SessionEvent]] = {session: [] for session in sessions}
 
     def ended() -> bool:
-        for session in sessions:
-            rows = events(daemon, session)
-            found[session] = rows
+        for session, rows in found.items():
+            rows += events(daemon, session, after=rows[-1]["seq"] if rows else 0)
             if len(of_type(rows, *ENDS)) < len(of_type(rows, "input.admitted")):
                 return False
         return True
