@@ -62,12 +62,12 @@ def status_line(image: Image) -> str:
     """Return the text of STATUS=: the phase first, then what an operator wants to know of it."""
     turns = _turns(image)["running"]
     if image.phase in (Phase.DRAINING, Phase.STOPPING):
-        deadline = image.gate.state.deadline
-        left = 0.0
-        if deadline is not None:
-            left = max(0.0, deadline - image.parts.clock.monotonic())
         word = "stopping" if image.phase is Phase.STOPPING else "draining"
-        return f"{word}: {_count(turns, 'turn')}, {left:.0f} s left"
+        line = f"{word}: {_count(turns, 'turn')}"
+        deadline = image.gate.state.deadline
+        if deadline is None:  # The drain is announced before it begins.
+            return line
+        return f"{line}, {max(0.0, deadline - image.parts.clock.monotonic()):.0f} s left"
     if image.phase is Phase.READY:
         if image.refusal is not None:
             return f"configuration refused: {image.refusal.reason}"

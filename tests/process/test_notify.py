@@ -40,7 +40,7 @@ def test_the_transcript_of_starts_restarts_and_a_stop(make_daemon: Make, address
     assert {notice.pid for notice in supervisor.notices} == {daemon.pid}
     for notice in supervisor.with_field("RELOADING"):
         assert int(notice["MONOTONIC_USEC"]) > 0
-        assert notice["STATUS"]
+        assert notice["STATUS"] == "draining: 0 turns", "no time left before any was given"
     instants = [int(n["MONOTONIC_USEC"]) for n in supervisor.with_field("RELOADING")]
     assert instants == sorted(instants)
     for generation, notice in enumerate(supervisor.with_field("READY"), start=1):
