@@ -30,6 +30,7 @@ VITAL = ("http", "pump", "store", "control")
 
 def run(parts: Parts) -> int:
     """Serve until a stop; return the exit code. Called on the main thread with signals blocked."""
+    _keep_name()
     _raise_descriptor_limit()
     image = Image(parts, Gate(parts.snapshot.settings.drain.new_work))
     signals = SignalPipe()
@@ -46,6 +47,15 @@ def run(parts: Parts) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: leave a crash log, let the supervisor act
         _leave_crash_log(image, error)
         return EXIT_FAILURE
+
+
+def _keep_name() -> None:
+    """Be called netclawd by ps(1) and pkill(1): execve names a process after its interpreter."""
+    try:
+        with open("/proc/self/comm", "w", encoding="ascii") as file:
+            file.write("netclawd")
+    except OSError:
+        pass  # Only a comfort; /proc may be hidden.
 
 
 def _raise_descriptor_limit() -> None:

@@ -1,4 +1,4 @@
-"""What makes a reload re-execute: a secret behind an unchanged reference, and new code."""
+"""What makes a reload re-execute, a rotated secret and new code among it; and what stays."""
 
 from __future__ import annotations
 
@@ -46,6 +46,15 @@ def test_new_code_is_run_by_a_reload_and_not_before(make_daemon: Make, tmp_path:
     assert (entry["outcome"], entry["code_changed"]) == ("applied", True)
     assert daemon.status()["version"] == "999.0"
     assert daemon.reload()["outcome"] == "unchanged"
+
+
+def test_the_process_keeps_its_name(make_daemon: Make) -> None:
+    """execve would name it after the interpreter: ``pkill -HUP netclawd`` would work only once."""
+    daemon = make_daemon().start()
+    name = Path(f"/proc/{daemon.pid}/comm")
+    assert name.read_text() == "netclawd\n"
+    assert daemon.reload(force=True)["outcome"] == "applied"
+    assert name.read_text() == "netclawd\n"
 
 
 def test_a_variable_wins_over_the_file_and_its_edit_restarts_nothing(make_daemon: Make) -> None:
