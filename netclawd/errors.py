@@ -53,6 +53,11 @@ class ConfigAbsentError(ConfigSyntaxError):
 
     slug = "config-absent"
 
+    def __init__(self, what: str, remedy: str = "", *, missing: bool) -> None:
+        super().__init__(what, remedy)
+        #: There is no file at all, rather than one without content.
+        self.missing = missing
+
 
 class ConfigSchemaError(ConfigError):
     """The file parses but has an unknown key or a value of the wrong type or range."""

@@ -89,6 +89,7 @@ class SettingsFile:
             raise ConfigAbsentError(
                 f"{self.path} is {'missing' if content is None else 'empty'}: taken for half-written.",
                 "Write the whole configuration, or stop and start the daemon to go back to defaults.",
+                missing=content is None,
             )
         return self.judge(content)
 

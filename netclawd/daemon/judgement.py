@@ -33,19 +33,24 @@ log = logging.getLogger("netclawd.lifecycle")
 def judge(image: Image, request: Request) -> Event:
     """Compare the file and the code on disk with what runs."""
     image.candidate_digest = None
+    by_itself = request.trigger.kind in BY_ITSELF
     code = image.parts.code_on_disk()
     code_changed = code != image.parts.code
     try:
         snapshot = _read(image)
     except ConfigAbsentError as error:
-        # Missing or empty under a running daemon: not a change, and nothing to judge.
+        # Missing or empty under a running daemon is not a change. Who asked to load an empty file is
+        # told; a refusal stays, since no good configuration has come.
+        if not error.missing and not by_itself:
+            return Refused(Refusal(error.slug, error.what, error.remedy))
         log.info("configuration unchanged: %s", error.what)
+        if not code_changed and not request.force:
+            return JudgedUnchanged()
         snapshot = image.snapshot
     except ConfigError as error:
         refusal = Refusal(error.slug, error.what, error.remedy)
-        known = request.trigger.kind in BY_ITSELF and refusal == image.refusal
-        return JudgedUnchanged() if known else Refused(refusal)
-    if request.trigger.kind in BY_ITSELF and snapshot.digest == image.refused_digest:
+        return JudgedUnchanged() if by_itself and refusal == image.refusal else Refused(refusal)
+    if by_itself and snapshot.digest == image.refused_digest:
         return JudgedUnchanged()
     if snapshot.digest == image.snapshot.digest and not code_changed and not request.force:
         image.refusal = None

@@ -113,15 +113,18 @@ def test_a_removed_file_is_not_a_change(daemon: Daemon) -> None:
     assert [entry["outcome"] for entry in daemon.ended_restarts()] == ["applied"]
 
 
-@pytest.mark.parametrize("content", [b"", None], ids=["empty", "removed"])
-def test_a_reload_of_a_file_without_content_changes_nothing(
-    daemon: Daemon, content: bytes | None
-) -> None:
-    if content is None:
-        daemon.config_path.unlink()
-    else:
-        daemon.write_config(text=content)
-    assert daemon.reload()["outcome"] in ("refused", "unchanged")
+def test_a_reload_of_an_empty_file_is_refused_and_changes_nothing(daemon: Daemon) -> None:
+    daemon.write_config(text=b"")
+    entry = daemon.reload()
+    assert (entry["outcome"], entry["slug"]) == ("refused", "config-absent")
+    assert "empty" in entry["reason"]
+    check_untouched(daemon, 1)
+    assert daemon.status()["addresses"] == [f"127.0.0.1:{daemon.port}"]
+
+
+def test_a_reload_of_a_removed_file_changes_nothing(daemon: Daemon) -> None:
+    daemon.config_path.unlink()
+    assert daemon.reload()["outcome"] == "unchanged"
     check_untouched(daemon, 1)
     assert daemon.status()["addresses"] == [f"127.0.0.1:{daemon.port}"]
 
