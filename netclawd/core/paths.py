@@ -17,6 +17,9 @@ SERVICE_USER = "netclaw"
 SYSTEM_CONFIG = "/etc/netclaw/netclaw.toml"
 SYSTEM_STATE = "/var/lib/netclaw"
 SYSTEM_RUNTIME = "/run/netclaw"
+#: The longest runtime folder, bytes: a Unix socket's path has at most 107 (unix(7)), and the control
+#: socket is bound as ``/control.sock.<pid>`` before it is renamed.
+RUNTIME_BYTES = 107 - len("/control.sock.4194304")
 
 
 @frozen
@@ -39,7 +42,8 @@ def locate(environ: Mapping[str, str], uid: int, *, user: str = "", user_home: s
     """Find the paths of this user.
 
     ``user`` and ``user_home`` are name and home folder from the user database (HOME wins over the
-    latter). ConfigMeaningError when a folder is relative or there is none.
+    latter). ConfigMeaningError when a folder is relative, there is none, or the runtime folder's
+    path is too long for a socket.
     """
     home = _folder(environ, "NETCLAW_HOME")
     if home is not None:
@@ -50,6 +54,7 @@ def locate(environ: Mapping[str, str], uid: int, *, user: str = "", user_home: s
         config, state, runtime = _xdg(environ, user_home)
     state = _first(environ, "STATE_DIRECTORY") or state
     runtime = _first(environ, "RUNTIME_DIRECTORY") or runtime
+    _check_length(runtime)
     return Paths(home or state, config, state, runtime, chosen=home is not None)
 
 
@@ -78,6 +83,16 @@ def _xdg(environ: Mapping[str, str], user_home: str) -> tuple[str, str, str]:
         state,
         _under(volatile, "netclaw") if volatile.startswith("/") else _under(state, "run"),
     )
+
+
+def _check_length(runtime: str) -> None:
+    size = len(runtime.encode(errors="surrogateescape"))
+    if size > RUNTIME_BYTES:
+        raise ConfigMeaningError(
+            f"The path of the runtime folder, {runtime}, has {size} bytes; the control socket in it "
+            f"allows {RUNTIME_BYTES}.",
+            "Set NETCLAW_HOME to a shorter path.",
+        )
 
 
 def _home(environ: Mapping[str, str], user_home: str) -> str:

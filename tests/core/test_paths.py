@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from netclawd.core.paths import Paths, client_folders, locate
+from netclawd.core.paths import RUNTIME_BYTES, Paths, client_folders, locate
 from netclawd.errors import ConfigMeaningError
 
 USER = {"HOME": "/home/ada"}
@@ -128,6 +128,14 @@ def test_home_wins_over_the_user_database() -> None:
 def test_a_relative_folder_is_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigMeaningError, match=rf"{name} is 'here', which is not an absolute"):
         locate({name: "here"}, 1000)
+
+
+def test_a_runtime_folder_that_has_no_room_for_a_socket_is_refused() -> None:
+    fits = "/" + "x" * (RUNTIME_BYTES - len("//run"))
+    assert len(locate({"NETCLAW_HOME": fits}, 0).runtime) == RUNTIME_BYTES
+    with pytest.raises(ConfigMeaningError, match=r"has 87 bytes; .* allows 86") as refused:
+        locate({"NETCLAW_HOME": fits + "x"}, 0)
+    assert refused.value.remedy == "Set NETCLAW_HOME to a shorter path."
 
 
 def test_a_user_without_a_home_is_told_what_to_set() -> None:

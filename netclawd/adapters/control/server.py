@@ -72,7 +72,7 @@ def bind_control(path: str) -> socket.socket:
         _remove(temporary)
         raise AddressError(
             f"The control socket {path} can't be bound: {error.strerror or error}.",
-            "Make its folder writable for the daemon; the whole path may have 90 characters.",
+            "Make its folder writable for the daemon.",
         ) from error
     return listening
 
