@@ -12,7 +12,7 @@ from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import stream
 from netclawd.cli.output import json_option, write
 from netclawd.cli.reach import reach
-from netclawd.cli.send import admit, open_session, send_one
+from netclawd.cli.send import admit, open_session, read_message, send_one
 from netclawd.core.screen import Column, Kind, Piece, Screen
 from netclawd.errors import NotRunningError
 
@@ -31,8 +31,7 @@ def chat(ctx: click.Context, as_json: bool, session_id: str | None) -> None:
     From a pipe: one message, and its reply as plain text.
     """
     if not sys.stdin.isatty():
-        text = sys.stdin.read().removesuffix("\n")
-        ctx.exit(send_one(text, session_id, wait=True, as_json=as_json))
+        ctx.exit(send_one(read_message(), session_id, wait=True, as_json=as_json))
     if as_json:
         raise click.UsageError("--json is for a message from a pipe.")
     daemon = reach()

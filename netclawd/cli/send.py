@@ -38,12 +38,13 @@ def send(
     if text is None or text == "-":
         if sys.stdin.isatty():
             raise click.UsageError("Give a TEXT, or pipe one in.")
-        text = sys.stdin.read().removesuffix("\n")
+        text = read_message()
     ctx.exit(send_one(text, session_id, wait=wait, as_json=as_json))
 
 
 def send_one(text: str, session_id: str | None, *, wait: bool, as_json: bool) -> int:
     """Send one message, print what is asked for, return the exit code."""
+    _check_text(text)  # Before a session is made for it.
     client = reach().client
     session = open_session(client, session_id)
     ids = {"session_id": session["id"], **admit(client, session["id"], text)}
@@ -73,8 +74,7 @@ def admit(client: ControlClient, session_id: str, text: str) -> dict[str, Any]:
 
     The key makes a repeat harmless when the connection ended before the answer.
     """
-    if not text.strip():
-        raise BadRequestError("The message is empty.", "Say something.")
+    _check_text(text)
     key = secrets.token_hex(16)
     deadline = time.monotonic() + ADMIT_S
     while True:
@@ -87,6 +87,27 @@ def admit(client: ControlClient, session_id: str, text: str) -> dict[str, Any]:
             time.sleep(pause_s)
         else:
             return {name: found[name] for name in ("input_id", "turn_id", "deferred")}
+
+
+def read_message() -> str:
+    """Return what standard input holds, without its last newline."""
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n")
+    except UnicodeDecodeError:
+        raise _not_utf8() from None
+
+
+def _check_text(text: str) -> None:
+    if not text.strip():
+        raise BadRequestError("The message is empty.", "Say something.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # An argument's bytes that are no text are lone surrogates.
+        raise _not_utf8() from None
+
+
+def _not_utf8() -> BadRequestError:
+    return BadRequestError("The message is not UTF-8.", "Convert it, for example with iconv(1).")
 
 
 def _say_ids(ids: dict[str, Any], *, as_json: bool) -> int:

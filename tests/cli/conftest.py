@@ -26,7 +26,7 @@ def spawn(name: str, target: Callable[[], None]) -> threading.Thread:
 class CommandLine:
     """Runs ``netclaw`` in this process."""
 
-    def __call__(self, *arguments: str, stdin: str | None = None) -> Result:
+    def __call__(self, *arguments: str, stdin: str | bytes | None = None) -> Result:
         # click 8.1 mixes the two streams unless told otherwise, 8.2 knows no such option.
         old = "mix_stderr" in inspect.signature(CliRunner).parameters
         options: dict[str, Any] = {"mix_stderr": False} if old else {}

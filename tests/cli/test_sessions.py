@@ -148,7 +148,15 @@ def test_rejected_work_is_offered_again(
 @pytest.mark.parametrize("text", ["", "  "])
 def test_an_empty_message_is_refused(run: CommandLine, service: ServiceDouble, text: str) -> None:
     assert run("send", text).exit_code == 1
-    assert not service.log.get(SESSION)
+    assert run("chat", stdin=text).exit_code == 1
+    assert not service.log, "no session was made for it"
+
+
+def test_a_message_that_is_not_utf8_is_refused(run: CommandLine, service: ServiceDouble) -> None:
+    for result in (run("send", "caf\udce9"), run("chat", stdin=b"caf\xe9")):
+        assert result.exit_code == 1
+        assert "not UTF-8" in result.stderr
+    assert not service.log, "no session was made for it"
 
 
 def test_sessions_are_listed_in_pages(run: CommandLine) -> None:
