@@ -42,7 +42,14 @@ class Ending:
             {"new_generation": 4, "changed_keys": ("daemon.listen",), "gap_ms": 31.0, "cut": 2},
             0,
             "Applied in 1 s, gap 31 ms: daemon.listen changed; generation 4 serves.\n"
-            "  Turns in flight: 2 cut; they go on by themselves.\n",
+            "  Turns in flight: 2 cut (resumed).\n",
+        ),
+        (
+            Outcome.APPLIED,
+            {"new_generation": 4, "code_changed": True, "drained": 1, "parked": 2},
+            0,
+            "Applied in 1 s: new code; generation 4 serves.\n"
+            "  Turns in flight: 1 drained (resumed); 2 parked (waiting for a person).\n",
         ),
         (
             Outcome.APPLIED,
