@@ -78,7 +78,9 @@ def _without_supervisor(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _open_log(path: str) -> int:
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        logs = os.path.dirname(path)
+        for folder in (os.path.dirname(logs), logs):  # makedirs gives its mode to the last alone
+            os.makedirs(folder, mode=0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             if os.stat(path).st_size >= LIMIT_BYTES:
                 rotate(path)

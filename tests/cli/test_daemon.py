@@ -67,6 +67,7 @@ def test_start_use_stop_and_look_again(run: CommandLine, home: Path, port: int) 
     missing = run("manifest", "show", "77")
     assert (missing.exit_code, "no manifest of generation 77" in missing.stderr) == (1, True)
     assert (home / "state" / "logs" / "netclawd.log").stat().st_size > 0
+    assert (home / "state").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_start_that_fails_shows_why_and_exits_as_the_daemon_did(
