@@ -25,8 +25,8 @@ GATE = Gatekeeper(
 )  # fmt: skip
 def test_these_hosts_are_ours(authority: str) -> None:
     assert GATE.host_acceptable(authority)
-    assert GATE.origin_acceptable(f"http://{authority}")
-    assert GATE.origin_acceptable(f"https://{authority}")
+    assert GATE.origin_acceptable(f"http://{authority}", authority)
+    assert GATE.origin_acceptable(f"https://{authority}", authority)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_these_hosts_are_ours(authority: str) -> None:
 )  # fmt: skip
 def test_these_hosts_are_not(authority: str) -> None:
     assert not GATE.host_acceptable(authority)
-    assert not GATE.origin_acceptable(f"http://{authority}")
+    assert not GATE.origin_acceptable(f"http://{authority}", authority)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,29 @@ def test_these_hosts_are_not(authority: str) -> None:
                "http:localhost", "http://localhost http://evil.example"],
 )  # fmt: skip
 def test_these_origins_are_foreign(origin: str) -> None:
-    assert not GATE.origin_acceptable(origin)
+    assert not GATE.origin_acceptable(origin, "localhost")
+
+
+@pytest.mark.parametrize(
+    ("origin", "asked"),
+    [("http://localhost:5199", "127.0.0.1:5199"), ("http://[::1]:5199", "localhost:5199"),
+     ("https://localhost", "localhost"), ("http://localhost", "127.0.0.1:80"),
+     ("https://claw.example:8443", "127.0.0.1:5199"), ("http://198.51.100.9:1", "localhost:2")],
+)  # fmt: skip
+def test_a_page_of_the_port_that_is_asked_or_of_an_allowed_host_is_ours(
+    origin: str, asked: str
+) -> None:
+    assert GATE.origin_acceptable(origin, asked)
+
+
+@pytest.mark.parametrize(
+    ("origin", "asked"),
+    [("http://localhost:3000", "localhost:5199"), ("http://127.0.0.1", "127.0.0.1:5199"),
+     ("http://[::1]:3000", "[::1]"), ("http://192.0.2.7:3000", "192.0.2.7:5199"),
+     ("http://localhost:3000", None)],
+)  # fmt: skip
+def test_a_page_of_another_program_here_is_foreign(origin: str, asked: str | None) -> None:
+    assert not GATE.origin_acceptable(origin, asked)
 
 
 def test_the_verdicts_remembered_are_bounded() -> None:
@@ -81,7 +103,10 @@ def test_a_foreign_host_or_origin_is_refused_on_every_path(running: Running, pat
 
 
 def test_an_origin_of_ours_may_drive_the_daemon(running: Running) -> None:
-    assert running.ask("POST", "/api/sessions", Origin="http://localhost:3000").status == 201
+    own = {"Host": "localhost:5199", "Origin": "http://localhost:5199"}
+    assert running.ask("POST", "/api/sessions", **own).status == 201
+    other = {"Host": "localhost:5199", "Origin": "http://localhost:3000"}
+    assert running.ask("POST", "/api/sessions", **other).slug == "forbidden-origin"
 
 
 def test_the_target_of_an_absolute_request_counts_as_well(running: Running) -> None:

@@ -51,21 +51,21 @@ class Gate:
 
     def process_request(self, req: Any, resp: Any) -> None:
         env = req.env
+        host = env.get("HTTP_HOST")
+        forwarded = env.get("HTTP_X_FORWARDED_HOST")
+        if forwarded is not None and self._gate.proxy_trusted(env["REMOTE_ADDR"]):
+            host = forwarded
         if ENV_UNIX not in env:
-            self._judge_host(env)
+            self._judge_host(env, host)
         origin = env.get("HTTP_ORIGIN")
-        if origin is not None and not self._gate.origin_acceptable(origin):
+        if origin is not None and not self._gate.origin_acceptable(origin, host):
             raise problem.ForbiddenOriginError(
                 "The request comes from a web page of another site.",
                 "Use a client that isn't a foreign web page, or add its host to daemon.allowed_hosts.",
             )
         resp.set_header("Cache-Control", "no-store")
 
-    def _judge_host(self, env: dict[str, Any]) -> None:
-        host = env.get("HTTP_HOST")
-        forwarded = env.get("HTTP_X_FORWARDED_HOST")
-        if forwarded is not None and self._gate.proxy_trusted(env["REMOTE_ADDR"]):
-            host = forwarded
+    def _judge_host(self, env: dict[str, Any], host: str | None) -> None:
         if host is None:
             # No browser omits it, so none can be made to; RFC 9112 demands it from HTTP/1.1 on.
             if env["SERVER_PROTOCOL"] == "HTTP/1.1":

@@ -2,7 +2,8 @@
 
 A web page can make the operator's browser send requests to 127.0.0.1, and by DNS rebinding under a
 name of its own. Both show: the Host is then not one of ours, or the Origin is the page's. A request
-without Origin isn't made by a script of another site, one without Host by no browser at all.
+without Origin isn't made by a script of another site, one without Host by no browser at all. A page of
+another program on this machine has one of our hosts in its Origin, but not the port that it asks.
 """
 
 from __future__ import annotations
@@ -53,16 +54,16 @@ class Gatekeeper:
         configured = [a.host for a in addresses if a.family is not Family.FD]
         for text in (*configured, *allowed_hosts):
             self._accept(text)
+        self._allowed = {_host_or_ip(text) for text in allowed_hosts}
         self._proxies = tuple(ipaddress.ip_network(p, strict=False) for p in trusted_proxies)
         self._verdicts: dict[str, bool] = {}
 
     def _accept(self, text: str) -> None:
-        host = text.strip().lower().strip("[]")
-        ip = _ip(host)
-        if ip is not None:
-            self._ips.add(ip)
+        known = _host_or_ip(text)
+        if isinstance(known, str):
+            self._names.add(known)
         else:
-            self._names.add(host_of(host) or host)
+            self._ips.add(known)
 
     def host_acceptable(self, authority: str) -> bool:
         """Judge a Host header or the authority of a request target; any port will do."""
@@ -83,10 +84,17 @@ class Gatekeeper:
             return host in self._names
         return ip.is_loopback or ip in self._ips
 
-    def origin_acceptable(self, origin: str) -> bool:
-        """Judge an Origin header: ``null`` is foreign, else its host decides."""
+    def origin_acceptable(self, origin: str, asked: str | None) -> bool:
+        """Judge an Origin header; ``asked`` is the authority that the request is for.
+
+        ``null`` is foreign, else the host decides; and, unless the operator allowed that host by
+        name, the port, which must be the one that is asked.
+        """
         scheme, separator, authority = origin.partition("://")
-        return bool(separator) and scheme in ("http", "https") and self.host_acceptable(authority)
+        if not (separator and scheme in ("http", "https") and self.host_acceptable(authority)):
+            return False
+        same_port = _port_of(authority) == _port_of(asked or "")
+        return same_port or _host_or_ip(host_of(authority) or "") in self._allowed
 
     def proxy_trusted(self, peer: str) -> bool:
         """Whether the peer is a proxy whose X-Forwarded-Host is believed."""
@@ -94,6 +102,17 @@ class Gatekeeper:
             return False
         ip = _ip(peer)
         return ip is not None and any(ip in network for network in self._proxies)
+
+
+def _port_of(authority: str) -> str:
+    """Return the port, "" for those that a browser leaves out."""
+    port = authority.strip().rpartition("]")[2].partition(":")[2]
+    return "" if port in ("80", "443") else port
+
+
+def _host_or_ip(text: str) -> str | ipaddress.IPv4Address | ipaddress.IPv6Address:
+    host = text.strip().lower().strip("[]")
+    return _ip(host) or host_of(host) or host
 
 
 def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
