@@ -9,6 +9,7 @@ PYTEST := -m pytest $(ARGS)
 
 help:
 	@echo 'make run          set up and start the daemon in the foreground on 127.0.0.1:5199'
+	@echo 'make setup        prepare .venv, which every other target does by itself'
 	@echo 'make test         run every test (without root: all but those that mount or make namespaces)'
 	@echo 'make test-oldest  run them on the oldest supported libraries'
 	@echo 'make prove        run the process tests at their full counts (minutes)'

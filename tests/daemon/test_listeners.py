@@ -358,6 +358,15 @@ def test_the_backlog_is_bounded_by_the_kernels_limit() -> None:
     assert bounded_backlog(limit + 1) == limit
 
 
+def test_a_limit_that_cannot_be_read_is_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(listeners, "open", hidden, raising=False)
+    assert bounded_backlog(1024) == 1024
+    assert bounded_backlog(5000) == 4096
+
+
 def test_a_changed_backlog_takes_effect_on_an_adopted_socket(held: ListenerSet) -> None:
     """With a queue of one, Linux completes two connections; the others wait."""
     address = free_address()
