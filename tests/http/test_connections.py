@@ -25,9 +25,10 @@ def test_a_connection_is_kept_for_more_requests(running: Running) -> None:
         assert len(running.channels()) == 1
 
 
-def test_a_client_that_asks_for_the_end_gets_it(running: Running) -> None:
+@pytest.mark.parametrize("wishes", ["close", "TE, Close", "close, Upgrade"])
+def test_a_client_that_asks_for_the_end_gets_it(running: Running, wishes: str) -> None:
     with running.wire() as wire:
-        assert wire.ask("GET", "/api/health/live", Connection="close").status == 200
+        assert wire.ask("GET", "/api/health/live", Connection=wishes).status == 200
         assert wire.rest() == b""
 
 

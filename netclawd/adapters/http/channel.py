@@ -65,6 +65,13 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
                 self.error = BadRequest("Start line is invalid")
         return consumed
 
+    def parse_header(self, header_plus: bytes) -> None:
+        super().parse_header(header_plus)
+        # Waitress compares the whole value; RFC 9112 section 9.6 has a list (libwww-perl sends one).
+        wishes = self.headers.get("CONNECTION", "")
+        if "," in wishes and "close" in {wish.strip().lower() for wish in wishes.split(",")}:
+            self.headers["CONNECTION"] = "close"
+
     @property
     def begun(self) -> bool:
         """Whether more than blank lines has arrived."""
