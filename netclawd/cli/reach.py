@@ -54,8 +54,6 @@ def reach(paths: Paths | None = None) -> Daemon:
         try:
             status = client.call("status")
         except NotRunningError:
-            if folder == folders[-1]:
-                raise
             continue
         if folder != folders[0]:
             note(f"this is the daemon of the system, at {folder}.")
@@ -63,7 +61,10 @@ def reach(paths: Paths | None = None) -> Daemon:
         if context is not None:
             context.call_on_close(client.close)
         return Daemon(client, status)
-    raise AssertionError("there is always a folder to look in")
+    raise NotRunningError(
+        f"No daemon answers at {' or '.join(f'{folder}/control.sock' for folder in folders)}.",
+        "Start one: `netclaw daemon start`.",
+    )
 
 
 def reach_or_none(paths: Paths) -> Daemon | None:

@@ -36,7 +36,7 @@ def status(ctx: click.Context, as_json: bool, watch: bool, probe: str | None) ->
     Exit codes: 0 ready, 1 degraded, 3 not running, 4 starting, draining or stopping.
     """
     if probe is not None:
-        ctx.exit(_probe(probe))
+        ctx.exit(_probe(probe, as_json))
     if watch:
         with contextlib.suppress(KeyboardInterrupt):
             _watch(as_json)
@@ -56,37 +56,40 @@ def exit_code(found: Mapping[str, Any]) -> int:
     return 1 if found["degraded"] or found["refusal"] else 0
 
 
-def _probe(probe: str) -> int:
+def _probe(probe: str, as_json: bool) -> int:
+    phase: str | None = None
     try:
         phase = reach().status["phase"]
+        why, healthy = phase, probe == "live" or phase in SERVING
     except (NotRunningError, ControlError) as error:
-        click.echo(f"no: {error.what}")
-        return 1
-    except NetclawError:  # it answers, if with an error
-        phase = "failing"
-    healthy = probe == "live" or phase in SERVING
-    click.echo(f"{'yes' if healthy else 'no'}: {phase}")
+        why, healthy = error.what, False
+    except NetclawError as error:  # it answers, if with an error
+        why, healthy = error.what, probe == "live"
+    if as_json:
+        say_json({"probe": probe, "healthy": healthy, "phase": phase, "why": why})
+    else:
+        click.echo(f"{'yes' if healthy else 'no'}: {why}")
     return 0 if healthy else 1
 
 
 def _watch(as_json: bool) -> None:
     """Show it once a second: redrawn on a terminal, else again when it has changed."""
     redraws = sys.stdout.isatty() and not as_json
-    before = ""
+    before: Mapping[str, Any] | None = None
     daemon: Daemon | None = None
     while True:
         try:
             daemon, found = _look(daemon)
-            text = json.dumps(found) if as_json else "\n".join(describe(found))
+            text = "\n".join(describe(found))
         except NotRunningError as error:
             daemon = None
-            body = {"error": {"slug": error.slug, "what": error.what, "remedy": error.remedy}}
-            text = json.dumps(body) if as_json else error.what
+            found = {"error": {"slug": error.slug, "what": error.what, "remedy": error.remedy}}
+            text = error.what
         if redraws:
             click.clear()
-        if redraws or text != before:
-            click.echo(text)
-        before = text
+        if redraws or found != before:  # The words change each second: "started 5 s ago".
+            click.echo(json.dumps(found) if as_json else text)
+        before = found
         time.sleep(WATCH_S)
 
 
@@ -116,7 +119,11 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if found.get("exposure", "local") != "local":
         yield "exposure", f"{found['exposure']}; the daemon authenticates nobody"
     if found["gate"] != "open":
-        yield "gate", "closed: new turns wait for the next generation"
+        rejects = found.get("new_work") == "reject"
+        yield (
+            "gate",
+            "closed: new turns " + ("are refused" if rejects else "wait for the next generation"),
+        )
     if found["drain"] is not None:
         yield from (("draining", line) for line in describe_drain(found["drain"]))
     if found["last_restart"] is not None:

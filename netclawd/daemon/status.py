@@ -34,6 +34,7 @@ def status(image: Image) -> Mapping[str, Any]:
         "refusal": as_map(refusal) if refusal is not None else None,
         "started_at": image.parts.origin.started_at,
         "gate": "open" if image.gate.state.open else "closed",
+        "new_work": image.settings.drain.new_work.value,
         "drain": _drain(image),
         "turns": _turns(image),
         "streams": image.http.streams() if image.http is not None else 0,

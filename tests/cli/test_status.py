@@ -125,6 +125,45 @@ def test_a_watch_prints_again_what_has_changed_until_it_is_interrupted(
     assert phases == ["ready", "draining"]
 
 
+def test_a_watch_does_not_take_the_passing_of_time_for_a_change(
+    run: CommandLine, service: ServiceDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = iter(range(3))
+
+    def sleep(_seconds: float) -> None:
+        if next(rounds, None) is None:
+            raise KeyboardInterrupt
+
+    times = iter(range(100))
+    monkeypatch.setattr("netclawd.cli.status.time.sleep", sleep)
+    monkeypatch.setattr("netclawd.cli.status.ago", lambda _at: f"{next(times)} s ago")
+    assert run("status", "--watch").stdout.count("netclawd 0.1.0 is ready") == 1
+
+
+def test_a_gate_that_rejects_is_not_said_to_let_wait(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    service.status_values |= {"gate": "closed", "new_work": "reject"}
+    assert "closed: new turns are refused" in run("status").stdout
+
+
+@pytest.mark.parametrize(
+    ("probe", "phase", "healthy"),
+    [("live", "draining", True), ("ready", "draining", False), ("ready", "rehearsing", True)],
+)
+def test_a_probe_answers_in_words_and_as_json(
+    run: CommandLine, service: ServiceDouble, probe: str, phase: str, healthy: bool
+) -> None:
+    service.status_values["phase"] = phase
+    result = run("status", "--probe", probe)
+    assert (result.exit_code, result.stdout) == (
+        0 if healthy else 1,
+        f"{'yes' if healthy else 'no'}: {phase}\n",
+    )
+    found = {"probe": probe, "healthy": healthy, "phase": phase, "why": phase}
+    assert run.json("status", "--probe", probe) == found
+
+
 def test_who_else_may_reach_it_is_told(run: CommandLine, service: ServiceDouble) -> None:
     assert "exposure" not in run("status").stdout
     service.status_values["exposure"] = "reverse-proxy"
@@ -195,6 +234,13 @@ class TestWithoutADaemon:
         assert "No daemon answers at" in result.stderr
         assert "netclaw daemon start" in result.stderr
 
+    def test_every_folder_that_was_looked_in_is_named(
+        self, run: CommandLine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("netclawd.cli.reach.client_folders", lambda _paths: ("/no/a", "/no/b"))
+        said = "No daemon answers at /no/a/control.sock or /no/b/control.sock."
+        assert said in run("status").stderr
+
     def test_json_has_the_slug(self, run: CommandLine) -> None:
         result = run("status", "--json")
         assert result.exit_code == 3
@@ -203,6 +249,8 @@ class TestWithoutADaemon:
     @pytest.mark.parametrize("probe", ["live", "ready"])
     def test_a_probe_says_no(self, run: CommandLine, probe: str) -> None:
         assert run("status", "--probe", probe).exit_code == 1
+        found = run.json("status", "--probe", probe)
+        assert (found["healthy"], found["phase"]) == (False, None)
 
     def test_stopping_it_again_is_no_error(self, run: CommandLine) -> None:
         result = run("daemon", "stop")
