@@ -9,6 +9,7 @@ import click
 
 from netclawd.cli.output import json_option, say_json
 from netclawd.cli.reach import own_paths, reach_or_none
+from netclawd.errors import ControlError
 
 
 @click.group()
@@ -22,12 +23,20 @@ def _source(file: str | None) -> Any:
     from netclawd.adapters.settings_file import SettingsFile
 
     if file is None:
-        paths = own_paths()
-        daemon = reach_or_none(paths)
-        file = daemon.paths.config if daemon is not None else paths.config
+        file = _own_file()
     path = os.path.abspath(file)
     # The digest that this key goes into is never shown.
     return SettingsFile(path, os.environ, b"", Secrets(os.environ).resolve)
+
+
+def _own_file() -> str:
+    """Return the path of the running daemon's file, of this user's when none can be asked."""
+    paths = own_paths()
+    try:
+        daemon = reach_or_none(paths)
+    except ControlError:  # We may not ask it, or it hangs: the file can be looked at all the same.
+        daemon = None
+    return daemon.paths.config if daemon is not None else paths.config
 
 
 @config.command()
@@ -45,8 +54,12 @@ def check(as_json: bool, file: str | None) -> None:
     snapshot = _source(file).read(running=False)
     if as_json:
         say_json({"path": snapshot.path, "valid": True, "digest": snapshot.published_digest})
-    elif snapshot.text is None:
-        click.echo(f"There is no {snapshot.path}; the defaults are in force, and they are valid.")
+    elif not (snapshot.text or b"").strip():
+        state = "is empty" if snapshot.text is not None else "does not exist"
+        click.echo(
+            f"{snapshot.path} {state}: a daemon that starts uses the defaults, and they are valid. "
+            "One that runs keeps what it has."
+        )
     else:
         listen = ", ".join(snapshot.settings.daemon.listen)
         click.echo(f"{snapshot.path} is valid: answers on {listen}.")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from netclawd.errors import ControlError
 from tests.cli.conftest import CommandLine
 
 GOOD = '[daemon]\nlisten = ["127.0.0.1:5200"]\n'
@@ -28,8 +29,29 @@ def test_a_good_file_is_said_to_be_good(run: CommandLine, file: Path) -> None:
     assert (found["valid"], found["path"]) == (True, str(file))
 
 
-def test_no_file_means_the_defaults(run: CommandLine) -> None:
-    assert "the defaults are in force" in run("config", "check").stdout
+def test_no_file_means_the_defaults(run: CommandLine, home: Path) -> None:
+    said = f"{home}/netclaw.toml does not exist: a daemon that starts uses the defaults"
+    assert run("config", "check").stdout.startswith(said)
+
+
+def test_a_file_without_content_means_the_defaults_at_a_start(run: CommandLine, file: Path) -> None:
+    file.write_text("\n")
+    result = run("config", "check")
+    assert result.exit_code == 0
+    assert "is empty: a daemon that starts uses the defaults" in result.stdout
+    assert "One that runs keeps what it has." in result.stdout
+
+
+def test_a_daemon_that_may_not_be_asked_is_in_nobodys_way(
+    run: CommandLine, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_paths: object) -> None:
+        raise ControlError("The socket can't be used: Permission denied.")
+
+    monkeypatch.setattr("netclawd.cli.config.reach_or_none", refuse)
+    file.write_text(GOOD)
+    assert run("config", "check").exit_code == 0
+    assert "127.0.0.1:5200" in run("config", "show").stdout
 
 
 def test_a_file_that_was_named_must_be_there(run: CommandLine, tmp_path: Path) -> None:
