@@ -132,7 +132,7 @@ def test_the_third_resume_is_the_last_one(home: Home) -> None:
     assert parked.park_reason is ParkReason.RESUME_LIMIT
     assert home.data(turn, EventType.TURN_PARKED) == [{"reason": "resume-limit"}]
     check_invariants(home.events(turn))
-    assert engine.counts()["parked"] == 1
+    wait_for(lambda: engine.counts()["parked"] == 1, LONG_S, "the parked turn to be counted")
     # A person decides what becomes of it; then the session goes on.
     engine.cancel(SessionId("a"), turn, "uid 0")
     home.await_completed(behind)
