@@ -103,6 +103,12 @@ class ControlError(NetclawError):
     slug = "control-failed"
 
 
+class NoAnswerError(ControlError):
+    """Something listens at the control socket and does not answer in time."""
+
+    slug = "no-answer"
+
+
 class StoreError(NetclawError):
     """The session store can't be opened, read or written."""
 

@@ -99,7 +99,7 @@ class ControlClient:
                 self._give_up_after(away_until)
             except TimeoutError:
                 self.close()
-                raise errors.ControlError(
+                raise errors.NoAnswerError(
                     f"The daemon did not answer at {self.path} in time.",
                     "See its log; `netclaw daemon stop` ends it if it hangs.",
                 ) from None

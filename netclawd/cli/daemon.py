@@ -7,12 +7,13 @@ import time
 
 import click
 
-from netclawd.cli.launch import Launched, launch, log_path, stop_running
+from netclawd.cli.launch import Launched, Stopped, launch, log_path, stop_running, stop_silent
 from netclawd.cli.output import duration, json_option, note, say_json
 from netclawd.cli.reach import Daemon, own_paths, reach_or_none
 from netclawd.cli.reload import reload_and_wait
 from netclawd.cli.status import status
 from netclawd.core.paths import Paths
+from netclawd.errors import NoAnswerError
 
 
 @click.group()
@@ -83,7 +84,11 @@ def stop(ctx: click.Context, as_json: bool) -> None:
 
     Exit codes: 0 stopped cleanly or was not running, 1 not cleanly.
     """
-    running = reach_or_none(own_paths())
+    paths = own_paths()
+    try:
+        running = reach_or_none(paths)
+    except NoAnswerError:
+        ctx.exit(_stop_silent(paths, as_json=as_json))
     if running is None:
         if as_json:
             say_json({"stopped": False, "clean": True})
@@ -92,11 +97,23 @@ def stop(ctx: click.Context, as_json: bool) -> None:
         return
     began = time.monotonic()
     stopped = stop_running(running, quiet=as_json)
+    ctx.exit(_say_stopped(stopped, time.monotonic() - began, as_json=as_json))
+
+
+def _stop_silent(paths: Paths, *, as_json: bool) -> int:
+    if not as_json:
+        note("the daemon does not answer; it is sent SIGTERM, and SIGKILL if it does not end.")
+    began = time.monotonic()
+    return _say_stopped(stop_silent(paths), time.monotonic() - began, as_json=as_json)
+
+
+def _say_stopped(stopped: Stopped, took_s: float, *, as_json: bool) -> int:
     if as_json:
         say_json({"stopped": True, "clean": stopped.clean, "killed": stopped.killed})
     elif stopped.clean:
-        took = duration(time.monotonic() - began)
-        click.echo(f"Stopped cleanly in {took}: every turn goes on with the next start.")
+        click.echo(
+            f"Stopped cleanly in {duration(took_s)}: every turn goes on with the next start."
+        )
     elif stopped.killed:
         note("the daemon did not end in time and was killed; the next start finds out what it did.")
     else:
@@ -104,7 +121,7 @@ def stop(ctx: click.Context, as_json: bool) -> None:
             "the daemon ended, but not cleanly; the next start finds out what it did. "
             "See `netclaw restarts` and its log."
         )
-    ctx.exit(0 if stopped.clean else 1)
+    return 0 if stopped.clean else 1
 
 
 @daemon.command()

@@ -6,12 +6,15 @@ import contextlib
 import os
 import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from netclawd.adapters.clock import SystemClock
 from netclawd.adapters.control_client import ControlClient
 from netclawd.adapters.log import LIMIT_BYTES, rotate
 from netclawd.cli.output import visible
@@ -19,9 +22,12 @@ from netclawd.cli.progress import Progress, describe_wait
 from netclawd.cli.reach import Daemon
 from netclawd.cli.status import SERVING
 from netclawd.core import budgets
-from netclawd.core.paths import Paths
+from netclawd.core.paths import Paths, client_folders
 from netclawd.core.values import frozen
-from netclawd.errors import ControlError, NetclawError, NotRunningError
+from netclawd.errors import ControlError, NetclawError, NoAnswerError, NotRunningError
+
+if TYPE_CHECKING:
+    from netclawd.core.restart import RestartRecord
 
 #: From spawn to ready, seconds; a boot that takes longer is left alone and reported.
 READY_S = 60.0
@@ -143,27 +149,64 @@ def stop_running(daemon: Daemon, *, quiet: bool) -> Stopped:
     The process is held by a descriptor (pidfd) from before the question on, so that a pid that was
     given to another process meanwhile is never killed.
     """
-    with _held(daemon) as pidfd:
-        daemon.client.call("stop")
+    with _held(daemon.status["pid"]) as pidfd:
+        try:
+            daemon.client.call("stop")
+        except NoAnswerError:
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         deadline = time.monotonic() + budgets.STOP_KILL_S
         with Progress(quiet=quiet) as progress:
             while time.monotonic() < deadline:
                 if _ended_within(pidfd, LOOK_S):
                     return Stopped(clean=_was_clean(daemon), killed=False)
                 _show(progress, daemon)
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        _ended_within(pidfd, 5.0)
-        return Stopped(clean=False, killed=True)
+        return _kill(pidfd)
+
+
+def stop_silent(paths: Paths) -> Stopped:
+    """End a daemon that does not answer: SIGTERM, then SIGKILL when it takes too long.
+
+    Who it is says the kernel: the process that listens at the control socket (SO_PEERCRED, unix(7)).
+    """
+    began = SystemClock().wall()
+    with _held(_listener(paths)) as pidfd:
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        if _ended_within(pidfd, budgets.STOP_KILL_S):
+            newest = _newest_record(paths)
+            clean = newest is not None and _stopped(newest) and (newest.ended_at or 0.0) >= began
+            return Stopped(clean=clean, killed=False)
+        return _kill(pidfd)
+
+
+def _listener(paths: Paths) -> int:
+    for folder in client_folders(paths):
+        with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError):
+            sock.settimeout(LOOK_ANSWER_S)
+            sock.connect(os.path.join(folder, "control.sock"))
+            pid: int = struct.unpack(
+                "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            )[0]
+            return pid
+    raise ControlError(
+        "It can't be found out which process listens at the control socket.",
+        "Find it with `pgrep -a netclawd` or `ss -lxp` and end it with kill(1).",
+    )
+
+
+def _kill(pidfd: int) -> Stopped:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    _ended_within(pidfd, 5.0)
+    return Stopped(clean=False, killed=True)
 
 
 @contextlib.contextmanager
-def _held(daemon: Daemon) -> Iterator[int]:
+def _held(pid: int) -> Iterator[int]:
     try:
-        pidfd = os.pidfd_open(daemon.status["pid"])
+        pidfd = os.pidfd_open(pid)
     except OSError as error:
         raise ControlError(
-            f"The daemon (pid {daemon.status['pid']}) can't be watched: {error.strerror}.",
+            f"The daemon (pid {pid}) can't be watched: {error.strerror}.",
             "Run this in the daemon's own PID namespace (container).",
         ) from error
     try:
@@ -187,21 +230,27 @@ def _show(progress: Progress, daemon: Daemon) -> None:
 
 def _was_clean(daemon: Daemon) -> bool:
     """Whether the journal says that the process stopped after a whole drain."""
+    newest = _newest_record(daemon.paths)
+    # An older stop says nothing about this one.
+    return (
+        newest is not None and _stopped(newest) and newest.generation >= daemon.status["generation"]
+    )
+
+
+def _stopped(record: RestartRecord) -> bool:
+    return record.outcome.value == "stopped"
+
+
+def _newest_record(paths: Paths) -> RestartRecord | None:
     from netclawd.cli.wiring import open_store_read_only
 
     try:
-        store = open_store_read_only(daemon.paths)
+        store = open_store_read_only(paths)
     except NetclawError:
-        return False
+        return None
     try:
-        newest = store.restarts(1)
-        # An older stop says nothing about this one.
-        return (
-            bool(newest)
-            and newest[0].outcome.value == "stopped"
-            and newest[0].generation >= daemon.status["generation"]
-        )
+        return next(iter(store.restarts(1)), None)
     except NetclawError:
-        return False
+        return None
     finally:
         store.close()

@@ -30,7 +30,7 @@ def hold_lock(runtime_dir: str, inherited: Inheritance) -> int:
         raise AlreadyRunningError(
             f"Another netclawd {_holder(runtime_dir)}holds {path}.",
             "Use `netclaw status` to see it, `netclaw daemon stop` to end it, "
-            "or set NETCLAW_HOME to another folder.",
+            "or set NETCLAW_HOME to another folder; `lslocks` says which process it is.",
         ) from None
     except OSError as error:
         os.close(descriptor)

@@ -17,6 +17,7 @@ from netclawd.cli.demo_story import end_child, free_ports
 from netclawd.cli.reach import Daemon
 from netclawd.core.restart import Outcome, RestartRecord
 from netclawd.core.session import RestartId
+from netclawd.errors import NoAnswerError
 from tests.cli.conftest import CommandLine
 
 
@@ -100,6 +101,28 @@ def test_a_daemon_that_does_not_end_is_killed(
     take(pid)
     assert result.exit_code == 1
     assert "was killed" in result.stderr
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_daemon_that_does_not_answer_is_ended_all_the_same(
+    run: CommandLine, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    pid = run.json("daemon", "start")["pid"]
+    monkeypatch.setattr("netclawd.core.budgets.STOP_KILL_S", 30.0 if ends else 0.5)
+    if not ends:
+        os.kill(pid, signal.SIGSTOP)
+
+    def hang(client: ControlClient, do: str, **_arguments: object) -> object:
+        raise NoAnswerError(f"The daemon did not answer at {client.path} in time.")
+
+    monkeypatch.setattr(ControlClient, "call", hang)
+    result = run("daemon", "stop")
+    take(pid)
+    assert "does not answer" in result.stderr
+    if ends:
+        assert (result.exit_code, "Stopped cleanly" in result.stdout) == (0, True)
+    else:
+        assert (result.exit_code, "was killed" in result.stderr) == (1, True)
 
 
 def test_a_log_that_has_grown_is_rotated_at_a_start(
