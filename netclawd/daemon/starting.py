@@ -110,6 +110,13 @@ class Starting:
         with blocked():
             control.start(image.control_socket)
         image.kept = ()
+        log.info(
+            "serving on %s: netclawd %s, pid %d, generation %d",
+            ", ".join(str(a) for a in image.listeners.held if a not in image.retiring),
+            parts.version,
+            os.getpid(),
+            image.generation,
+        )
         return events.Serving()
 
     def warm_up(self, _effect: effects.WarmUp) -> None:
@@ -210,6 +217,6 @@ class Starting:
             # The loop closes them when it gets there; closing them under it could hit another's number.
             log.warning("retired listeners are not emptied yet")
             return
-        log.info("listeners retired: %s", [str(address) for address in image.retiring])
+        log.info("listeners retired: %s", ", ".join(map(str, image.retiring)))
         image.listeners.forget(image.retiring)
         image.retiring = ()
