@@ -85,6 +85,9 @@ def _report(entry: Mapping[str, Any]) -> None:
                 f"generation {entry['new_generation']} serves."
             )
             _report_work(entry)
+        case "unchanged" if entry["reason"]:
+            note(f"nothing was changed. {entry['reason']}")
+            _remedy(entry)
         case "unchanged":
             click.echo("Nothing to do: configuration and code are what is running.")
         case "refused":

@@ -59,6 +59,8 @@ class Image:
     #: What is being tried: digest of the configuration, and the code on disk.
     candidate_digest: str | None = None
     code_changed: bool = False
+    #: What is said of a file that is missing though what runs came from it.
+    absent: Refusal | None = None
     candidate_code: str = ""
     #: Reasons to be degraded, by their slug.
     degraded: dict[str, str] = field(default_factory=dict)

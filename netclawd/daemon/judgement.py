@@ -32,7 +32,7 @@ log = logging.getLogger("netclawd.lifecycle")
 
 def judge(image: Image, request: Request) -> Event:
     """Compare the file and the code on disk with what runs."""
-    image.candidate_digest = None
+    image.candidate_digest = image.absent = None
     by_itself = request.trigger.kind in BY_ITSELF
     code = image.parts.code_on_disk()
     code_changed = code != image.parts.code
@@ -45,6 +45,10 @@ def judge(image: Image, request: Request) -> Event:
             return Refused(Refusal(error.slug, error.what, error.remedy))
         log.info("configuration unchanged: %s", error.what)
         if not code_changed and not request.force:
+            if (
+                image.snapshot.text or b""
+            ).strip():  # What runs came from a file: who asks is told.
+                image.absent = Refusal(error.slug, error.what, error.remedy)
             return JudgedUnchanged()
         snapshot = image.snapshot
     except ConfigError as error:

@@ -158,6 +158,8 @@ class Performer:
             image.refusal, image.refused_digest = refusal, image.candidate_digest
             assert refusal is not None
             log.error("restart %s: %s %s", effect.outcome.value, refusal.reason, refusal.remedy)
+        if effect.outcome is Outcome.UNCHANGED:
+            refusal = image.absent
         base = image.restart
         if base is None or base.id != effect.request.id:
             base = judgement.begin_record(image, effect.request, None)

@@ -104,6 +104,16 @@ def test_an_outcome_has_its_words_and_its_exit_code(
     assert (result.stdout if code else result.stderr) == ""
 
 
+def test_a_file_that_is_missing_is_told_though_it_is_no_failure(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    values = {"reason": "netclaw.toml is missing.", "remedy": "Write it."}
+    with Ending(service, Outcome.UNCHANGED, values):
+        result = run("reload", "--wait")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "netclaw: nothing was changed. netclaw.toml is missing.\n  Write it.\n"
+
+
 def test_json_has_the_whole_entry_also_of_a_refusal(
     run: CommandLine, service: ServiceDouble
 ) -> None:

@@ -123,10 +123,16 @@ def test_a_reload_of_an_empty_file_is_refused_and_changes_nothing(daemon: Daemon
 
 
 def test_a_reload_of_a_removed_file_changes_nothing(daemon: Daemon) -> None:
+    content = daemon.config_path.read_bytes()
     daemon.config_path.unlink()
-    assert daemon.reload()["outcome"] == "unchanged"
+    entry = daemon.reload()
+    assert (entry["outcome"], entry["slug"]) == ("unchanged", "config-absent")
+    assert "is missing" in entry["reason"]
     check_untouched(daemon, 1)
     assert daemon.status()["addresses"] == [f"127.0.0.1:{daemon.port}"]
+    daemon.write_config(text=content)
+    entry = daemon.reload()
+    assert (entry["outcome"], entry["reason"]) == ("unchanged", ""), "nothing is left to say"
 
 
 @pytest.mark.parametrize("name", ["unknown key", "exposed", "no such secret"])
