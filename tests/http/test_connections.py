@@ -88,6 +88,14 @@ def test_a_chunked_body_is_taken_up_to_the_limit(running: Running) -> None:
     assert running.service.log[session_id][0].data["text"] == "in pieces"
 
 
+def test_nothing_is_read_behind_a_body_with_two_lengths(running: Running) -> None:
+    lengths = {"Content_Length": "99", "Transfer_Encoding": "chunked"}
+    with running.wire() as wire:
+        wire.send(request("POST", "/api/sessions", **lengths) + b"0\r\n\r\n" + LIVE)
+        assert wire.answer().status == 201
+        assert wire.rest() == b""
+
+
 def test_a_broken_chunk_is_refused(running: Running) -> None:
     with running.wire() as wire:
         wire.send(request("POST", "/api/sessions", Transfer_Encoding="chunked") + b"xyz\r\n")

@@ -69,7 +69,9 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
         super().parse_header(header_plus)
         # Waitress compares the whole value; RFC 9112 section 9.6 has a list (libwww-perl sends one).
         wishes = self.headers.get("CONNECTION", "")
-        if "," in wishes and "close" in {wish.strip().lower() for wish in wishes.split(",")}:
+        asked = "," in wishes and "close" in {wish.strip().lower() for wish in wishes.split(",")}
+        # Two lengths: a proxy may have believed the other one, so what follows isn't trusted (6.1).
+        if asked or (self.chunked and "CONTENT_LENGTH" in self.headers):
             self.headers["CONNECTION"] = "close"
 
     @property
