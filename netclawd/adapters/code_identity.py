@@ -1,7 +1,8 @@
 """The identity of the code: does the disk hold another program than the one that runs?
 
 Path, size and mtime of our own files; names and versions of what we depend on, as the installer's
-metadata folders are named; the version of the interpreter. Cheap enough for every start: it reads
+metadata folders are named; the version of the interpreter that runs, and path, size and mtime of the
+one on disk and of its library, which an upgrade replaces under us. Cheap enough for every start: it reads
 folders, not files, and imports nothing.
 """
 
@@ -30,7 +31,7 @@ def code_identity() -> str:
     """Return 64 hex digits that change when the code on disk does."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     digest = hashlib.sha256(sys.version.encode())
-    for row in sorted(_own_files(package)):
+    for row in (_file(sys.executable), _file(os.__file__), *sorted(_own_files(package))):
         digest.update(row.encode("utf-8", "surrogateescape") + b"\n")
     for name in sorted(_metadata(sys.path)):
         digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
@@ -47,18 +48,18 @@ def _own_files(folder: str) -> list[str]:
                     if entry.name != "__pycache__":
                         rows += _own_files(entry.path)
                 elif entry.name.endswith((".py", ".json")):
-                    rows.append(_row(entry))
+                    rows.append(_file(entry.path))
     except OSError:
         rows.append(f"{folder} gone")
     return rows
 
 
-def _row(entry: os.DirEntry[str]) -> str:
+def _file(path: str) -> str:
     try:
-        status = entry.stat()
+        status = os.stat(path)
     except OSError:
-        return f"{entry.path} gone"
-    return f"{entry.path} {status.st_size} {status.st_mtime_ns}"
+        return f"{path} gone"
+    return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
 def _metadata(path: list[str]) -> list[str]:

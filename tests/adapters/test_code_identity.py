@@ -110,6 +110,22 @@ def test_it_stays_for_what_is_not_the_program(copied: Path, change: Callable[[Pa
     assert code_identity() == before
 
 
+def test_it_changes_with_the_interpreter_on_disk(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an upgrade of python3: the link in the virtual environment stays what it was."""
+    behind = tmp_path / "python3.11"
+    behind.write_bytes(b"old")
+    (tmp_path / "python").symlink_to(behind)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    before = code_identity()
+    assert code_identity() == before
+    behind.write_bytes(b"upgraded")
+    assert code_identity() != before
+    behind.unlink()
+    assert code_identity() != before
+
+
 def test_it_is_the_same_in_another_process() -> None:
     """What the old image compares with is what the new one finds."""
     command = "from netclawd.adapters.code_identity import code_identity; print(code_identity())"
