@@ -96,17 +96,21 @@ def _on_thread_error(image: Image, args: threading.ExceptHookArgs) -> None:
     if args.exc_value is None:
         return
     name = args.thread.name if args.thread is not None else "a thread"
-    _leave_crash_log(image, args.exc_value)
+    path = _leave_crash_log(image, args.exc_value)
     if name in VITAL:
         os._exit(EXIT_FAILURE)
-    image.degraded[f"thread {name}"] = f"The thread {name} died; the crash log says why."
+    image.degraded[f"thread {name}"] = (
+        f"The thread {name} died; {path} says why. Restart the daemon: `netclaw daemon restart`."
+    )
 
 
-def _leave_crash_log(image: Image, error: BaseException) -> None:
+def _leave_crash_log(image: Image, error: BaseException) -> str:
+    """Return the path of the crash log, "the log" when none can be written."""
     folder = image.parts.folders.in_state("logs")
     try:
         path = write_crash_log(folder, error, image.generation, image.phase.value)
     except OSError:
         log.exception("crash, and no crash log could be written")
-        return
+        return "the log"
     log.critical("crash: %s: %s; see %s", type(error).__name__, error, path)
+    return path

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fault:
-    #: kill, raise, hold, signal, modules; see launcher.py.
+    #: kill, raise, thread, hold, signal, modules; see launcher.py.
     do: str
     #: before, after.
     when: str
@@ -19,6 +19,7 @@ class Fault:
     nth: int = 1
     signal: str = ""
     until: Path | None = None
+    thread: str = ""
 
     def as_row(self) -> dict[str, Any]:
         return {
@@ -28,6 +29,7 @@ class Fault:
             "nth": self.nth,
             "signal": self.signal,
             "until": str(self.until),
+            "thread": self.thread,
         }
 
     @property

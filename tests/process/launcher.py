@@ -6,9 +6,9 @@ every image. A fault fires once: what happened is counted in a file that outlive
 ``TEST_FAULTS`` is a JSON object: ``trace``, the file that each effect is written to, and ``faults``,
 a list of ``{"do", "when", "effect", "nth", …}``:
 
-* ``do``: ``kill`` (SIGKILL to itself), ``raise``, ``hold`` (until the file ``until`` exists, at most
-  ``HOLD_S``), ``signal`` (send itself ``signal``), ``modules`` (write the names of all imported modules to
-  ``until``).
+* ``do``: ``kill`` (SIGKILL to itself), ``raise``, ``thread`` (a thread named ``thread`` dies), ``hold``
+  (until the file ``until`` exists, at most ``HOLD_S``), ``signal`` (send itself ``signal``), ``modules``
+  (write the names of all imported modules to ``until``).
 * ``when``: ``before`` or ``after``.
 * ``effect``: a class name of netclawd.core.effects, or ``Image`` for the start of an image, or
   ``Rehearsal`` for that of the rehearsing child (these two only ``before``).
@@ -22,6 +22,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ class Faults:
                 os.kill(os.getpid(), signal.Signals[fault["signal"]])
             case "raise":
                 raise OSError("injected by the test")
+            case "thread":
+                threading.Thread(target=fail, name=fault["thread"], daemon=True).start()
             case "hold":
                 Path(fault["until"] + ".held").touch()
                 deadline = time.monotonic() + HOLD_S
@@ -62,6 +65,10 @@ class Faults:
                 Path(fault["until"]).write_text("\n".join(sys.modules))
             case other:
                 raise ValueError(other)
+
+
+def fail() -> None:
+    raise OSError("injected by the test")
 
 
 def wrap_performer(faults: Faults) -> None:
