@@ -83,7 +83,7 @@ def test_a_request_that_runs_is_finished_and_its_connection_kept(images: Images)
         wire.send(STATUS)
         assert old.service.answering.wait(scaled(5))
         quiescing = old.begin_quiesce()
-        old.wait_until(lambda: old.server._loop.quiescing, "the drain to begin")
+        old.wait_until(lambda: old.server._loop.each_turn, "the drain to begin")
         assert not quiescing.done
         old.service.may_answer.set()
         answer = wire.answer()
@@ -103,7 +103,7 @@ def test_a_head_that_arrives_in_time_is_answered(images: Images, cut_at: int) ->
         wire.send(LIVE[:cut_at])
         old.wait_until(lambda: any(c.half_received for c in old.channels()), "half a request")
         quiescing = old.begin_quiesce()
-        old.wait_until(lambda: old.server._loop.quiescing, "the drain to begin")
+        old.wait_until(lambda: old.server._loop.each_turn, "the drain to begin")
         wire.send(LIVE[cut_at:])
         assert wire.answer().status == 200
         found = quiescing.result()
@@ -133,7 +133,7 @@ def test_pipelined_requests_that_were_read_are_all_answered(images: Images) -> N
         wire.send(STATUS + LIVE * 3)
         assert old.service.answering.wait(scaled(5))
         quiescing = old.begin_quiesce()
-        old.wait_until(lambda: old.server._loop.quiescing, "the drain to begin")
+        old.wait_until(lambda: old.server._loop.each_turn, "the drain to begin")
         old.service.may_answer.set()
         assert [wire.answer().status for _ in range(4)] == [200] * 4
         images.after(old, quiescing.result())
@@ -248,23 +248,39 @@ def test_an_answer_that_has_begun_is_not_cut(running: Running) -> None:
         assert [wire.head()[0] for _ in range(2)] == [100, 200]
 
 
-def test_what_an_idle_connection_sends_during_the_drain_is_for_the_successor(
-    images: Images,
-) -> None:
+def test_a_slow_request_keeps_nobody_else_waiting(images: Images) -> None:
+    """Half a request, a connection that was idle, and one that comes while the drain waits for it."""
     old = images.first()
-    with old.wire() as held, old.wire() as idle:
+    with old.wire() as slow, old.wire() as idle:
         idle.ask("GET", "/api/health/live")
-        old.service.may_answer.clear()
-        held.send(STATUS)
-        assert old.service.answering.wait(scaled(5))
+        slow.send(LIVE[:20])
+        old.wait_until(lambda: any(c.half_received for c in old.channels()), "half a request")
         quiescing = old.begin_quiesce()
-        old.wait_until(lambda: old.server._loop.quiescing, "the drain to begin")
+        old.wait_until(lambda: old.server._loop.each_turn, "the drain to begin")
         idle.send(LIVE)
-        turned_at = old.server.last_turn()
-        old.wait_until(lambda: old.server.last_turn() > turned_at + 0.05, "some turns of the loop")
-        old.service.may_answer.set()
-        assert held.answer().headers["x-netclaw-generation"] == "3"
-        images.after(old, quiescing.result())
+        with old.wire() as newcomer:
+            for wire in (idle, newcomer):
+                # Accepting stops for 200 ms, in case the request is quick; then it goes on.
+                wire.send(LIVE if wire is newcomer else b"")
+                assert wire.answer().headers["x-netclaw-generation"] == "3"
+        assert not quiescing.done
+        ended_at = time.monotonic()
+        slow.send(LIVE[20:])
+        assert slow.answer().status == 200
+        found = quiescing.result()
+        assert found.last_accept >= ended_at, "the gap begins when nobody is waited for any more"
+        assert found.cut == 0
+        images.after(old, found)
+        assert idle.ask("GET", "/api/health/live").headers["x-netclaw-generation"] == "4"
+
+
+def test_an_idle_connection_is_left_to_the_successor_once_all_is_quick(images: Images) -> None:
+    old = images.first()
+    with old.wire() as idle:
+        idle.ask("GET", "/api/health/live")
+        found = old.quiesce()
+        idle.send(LIVE)
+        images.after(old, found)
         assert idle.answer().headers["x-netclaw-generation"] == "4"
 
 
@@ -327,7 +343,7 @@ def test_streams_that_come_during_the_drain_are_ended_too(images: Images) -> Non
         assert old.service.answering.wait(scaled(5))
         old.wait_until(lambda: any(c.half_received for c in old.channels()), "half a request")
         quiescing = old.begin_quiesce()
-        old.wait_until(lambda: old.server._loop.quiescing, "the drain to begin")
+        old.wait_until(lambda: old.server._loop.each_turn, "the drain to begin")
         wire.send(stream[-2:])
         assert wire.head()[0] == 200
         assert wire.hear().type == "restart"

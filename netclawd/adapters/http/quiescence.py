@@ -1,8 +1,11 @@
 """Making the HTTP side quiet, without losing a connection. Runs in the loop's thread.
 
-Accepting has stopped (the kernel's queue keeps newcomers) and idle connections are left alone (their next
-bytes are for the new image). What is running, half received or unsent goes on until the deadline; then
-each gets exactly one answer, 503, and is read to its end. When nothing is in progress the loop pauses.
+Accepting stops (the kernel's queue keeps newcomers) and idle connections are left alone (their next
+bytes are for the new image), while what is running, half received or unsent goes on. That takes
+milliseconds, unless a request takes longer than 200 ms: then newcomers are accepted and answered again
+until it has ended, so that one slow client doesn't keep all others waiting. At the deadline each that is
+still unfinished gets exactly one answer, 503, and is read to its end. When nothing is in progress the
+loop pauses.
 
 Crash: at any line the clients see the connection end without an answer, which is what a client that
 sent a request and got nothing must expect of a crash; nothing here is durable.
@@ -48,6 +51,8 @@ class Quiescence:
         self._done = done
         self._last_accept = 0.0
         self._cut = 0
+        #: What each busy channel is busy with, and since when, as far as we have seen.
+        self._seen: dict[Channel, tuple[object, float]] = {}
 
     def begin(self) -> None:
         """Stop accepting and end the streams."""
@@ -58,16 +63,37 @@ class Quiescence:
 
     def turn(self, now: float) -> None:
         """Look whether all is quiet; at the deadline see to it."""
-        busy = [channel for channel in self._loop.channels() if channel.busy]
-        if busy and now >= self._deadline:
-            for channel in busy:
+        busy = self._look(now)
+        slow = [channel for channel in busy if self._age(channel, now) >= budgets.REQUEST_MINIMUM_S]
+        if now >= self._deadline:
+            for channel in slow:
                 self._overdue(channel, now)
-            busy = [channel for channel in self._loop.channels() if channel.busy]
+            busy, slow = self._look(now), []
+        self._accept(bool(slow), now)
         late = now >= self._deadline + _PUMP_GRACE_S
         # The order matters: what the pump gives back is posted before it ceases to count.
         if busy or ((self._loop.pump.open() or not self._loop.settled()) and not late):
             return
         self._finish()
+
+    def _look(self, now: float) -> list[Channel]:
+        """Return the busy channels; note since when each has been busy with the same request."""
+        busy = [channel for channel in self._loop.channels() if channel.busy]
+        seen = {}
+        for channel in busy:
+            doing = channel.requests[0] if channel.requests else channel.request
+            known = self._seen.get(channel)
+            seen[channel] = known if known is not None and known[0] is doing else (doing, now)
+        self._seen = seen
+        return busy
+
+    def _age(self, channel: Channel, now: float) -> float:
+        return now - self._seen[channel][1]
+
+    def _accept(self, accepting: bool, now: float) -> None:
+        if not accepting and not self._loop.quiescing:
+            self._last_accept = now
+        self._loop.quiescing = not accepting
 
     def _overdue(self, channel: Channel, now: float) -> None:
         unanswered = bool(channel.requests or channel.half_received)
