@@ -23,7 +23,7 @@ from netclawd.cli.launch import launch
 from netclawd.cli.send import admit, open_session
 from netclawd.core.paths import Paths, locate
 from netclawd.core.screen import DIFFERS, Column, Kind, Piece, Screen
-from netclawd.errors import ControlError
+from netclawd.errors import ConfigMeaningError, ControlError
 
 WORDS = 60
 QUESTION = f"/count {WORDS} 0.1"
@@ -44,7 +44,7 @@ class Story:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._home = tempfile.mkdtemp(prefix="netclaw-demo-")
-        self._paths: Paths = locate({"NETCLAW_HOME": self._home}, os.getuid())
+        self._paths = paths_of(self._home)
         self._stays, self._moves, self._new = free_ports(3)
         self._client = ControlClient(os.path.join(self._paths.runtime, "control.sock"))
         self._pid: int | None = None
@@ -205,6 +205,15 @@ def reply_text(pieces: list[Piece]) -> str:
         elif piece.kind is Kind.NOTE and piece.text == DIFFERS:
             text = ""
     return text
+
+
+def paths_of(home: str) -> Paths:
+    """Return the paths of a home that was just made; remove it when it is none."""
+    try:
+        return locate({"NETCLAW_HOME": home}, os.getuid())
+    except ConfigMeaningError as error:
+        os.rmdir(home)
+        raise ControlError(error.what, "Set TMPDIR to a folder with a shorter path.") from error
 
 
 def free_ports(number: int) -> list[int]:

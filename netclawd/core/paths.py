@@ -17,9 +17,8 @@ SERVICE_USER = "netclaw"
 SYSTEM_CONFIG = "/etc/netclaw/netclaw.toml"
 SYSTEM_STATE = "/var/lib/netclaw"
 SYSTEM_RUNTIME = "/run/netclaw"
-#: The longest runtime folder, bytes: a Unix socket's path has at most 107 (unix(7)), and the control
-#: socket is bound as ``/control.sock.<pid>`` before it is renamed.
-RUNTIME_BYTES = 107 - len("/control.sock.4194304")
+#: The longest runtime folder, bytes: a Unix socket's path has at most 107 (unix(7)).
+RUNTIME_BYTES = 107 - len("/control.sock")
 
 
 @frozen

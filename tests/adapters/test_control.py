@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from netclawd import errors
 from netclawd.adapters.control import ControlServer, bind_control
 from netclawd.adapters.control import server as server_module
 from netclawd.adapters.control_client import ControlClient
+from netclawd.core.paths import RUNTIME_BYTES
 from netclawd.core.restart import Outcome
 from netclawd.core.session import EventType, RestartId, SessionId
 from tests.service_double import ServiceDouble
@@ -388,6 +390,14 @@ def test_a_daemon_that_dies_is_waited_for_only_so_long(service: ServiceDouble, p
 
 
 # -- the socket file -----------------------------------------------------------------------------
+
+
+def test_the_longest_runtime_folder_has_room_for_the_socket() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        deep = f"{folder}/{'x' * (RUNTIME_BYTES - len(folder) - 1)}"
+        os.mkdir(deep)
+        with bind_control(f"{deep}/control.sock"):
+            assert os.listdir(deep) == ["control.sock"]
 
 
 def test_the_socket_is_for_owner_and_group(path: str) -> None:

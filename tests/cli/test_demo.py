@@ -11,7 +11,7 @@ from netclawd.core.screen import DIFFERS, Kind, Piece
 from tests.cli.conftest import CommandLine
 
 
-def test_the_demonstration_loses_nothing_and_leaves_nothing(
+def test_a_demo_loses_and_leaves_nothing(
     run: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -22,6 +22,20 @@ def test_the_demonstration_loses_nothing_and_leaves_nothing(
     assert found["process"]["same_pid"]
     assert found["reply"] == {"words": 60, "lost": 0, "repeated": 0, "attempts": 2}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_folder_whose_path_is_too_long_is_told_and_left_empty(
+    run: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("x" * 90)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    told = run("demo", "restart")
+    assert (told.exit_code, "Set TMPDIR to a folder with a shorter path." in told.stderr) == (
+        1,
+        True,
+    )
+    assert list(deep.iterdir()) == []
 
 
 def result(**changes: object) -> dict[str, object]:

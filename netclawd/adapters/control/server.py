@@ -59,7 +59,8 @@ def bind_control(path: str) -> socket.socket:
     meets it half made. The caller holds the daemon's lock: nobody living listens at ``path``.
     Raises AddressError.
     """
-    temporary = f"{path}.{os.getpid()}"
+    # Shorter than any name it gets: a socket's path may be no longer than 107 bytes.
+    temporary = os.path.join(os.path.dirname(path), f".{os.getpid()}")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove(temporary)
