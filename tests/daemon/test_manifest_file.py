@@ -97,6 +97,12 @@ def test_the_waiting_one_is_shown_before_the_newest_consumed(file: ManifestFile)
     assert file.take(12) == manifest(11), "showing consumes nothing"
 
 
+def test_one_that_can_not_be_read_is_told(file: ManifestFile, state: Path) -> None:
+    (state / "manifest.cbor").mkdir()
+    with pytest.raises(ManifestError, match=r"manifest\.cbor can't be read"):
+        file.show(None)
+
+
 def test_the_last_ten_stay(file: ManifestFile, state: Path) -> None:
     for generation in range(95, 95 + KEPT + 3):
         file.write(manifest(generation))
