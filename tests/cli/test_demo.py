@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ def test_a_demo_loses_and_leaves_nothing(
     assert found["requests"]["answered"] > 100
     assert found["process"]["same_pid"]
     assert found["reply"] == {"words": 60, "lost": 0, "repeated": 0, "attempts": 2}
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_folder.iterdir()) == []
 
 
 def test_a_temporary_folder_whose_path_is_too_long_is_told_and_left_empty(
