@@ -13,10 +13,17 @@ from netclawd.core.screen import DIFFERS, Kind, Piece
 from tests.cli.conftest import CommandLine
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder as users have it: the names of pytest's own leave a socket's path little room."""
+    with tempfile.TemporaryDirectory(prefix="netclaw-test-") as folder:
+        yield Path(folder)
+
+
 def test_a_demo_loses_and_leaves_nothing(
-    run: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: CommandLine, short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(short_folder))
     found = run.json("demo", "restart")
     assert found.get("ok"), found
     assert found["requests"]["lost"] == 0
