@@ -37,7 +37,9 @@ BAD = {
 def check_untouched(daemon: Daemon, generation: int) -> None:
     assert daemon.generation() == generation
     ready = daemon.ask("/api/health/ready")
-    assert (ready.status, ready.json["phase"]) == (200, "ready")
+    # The watcher may be judging the same content by now; that is served through.
+    assert ready.status == 200
+    assert ready.json["phase"] in ("ready", "rehearsing")
     assert accepted(daemon, new_session(daemon), "hello")["deferred"] is False
 
 
