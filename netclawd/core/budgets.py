@@ -28,6 +28,11 @@ REQUEST_MINIMUM_S = 0.2
 
 #: A rehearsal, from spawn to verdict.
 REHEARSAL_S = 20.0
+#: A new image, from execve to READY; then the stub goes back to the last good snapshot.
+BOOT_S = 20.0
+#: So often in so many seconds an image may go back by itself; then it exits with 75.
+ROLLBACK_LIMIT = 3
+ROLLBACK_WINDOW_S = 60.0
 #: READY waits at most this long for the warm-up.
 WARM_UP_S = 2.0
 #: A retired listener is served this long after READY.

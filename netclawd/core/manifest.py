@@ -65,6 +65,8 @@ class Manifest:
     #: Listener names with their addresses.
     listeners: Mapping[str, str]
     work: tuple[Work, ...]
+    #: Written after the drain, not before it: what it says of the work is final.
+    settled: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -95,6 +97,7 @@ def to_map(manifest: Manifest) -> dict[str, Any]:
         "format": FORMAT,
         "listeners": dict(manifest.listeners),
         "work": rows,
+        "settled": manifest.settled,
     }
 
 
@@ -109,7 +112,10 @@ def from_map(values: Mapping[str, Any]) -> Manifest:
         return Manifest(
             **{k: _typed(k, values[k]) for k in _KEYS},
             work=tuple(_work(row) for row in _typed("work", values["work"])),
-            extra={k: v for k, v in values.items() if k not in (*_KEYS, "format", "work")},
+            settled=_flag("settled", values.get("settled", False)),  # 0.1 didn't say.
+            extra={
+                k: v for k, v in values.items() if k not in (*_KEYS, "format", "work", "settled")
+            },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestError(
@@ -122,6 +128,12 @@ def _work(row: Mapping[str, Any]) -> Work:
     known = {k: _typed(k, row[k]) for k in _WORK_KEYS}
     known["state"] = WorkState(known["state"])
     return Work(**known, extra={k: v for k, v in row.items() if k not in _WORK_KEYS})
+
+
+def _flag(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{key} has another type: {type(value).__name__}")
+    return value
 
 
 _TYPES: Mapping[str, type | tuple[type, ...]] = {

@@ -26,6 +26,8 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     #: execve returned; the old generation goes on.
     FAILED = "failed"
+    #: The new image failed before it was ready; the last good configuration serves again.
+    ROLLED_BACK = "rolled-back"
     #: A stop came first.
     OVERTAKEN = "overtaken"
     #: The process stopped after a whole drain.

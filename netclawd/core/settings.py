@@ -26,6 +26,13 @@ class Exposure(StrEnum):
     REVERSE_PROXY = "reverse-proxy"
 
 
+class OnInvalid(StrEnum):
+    """What a configuration of wrong meaning does."""
+
+    KEEP = "keep"
+    ABORT = "abort"
+
+
 @frozen
 class DaemonSettings:
     #: Addresses in the notation of :mod:`netclawd.core.listeners`.
@@ -42,6 +49,9 @@ class DaemonSettings:
     backlog: int
     #: Threads that answer HTTP requests.
     http_threads: int
+    on_invalid_config: OnInvalid
+    #: From execve to READY, seconds; afterwards the stub goes back to the last good snapshot.
+    boot_timeout_s: float
 
 
 @frozen
@@ -110,6 +120,8 @@ class Settings:
                 max_streams=daemon["max_streams"],
                 backlog=daemon["backlog"],
                 http_threads=daemon["http_threads"],
+                on_invalid_config=OnInvalid(daemon["on_invalid_config"]),
+                boot_timeout_s=float(daemon["boot_timeout_s"]),
             ),
             drain=DrainSettings(
                 new_work=NewWork(drain["new_work"]),

@@ -46,6 +46,7 @@ def test_the_defaults_of_the_settings_are_the_budgets() -> None:
         budgets.REQUEST_S,
         budgets.TOOL_S,
     )
+    assert SNAPSHOT.settings.daemon.boot_timeout_s == budgets.BOOT_S
     assert drain.model_timeout_s == budgets.MODEL_CALL_S
     assert drain.model_timeout_at_stop_s == budgets.MODEL_CALL_AT_STOP_S
 

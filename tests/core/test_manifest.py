@@ -28,7 +28,7 @@ MANIFEST = Manifest(
     work=(WORK, PARKED),
 )
 
-KEYS = sorted(set(to_map(MANIFEST)))
+KEYS = sorted({*to_map(MANIFEST)} - {"settled"})
 WORK_KEYS = sorted(to_map(MANIFEST)["work"][0])
 
 plain = st.recursive(
@@ -106,6 +106,19 @@ def test_a_missing_key_of_work_is_refused(key: str) -> None:
 def test_a_value_of_another_type_is_refused(key: str, value: object) -> None:
     with pytest.raises(ManifestError):
         from_map(altered(**{key: value}))
+
+
+def test_a_manifest_that_does_not_say_whether_it_is_settled_is_not() -> None:
+    values = altered(settled=True)
+    assert from_map(values).settled
+    del values["settled"]
+    assert not from_map(values).settled
+
+
+@pytest.mark.parametrize("value", [b"bytes", 1, "true", None], ids=str)
+def test_a_settled_that_is_no_flag_is_refused(value: object) -> None:
+    with pytest.raises(ManifestError, match="settled"):
+        from_map(altered(settled=value))
 
 
 @pytest.mark.parametrize("key", WORK_KEYS)

@@ -68,6 +68,7 @@ def test_the_outcomes_are_protocol() -> None:
         "unchanged",
         "refused",
         "failed",
+        "rolled-back",
         "overtaken",
         "stopped",
         "crashed",
