@@ -15,7 +15,7 @@ from netclawd.core.listeners import Kept
 from netclawd.core.restart import RestartRecord
 from netclawd.core.session import RestartId
 from netclawd.core.settings import Snapshot
-from netclawd.core.values import as_map, field_names, frozen, replace
+from netclawd.core.values import as_map, field, field_names, frozen, replace
 from netclawd.errors import ManifestError
 
 FORMAT = 1
@@ -46,6 +46,8 @@ class HandoffRecord:
     code: str
     #: Wall clock of the first start, seconds since the epoch.
     started_at: float
+    #: What is counted and goes on over a restart (core/counters.py); an older image hands over none.
+    counters: Mapping[str, float] = field(default_factory=dict)
 
 
 def to_map(record: HandoffRecord) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def to_map(record: HandoffRecord) -> dict[str, Any]:
         "argv": list(record.argv),
         "environ": dict(record.environ),
         "kept": [{**as_map(k), "peer": list(k.peer)} for k in record.kept],
+        "counters": dict(record.counters),
     }
 
 
@@ -86,6 +89,7 @@ def from_map(values: Mapping[str, Any], pid: int) -> HandoffRecord:
             argv=tuple(values["argv"]),
             environ=values["environ"],
             kept=tuple(Kept(**{**k, "peer": tuple(k["peer"])}) for k in values["kept"]),
+            counters=dict(values.get("counters", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestError(

@@ -58,6 +58,7 @@ RECORD = HandoffRecord(
     ),
     code="c0de",
     started_at=1750000000.0,
+    counters={"place": 12, "turn.parked approval": 1, "gap sum": 0.25},
 )
 
 
@@ -80,6 +81,11 @@ def take(content: bytes, pid: int | None = None) -> HandoffRecord | None:
 
 def test_the_whole_record_comes_back() -> None:
     assert take(CODEC.seal(to_map(RECORD))) == RECORD
+
+
+def test_an_image_that_counted_nothing_hands_over_no_counters() -> None:
+    older = {k: v for k, v in to_map(RECORD).items() if k != "counters"}
+    assert take(CODEC.seal(older)) == replace(RECORD, counters={})
 
 
 def test_a_cold_start_has_none() -> None:
@@ -123,6 +129,7 @@ def test_the_record_of_another_process_is_refused() -> None:
         {"requests": [{"id": "r_1"}]},
         {"kept": [{"fd": 3}]},
         {"argv": None},
+        {"counters": None},
     ],
     ids=str,
 )
