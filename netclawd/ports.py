@@ -8,6 +8,7 @@ daemon.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Protocol
 
 from netclawd.core.events import Event, Trigger
@@ -222,11 +223,28 @@ class SettingsSource(Protocol):
         """
 
 
+class WatchMode(StrEnum):
+    INOTIFY = "inotify"
+    POLLING = "polling"
+    #: inotify can't see everything here: the file is looked at in addition.
+    BOTH = "inotify+polling"
+
+
+@frozen
+class WatchState:
+    mode: WatchMode
+    #: Why the file is not watched as it should be, and what to do; empty when it is.
+    trouble: str = ""
+
+
 class Watcher(Protocol):
     """Tells when the configuration file may have changed."""
 
     def start(self, on_change: Callable[[], None]) -> None:
         """Call ``on_change`` (from the watcher's thread) once the content has settled."""
+
+    def state(self) -> WatchState:
+        """Return how it watches; it may change while it runs. From any thread."""
 
     def stop(self) -> None: ...
 

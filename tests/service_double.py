@@ -47,6 +47,7 @@ class ServiceDouble:
             "state_dir": "/srv/claw/state",
             "runtime_dir": "/srv/claw/run",
             "addresses": ["127.0.0.1:5199"],
+            "watcher": "inotify",
             "degraded": [],
             "refusal": None,
             "started_at": time.time() - 3700,

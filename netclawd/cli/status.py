@@ -114,6 +114,8 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "answers on", ", ".join(found["addresses"]) or "no address"
     yield "home", found["home"]
     yield "configuration", f"{found['config_path']} (digest {found['digest'][:12]})"
+    if found.get("watcher"):  # not yet, right after a start
+        yield "watched by", found["watcher"].replace("+", " and ")
     yield "turns", describe_turns(found["turns"])
     yield "streams", str(found["streams"])
     if found.get("exposure", "local") != "local":

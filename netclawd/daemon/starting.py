@@ -180,7 +180,7 @@ class Starting:
             image.watcher = watcher
         except NetclawError as error:
             log.error("configuration is not watched: %s", error)
-            image.degraded["watcher"] = f"The configuration file is not watched: {error.what}"
+            image.degraded["watcher"] = f"The configuration file is not watched: {error}"
         if judgement.file_differs(image):
             self._ask("boot")
 

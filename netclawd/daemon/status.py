@@ -10,12 +10,14 @@ from netclawd.core.lifecycle import Phase
 from netclawd.core.manifest import Work, WorkState
 from netclawd.core.values import as_map, frozen
 from netclawd.daemon.image import Image
+from netclawd.ports import WatchState
 
 
 def status(image: Image) -> Mapping[str, Any]:
     """Return the status document (its keys are protocol)."""
     folders = image.parts.folders
     last, refusal = image.journal.last(), image.refusal
+    watched = image.watcher.state() if image.watcher is not None else None
     return {
         "pid": os.getpid(),
         "phase": image.phase.value,
@@ -30,7 +32,8 @@ def status(image: Image) -> Mapping[str, Any]:
         "retiring": [str(address) for address in image.retiring],
         "exposure": image.settings.daemon.exposure.value,
         "unauthenticated": image.settings.daemon.allow_unauthenticated,
-        "degraded": list(image.degraded.values()),
+        "watcher": watched.mode.value if watched is not None else None,
+        "degraded": _degraded(image, watched),
         "refusal": as_map(refusal) if refusal is not None else None,
         "started_at": image.parts.origin.started_at,
         "gate": "open" if image.gate.state.open else "closed",
@@ -40,6 +43,11 @@ def status(image: Image) -> Mapping[str, Any]:
         "streams": image.http.streams() if image.http is not None else 0,
         "last_restart": last.as_dict() if last is not None else None,
     }
+
+
+def _degraded(image: Image, watched: WatchState | None) -> list[str]:
+    trouble = watched.trouble if watched is not None else ""
+    return [*image.degraded.values(), *([trouble] if trouble else [])]
 
 
 def _drain(image: Image) -> dict[str, Any] | None:
