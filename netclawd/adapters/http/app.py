@@ -51,6 +51,10 @@ class Gate:
 
     def process_request(self, req: Any, resp: Any) -> None:
         env = req.env
+        if req.method not in falcon.COMBINED_METHODS:
+            raise problem.UnknownMethodError(
+                "Nothing here knows this method.", problem.remedy_of(501)
+            )
         host = env.get("HTTP_HOST")
         forwarded = env.get("HTTP_X_FORWARDED_HOST")
         if forwarded is not None and self._gate.proxy_trusted(env["REMOTE_ADDR"]):
@@ -164,7 +168,7 @@ class Problems:
             resp.set_header("Retry-After", str(error.retry_after_s))
         elif error.status in (429, 503):
             resp.set_header("Retry-After", str(self._service.retry_after_s()))
-        if error.status >= 500 and error.status != 503:
+        if error.status >= 500 and error.status not in (501, 503):
             logger.error("request failed: %s: %s", error.slug, error.what)
         self._answer(req, resp, error.status, error.slug, error.what, error.remedy)
 

@@ -1,4 +1,4 @@
-"""Waitress's channel, task, error task and parser, bent to our needs.
+"""Waitress's channel, task and error task, bent to our needs (its parser: parser.py).
 
 Written for waitress 2.1.2 and 3.0, whose insides these classes know. What they add: a request may leave
 its worker (leaving.py); exactly one answer goes out for a request that the drain's deadline meets; a
@@ -13,12 +13,11 @@ import time
 from typing import Any, Protocol
 
 from waitress.channel import ClientDisconnected, HTTPChannel
-from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, WSGITask
-from waitress.utilities import BadRequest
 
 from netclawd.adapters.http import problem
 from netclawd.adapters.http.leaving import LeaveWorker
+from netclawd.adapters.http.parser import Parser
 from netclawd.adapters.http.sockets import unread
 
 #: In the WSGI environment: the connection came by a Unix socket; the request was parked before; the
@@ -47,37 +46,7 @@ class Front(Protocol):
     def generation(self) -> int: ...
     def on_leave(self, channel: Channel, leave: LeaveWorker) -> None: ...
     def linger(self, sock: socket.socket, peer: Any, listener: str) -> None: ...
-
-
-class Parser(HTTPRequestParser):  # type: ignore[misc]
-    """Doesn't invite a body that will not come or will not be taken."""
-
-    woken = False
-    error: Any
-
-    def received(self, data: bytes) -> int:
-        consumed: int = super().received(data)
-        if self.completed:
-            # Waitress would answer 100 and then wait for more of a request that is whole.
-            self.expect_continue = False
-            if self.headers_finished and self.error is None and not (self.empty or self.command):
-                # Waitress 2 takes a line without a method for a request.
-                self.error = BadRequest("Start line is invalid")
-        return consumed
-
-    def parse_header(self, header_plus: bytes) -> None:
-        super().parse_header(header_plus)
-        # Waitress compares the whole value; RFC 9112 section 9.6 has a list (libwww-perl sends one).
-        wishes = self.headers.get("CONNECTION", "")
-        asked = "," in wishes and "close" in {wish.strip().lower() for wish in wishes.split(",")}
-        # Two lengths: a proxy may have believed the other one, so what follows isn't trusted (6.1).
-        if asked or (self.chunked and "CONTENT_LENGTH" in self.headers):
-            self.headers["CONNECTION"] = "close"
-
-    @property
-    def begun(self) -> bool:
-        """Whether more than blank lines has arrived."""
-        return bool(self.headers_finished or self.header_plus.strip())
+    def answer(self, channel: Channel, raw: bytes) -> None: ...
 
 
 class Task(WSGITask):  # type: ignore[misc]
@@ -119,7 +88,8 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
         error = self.request.error
         self.status = f"{error.code} {error.reason}"
         slug, remedy = problem.slug_of(error.code), problem.remedy_of(error.code)
-        content = problem.body(error.code, slug, f"{error.reason}: {error.body}", remedy)
+        detail = problem.detail_of(error.code) or f"{error.body.rstrip('.')}."
+        content = problem.body(error.code, slug, detail, getattr(error, "remedy", remedy))
         self.response_headers.extend(
             [
                 ("Cache-Control", "no-store"),
@@ -183,6 +153,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     @property
     def half_received(self) -> bool:
         return self.request is not None and self.request.begun
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Monotonic instant since which it has waited for its client; None while we are at work."""
+        if self.half_received and not self.requests:
+            return self.begun_at
+        return None if self.requests and not self.total_outbufs_len else self.active_at
 
     @property
     def busy(self) -> bool:
@@ -258,10 +235,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.server.add_task(self)
 
     def handle_close(self) -> None:
-        if self.connected and self.will_close and self.socket is not None and self._must_linger():
-            parted = self.part()
-            if parted is not None:
-                self.server.linger(parted[0], self.peer, self.listener)
+        if self.connected and self.socket is not None:
+            if self.will_close:
+                parted = self.part() if self._must_linger() else None
+                if parted is not None:
+                    self.server.linger(parted[0], self.peer, self.listener)
+                    return
+            elif self.half_received and not self.requests and self.cut_off():
+                # The client has ended its side; it may still read.
+                self.server.answer(self, problem.incomplete_response(self.server.generation()))
                 return
         super().handle_close()
 

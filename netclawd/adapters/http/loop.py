@@ -39,6 +39,10 @@ _TURN_S = 1.0
 _BUSY_TURN_S = 0.02
 #: Between two looks for connections whose time is up, seconds.
 _SWEEP_S = 0.5
+#: At the limit of connections: how many make room in one look, and who has waited too briefly for it,
+#: seconds. What was ended lingers and costs its descriptor for LINGER_S, so it must not be many.
+_ROOM_PER_SWEEP = 16
+_PATIENCE_S = 1.0
 
 
 class Loop:
@@ -67,6 +71,8 @@ class Loop:
             # Waitress refuses a body of exactly the limit.
             max_request_body_size=MAX_BODY_BYTES + 1,
             max_request_header_size=MAX_HEADER_BYTES,
+            # A body stays in memory: a file would cost a descriptor, and space that may be missing.
+            inbuf_overflow=2 * MAX_BODY_BYTES,
             recv_bytes=16384,
         )
         self.active_channels: dict[int, Channel] = {}
@@ -190,8 +196,10 @@ class Loop:
         return tuple(self._accepting)
 
     def _may_accept(self) -> bool:
-        held = len(self.active_channels) + self.pump.open()
-        return not self.quiescing and held < self._connection_limit
+        return not self.quiescing and not self._crowded()
+
+    def _crowded(self) -> bool:
+        return len(self.active_channels) + self.pump.open() >= self._connection_limit
 
     def _on_accept(self, conn: socket.socket, peer: Any, name: str) -> None:
         try:
@@ -301,6 +309,22 @@ class Loop:
                     channel.handle_close()
                 elif not channel.requests:
                     channel.will_close = True
+        if self._crowded():
+            self._make_room(now)
+
+    def _make_room(self, now: float) -> None:
+        """End the connections that have waited longest for their clients, so that others get in."""
+        waiting = [
+            (since, channel)
+            for channel in self.channels()
+            if (since := channel.waiting_since) is not None and now - since >= _PATIENCE_S
+        ]
+        waiting.sort(key=lambda found: found[0])
+        for _since, channel in waiting[:_ROOM_PER_SWEEP]:
+            if not channel.half_received:
+                self.answer(channel, b"")
+            elif channel.cut_off():
+                self.answer(channel, problem.crowded_response(self.generation()))
 
     def _too_slow(self) -> bytes:
         return problem.raw_response(

@@ -32,15 +32,26 @@ _SLUGS = {
     431: "headers-too-large",
     501: "not-implemented",
     503: "unavailable",
+    505: "http-version-not-supported",
+}
+
+#: Where our own words say more than the library's.
+_DETAILS = {
+    413: "The body is larger than 1 MiB.",
+    431: "The request line and the headers are larger than 64 KiB.",
 }
 
 _REMEDIES = {
+    400: "Correct the request: send it as HTTP/1.1 (RFC 9112) has it.",
     404: "Look up the paths in /openapi.json.",
     405: "Use one of the methods in the Allow header.",
     408: "Send the request again, whole.",
     413: "Send at most 1 MiB.",
     415: "Send JSON, with Content-Type: application/json.",
     431: "Send at most 64 KiB of headers.",
+    501: "Use a method that the path knows, and no other transfer coding than chunked.",
+    503: "Send it again after Retry-After seconds.",
+    505: "Speak HTTP/1.1.",
 }
 
 
@@ -58,8 +69,15 @@ class ForbiddenOriginError(NetclawError):
     status = 403
 
 
+class UnknownMethodError(NetclawError):
+    """The request has a method that nobody knows."""
+
+    slug = "not-implemented"
+    status = 501
+
+
 class MediaTypeError(NetclawError):
-    """The body isn't declared as JSON."""
+    """The body isn't declared as JSON, or is coded."""
 
     slug = "unsupported-media-type"
     status = 415
@@ -86,6 +104,10 @@ def slug_of(status: int) -> str:
 
 def remedy_of(status: int) -> str:
     return _REMEDIES.get(status, "")
+
+
+def detail_of(status: int) -> str:
+    return _DETAILS.get(status, "")
 
 
 def phrase_of(status: int) -> str:
@@ -140,6 +162,29 @@ def raw_response(
     if retry_after_s is not None:
         lines.append(f"Retry-After: {retry_after_s}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
+
+
+def incomplete_response(generation: int) -> bytes:
+    """Render the 400 of a request whose sender ended the connection in the middle of it."""
+    return raw_response(
+        400,
+        "bad-request",
+        "The connection was ended in the middle of the request.",
+        "Send the request whole, and keep the connection open until the answer has come.",
+        generation=generation,
+    )
+
+
+def crowded_response(generation: int) -> bytes:
+    """Render the 503 of a half request that has to make room for others."""
+    return raw_response(
+        503,
+        "unavailable",
+        "The daemon has as many connections as it can hold, and this request was not whole yet.",
+        "Send it again after Retry-After seconds, without pauses.",
+        generation=generation,
+        retry_after_s=1,
+    )
 
 
 def cut_response(generation: int, retry_after_s: int) -> bytes:

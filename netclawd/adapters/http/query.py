@@ -61,8 +61,11 @@ def json_object(req: Any, *, known: frozenset[str], required: bool) -> dict[str,
         raise MediaTypeError(
             "The body is not declared as JSON.", "Send Content-Type: application/json."
         )
+    if req.get_header("Content-Encoding", default="identity").lower() != "identity":
+        raise MediaTypeError("The body is coded.", "Send it without Content-Encoding.")
     try:
-        value = json.loads(raw, parse_constant=_no_constant)
+        # loads() would guess UTF-16 and UTF-32 from bytes.
+        value = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise BadRequestError("The body is not JSON.", "Send a JSON object in UTF-8.") from None
     if not isinstance(value, dict):
