@@ -18,6 +18,8 @@ from netclawd.errors import ManifestError
 LIMIT_BYTES = 16 * 1024 * 1024
 #: Deepest nesting that is read.
 LIMIT_DEPTH = 16
+#: Most items that are read. One byte can become an object of 64: this bounds memory as the size doesn't.
+LIMIT_ITEMS = 2_000_000
 
 _CHECKSUM_BYTES = hashlib.sha256().digest_size
 
@@ -43,8 +45,7 @@ class CborCodec:
         payload, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
         if hashlib.sha256(payload).digest() != checksum:
             raise _damaged("its checksum does not match")
-        if _depth(payload) > LIMIT_DEPTH:
-            raise _damaged(f"it is nested deeper than {LIMIT_DEPTH}")
+        _judge(payload)
         try:
             values = cbor2.loads(payload)
         except Exception as error:
@@ -72,27 +73,40 @@ def _number(payload: bytes, start: int, width: int) -> int:
     return int.from_bytes(payload[start : start + width], "big")
 
 
-def _depth(payload: bytes) -> int:
-    """Return how deep arrays, maps and tags nest (RFC 8949 section 3), without recursion.
+def _judge(payload: bytes) -> None:
+    """Refuse what must not be decoded (RFC 8949 section 3), without recursion: ManifestError.
 
-    Indefinite lengths count as too deep: we never write them.
+    Too deep, too many items, longer than there are bytes; tags, which cbor2 turns into objects of
+    all kinds (a number of a million digits, a pattern, a list that holds itself), and indefinite
+    lengths: we never write these two.
     """
     open_items: list[int] = []  # Items still to come, for each open container.
-    deepest = position = 0
+    position = items = 0
     while position < len(payload):
         major, extra = payload[position] >> 5, payload[position] & 0x1F
         if extra > 27:
-            return LIMIT_DEPTH + 1
+            raise _damaged("it has an indefinite length")
+        if major == 6:
+            raise _damaged("it has a tag")
+        items += 1
+        if items > LIMIT_ITEMS:
+            raise _damaged(f"it has more than {LIMIT_ITEMS} items")
         width = 0 if extra < 24 else 1 << (extra - 24)
         argument = extra if extra < 24 else _number(payload, position + 1, width)
-        position += 1 + width + (argument if major in (2, 3) else 0)
+        position += 1 + width
+        if major in _COUNTED and argument > len(payload) - position:
+            raise _damaged("it ends early")
+        if major in (2, 3):
+            position += argument
         while open_items and open_items[-1] == 0:
             open_items.pop()
         if open_items:
             open_items[-1] -= 1
-        if major in (4, 5, 6):
-            open_items.append({4: argument, 5: 2 * argument, 6: 1}[major])
-            deepest = max(deepest, len(open_items))
-            if deepest > LIMIT_DEPTH:
-                return deepest
-    return deepest
+        if major in (4, 5):
+            open_items.append(argument if major == 4 else 2 * argument)
+            if len(open_items) > LIMIT_DEPTH:
+                raise _damaged(f"it is nested deeper than {LIMIT_DEPTH}")
+
+
+#: Major types whose argument counts what follows: bytes, text, arrays, maps.
+_COUNTED = (2, 3, 4, 5)

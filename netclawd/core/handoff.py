@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from netclawd.core import shape
 from netclawd.core.events import Request, Trigger
 from netclawd.core.listeners import Kept
 from netclawd.core.restart import RestartRecord
 from netclawd.core.session import RestartId
 from netclawd.core.settings import Snapshot
-from netclawd.core.values import as_map, field, field_names, frozen, replace
+from netclawd.core.text import one_line
+from netclawd.core.values import as_map, field, frozen, replace
 from netclawd.errors import ManifestError
 
 FORMAT = 1
@@ -73,29 +75,57 @@ def to_map(record: HandoffRecord) -> dict[str, Any]:
 def from_map(values: Mapping[str, Any], pid: int) -> HandoffRecord:
     """Read a map; ManifestError when it is not the record of this process."""
     try:
-        if values["format"] != FORMAT or values["pid"] != pid:
+        written, owner = shape.whole(values, "format"), shape.whole(values, "pid")
+        if written != FORMAT or owner != pid:
             raise ManifestError(
-                f"The handoff record has format {values['format']} and PID {values['pid']}, "
+                f"The handoff record has format {written} and PID {owner}, "
                 f"expected {FORMAT} and {pid}.",
                 "Start the daemon without LISTEN_FDS from an earlier run.",
             )
         return HandoffRecord(
-            **{k: values[k] for k in ("pid", "generation", "last_accept", "code", "started_at")},
-            snapshot=snapshot_from_map(values["snapshot"]),
-            last_good=snapshot_from_map(values["last_good"]),
-            restart=RestartRecord.from_dict(values["restart"]),
-            requests=tuple(_request_from_map(r) for r in values["requests"]),
-            queued=tuple(_request_from_map(r) for r in values["queued"]),
-            argv=tuple(values["argv"]),
-            environ=values["environ"],
-            kept=tuple(Kept(**{**k, "peer": tuple(k["peer"])}) for k in values["kept"]),
-            counters=dict(values.get("counters", {})),
+            pid=pid,
+            generation=shape.whole(values, "generation"),
+            snapshot=snapshot_from_map(shape.table(values, "snapshot")),
+            last_good=snapshot_from_map(shape.table(values, "last_good")),
+            restart=_restart_from_map(shape.table(values, "restart")),
+            requests=tuple(_request_from_map(r) for r in shape.rows(values, "requests")),
+            queued=tuple(_request_from_map(r) for r in shape.rows(values, "queued")),
+            argv=shape.all_of(values, "argv", bytes),
+            environ=shape.pairs(values, "environ", bytes),
+            last_accept=shape.number(values, "last_accept"),
+            kept=tuple(_kept_from_map(k) for k in shape.rows(values, "kept")),
+            code=shape.text(values, "code"),
+            started_at=shape.number(values, "started_at"),
+            counters=_counters(values),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
+        why = one_line(f"{type(error).__name__}: {error}")
         raise ManifestError(
-            f"The handoff record is not in the known form ({type(error).__name__}: {error}).",
+            f"The handoff record is not in the known form ({why}).",
             "Start the daemon anew; the sessions are resumed from the store.",
         ) from error
+
+
+def _restart_from_map(values: Mapping[str, Any]) -> RestartRecord:
+    """Read the journal entry; it must be fit for the journal."""
+    shape.all_of(values, "changed_keys", str)
+    for key in values.keys() - {"changed_keys"}:
+        if not isinstance(values[key], str | int | float | None):
+            raise TypeError(f"{key} has another type: {type(values[key]).__name__}")
+    return RestartRecord.from_dict(values)
+
+
+def _counters(values: Mapping[str, Any]) -> dict[str, float]:
+    if "counters" not in values:
+        return {}
+    found = shape.table(values, "counters")
+    return {shape.text({"counter": name}, "counter"): shape.number(found, name) for name in found}
+
+
+def _kept_from_map(values: Mapping[str, Any]) -> Kept:
+    peer = shape.all_of(values, "peer", object)
+    fd, listener = shape.whole(values, "fd"), shape.text(values, "listener")
+    return Kept(**{**values, "fd": fd, "peer": peer, "listener": listener})
 
 
 def renumber(kept: tuple[Kept, ...], numbers: Mapping[int, int]) -> tuple[Kept, ...]:
@@ -108,7 +138,14 @@ def snapshot_to_map(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def snapshot_from_map(values: Mapping[str, Any]) -> Snapshot:
-    return Snapshot(**{k: values[k] for k in field_names(Snapshot)})
+    """Read a snapshot; KeyError, TypeError when it has another form."""
+    return Snapshot(
+        path=shape.text(values, "path"),
+        text=None if values["text"] is None else shape.raw(values, "text"),
+        effective=shape.table(values, "effective"),
+        digest=shape.text(values, "digest"),
+        published_digest=shape.text(values, "published_digest"),
+    )
 
 
 def _request_to_map(request: Request) -> dict[str, Any]:
@@ -116,9 +153,10 @@ def _request_to_map(request: Request) -> dict[str, Any]:
 
 
 def _request_from_map(values: Mapping[str, Any]) -> Request:
+    trigger = shape.table(values, "trigger")
     return Request(
-        RestartId(values["id"]),
-        Trigger(**values["trigger"]),
-        force=bool(values["force"]),
-        at=float(values["at"]),
+        RestartId(shape.text(values, "id")),
+        Trigger(shape.text(trigger, "kind"), shape.text(trigger, "actor")),
+        force=shape.flag(values, "force"),
+        at=shape.number(values, "at"),
     )

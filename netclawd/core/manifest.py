@@ -8,10 +8,12 @@ one's manifest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
+from netclawd.core import shape
+from netclawd.core.text import one_line
 from netclawd.core.values import field, frozen
 from netclawd.errors import ManifestError
 
@@ -104,55 +106,40 @@ def to_map(manifest: Manifest) -> dict[str, Any]:
 def from_map(values: Mapping[str, Any]) -> Manifest:
     """Read a map; ManifestError when a key is missing or has another type, or a newer format."""
     try:
-        if _typed("format", values["format"]) > FORMAT:
+        if shape.whole(values, "format") > FORMAT:
             raise ManifestError(
                 f"The manifest has format {values['format']}, this release reads up to {FORMAT}.",
                 "Start the release that wrote it, or move the file aside: the store has every turn.",
             )
+        if values["format"] < 1:
+            raise ValueError(f"format is {values['format']}")
         return Manifest(
-            **{k: _typed(k, values[k]) for k in _KEYS},
-            work=tuple(_work(row) for row in _typed("work", values["work"])),
-            settled=_flag("settled", values.get("settled", False)),  # 0.1 didn't say.
+            **{k: _READ.get(k, shape.text)(values, k) for k in _KEYS},
+            work=tuple(_work(row) for row in shape.rows(values, "work")),
+            settled="settled" in values and shape.flag(values, "settled"),  # 0.1 didn't say.
             extra={
                 k: v for k, v in values.items() if k not in (*_KEYS, "format", "work", "settled")
             },
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
+        why = one_line(f"{type(error).__name__}: {error}")
         raise ManifestError(
-            f"The manifest is not in the known form ({type(error).__name__}: {error}).",
+            f"The manifest is not in the known form ({why}).",
             "It was set aside; the sessions are resumed from the store.",
         ) from error
 
 
 def _work(row: Mapping[str, Any]) -> Work:
-    known = {k: _typed(k, row[k]) for k in _WORK_KEYS}
+    known = {k: _READ.get(k, shape.text)(row, k) for k in _WORK_KEYS}
     known["state"] = WorkState(known["state"])
     return Work(**known, extra={k: v for k, v in row.items() if k not in _WORK_KEYS})
 
 
-def _flag(key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{key} has another type: {type(value).__name__}")
-    return value
-
-
-_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "format": int,
-    "generation": int,
-    "checkpoint": int,
-    "requested_at": (int, float),
-    "resume_deadline": (int, float, type(None)),
-    "listeners": Mapping,
-    "work": (list, tuple),
+#: How a key is read that isn't text.
+_READ: Mapping[str, Callable[[Mapping[str, Any], str], Any]] = {
+    "generation": shape.whole,
+    "checkpoint": shape.whole,
+    "requested_at": shape.number,
+    "resume_deadline": shape.number_or_none,
+    "listeners": lambda values, key: shape.pairs(values, key, str),
 }
-
-
-def _typed(key: str, value: Any) -> Any:
-    right = isinstance(value, _TYPES.get(key, str)) and not isinstance(value, bool)
-    if right and isinstance(value, Mapping):
-        right = all(isinstance(text, str) for pair in value.items() for text in pair)
-    if not right:
-        raise TypeError(f"{key} has another type: {type(value).__name__}")
-    if key == "format" and value < 1:
-        raise ValueError(f"format is {value}")
-    return value

@@ -155,9 +155,17 @@ def take_record(inherited: Inheritance, codec: Codec, pid: int) -> HandoffRecord
     fd = inherited.claim("handoff")
     if fd is None:
         return None
-    with open(fd, "rb") as file:
-        file.seek(0)
-        return from_map(codec.unseal(file.read()), pid)
+    try:
+        # A memfd: it can be read at a position, and without waiting.
+        data = os.pread(fd, codec.limit_bytes + 1, 0)
+    except OSError as error:
+        raise ManifestError(
+            f"The handoff record can't be read: {error.strerror}.",
+            "Start the daemon without LISTEN_FDS from an earlier run.",
+        ) from error
+    finally:
+        os.close(fd)
+    return from_map(codec.unseal(data), pid)
 
 
 def claim_control(inherited: Inheritance) -> socket.socket | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 
 from netclawd.core.manifest import Manifest, from_map, to_map
 from netclawd.daemon.durable import replace_file, sync_folder
@@ -31,8 +32,8 @@ class ManifestFile:
     def take(self, generation: int) -> Manifest | None:
         """Consume it for ``generation``: read it, then move it to ``manifests/``.
 
-        A damaged one is moved to ``manifests/damaged-<generation>.cbor`` and ManifestError raised;
-        so it is when the disk fails. None of that stops a start.
+        What can't be read, whatever lies there, is moved to ``manifests/damaged-<generation>.cbor``
+        and ManifestError raised; so it is when the disk fails. None of that stops a start.
         """
         try:
             return self._take(generation)
@@ -45,9 +46,12 @@ class ManifestFile:
     def _take(self, generation: int) -> Manifest | None:
         try:
             manifest = self._read(self._path)
-        except ManifestError:
-            self._move(f"damaged-{generation}.cbor")
-            raise
+        except ManifestError as error:
+            name = f"damaged-{generation}.cbor"
+            self._move(name)
+            raise ManifestError(
+                error.what, f"It lies in {os.path.join(self._folder, name)}; nothing is lost."
+            ) from error
         if manifest is not None:
             self._move(f"{manifest.generation}.cbor")
             self._forget_old()
@@ -75,11 +79,22 @@ class ManifestFile:
         return self._read(os.path.join(self._folder, f"{consumed[-1]}.cbor"))
 
     def _read(self, path: str) -> Manifest | None:
+        """Read one; ManifestError also for what is no file. Never waits and never reads too much."""
         try:
-            with open(path, "rb") as file:
-                data = file.read(min(os.fstat(file.fileno()).st_size, self._codec.limit_bytes) + 1)
+            # Without O_NONBLOCK opening a FIFO would wait for its other end.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise _unreadable(path, "it is not a file")
+            if found.st_size > self._codec.limit_bytes:
+                raise _unreadable(path, f"it is larger than {self._codec.limit_bytes} bytes")
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(self._codec.limit_bytes + 1)
+        finally:
+            os.close(descriptor)
         return from_map(self._codec.unseal(data))
 
     def _move(self, name: str) -> None:
@@ -98,3 +113,9 @@ class ManifestFile:
         for generation in self._consumed()[:-KEPT]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._folder, f"{generation}.cbor"))
+
+
+def _unreadable(path: str, why: str) -> ManifestError:
+    return ManifestError(
+        f"The manifest {path} can't be read: {why}.", "Move it away: the store has every turn."
+    )

@@ -6,6 +6,7 @@ import os
 import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,6 +144,19 @@ def test_a_damaged_record_is_refused() -> None:
     for content in (b"", whole[:-1], whole[1:], whole + b"\0"):
         with pytest.raises(ManifestError):
             take(content)
+
+
+def test_what_is_no_record_is_refused_without_waiting_or_reading_it_whole(tmp_path: Path) -> None:
+    """A folder, a FIFO whose other end is open, and a gigabyte."""
+    os.mkfifo(tmp_path / "fifo")
+    held = [os.open(tmp_path, os.O_RDONLY), os.open(tmp_path / "fifo", os.O_RDWR)]
+    for fd in held:
+        with pytest.raises(ManifestError, match="handoff record can't be read"):
+            take_record(Inheritance([Named("handoff", fd)]), CODEC, os.getpid())
+    large = os.memfd_create("large", os.MFD_CLOEXEC)
+    os.truncate(large, 1 << 30)
+    with pytest.raises(ManifestError, match="larger than"):
+        take_record(Inheritance([Named("handoff", large)]), CODEC, os.getpid())
 
 
 def test_kept_connections_are_claimed_under_the_numbers_they_have_now() -> None:

@@ -190,15 +190,26 @@ def test_one_that_is_far_too_large_is_quarantined_unread(file: ManifestFile, sta
 
 
 def test_a_disk_that_fails_stops_no_start(file: ManifestFile, state: Path) -> None:
-    """A folder where the file should be; a file where the folder should be."""
-    (state / "manifest.cbor").mkdir()
-    with pytest.raises(ManifestError, match="can't be consumed"):
-        file.take(8)
-    (state / "manifest.cbor").rmdir()
+    """A file where the folder should be."""
     file.write(manifest())
     (state / "manifests").write_bytes(b"")
     with pytest.raises(ManifestError, match="can't be consumed"):
         file.take(8)
+
+
+def test_what_is_no_file_is_set_aside_without_being_opened_for_long(
+    file: ManifestFile, state: Path
+) -> None:
+    """A FIFO has nobody at its other end: a start that waited for one would wait for ever."""
+    path = state / "manifest.cbor"
+    for number, make in enumerate((os.mkdir, os.mkfifo), 8):
+        make(path)
+        with pytest.raises(ManifestError, match="is not a file") as refusal:
+            file.take(number)
+        assert f"manifests/damaged-{number}.cbor" in refusal.value.remedy
+        assert not path.exists()
+    file.write(manifest(9))
+    assert file.take(10) == manifest(9), "nothing is in the way any more"
 
 
 # -- killed while writing ------------------------------------------------------------------------
