@@ -222,6 +222,12 @@ class SettingsSource(Protocol):
         means defaults. Raises ConfigSyntaxError, ConfigSchemaError or ConfigMeaningError.
         """
 
+    def candidate(self, content: bytes, name: str) -> Snapshot:
+        """Judge what might take the file's place under a running daemon; errors call it ``name``."""
+
+    def overridden(self, snapshot: Snapshot) -> Mapping[str, str]:
+        """Return the settings that a variable of the environment decides, with its name."""
+
 
 class WatchMode(StrEnum):
     INOTIFY = "inotify"
@@ -308,6 +314,12 @@ class Service(Protocol):
     def approvals(self, pending_only: bool) -> tuple[Approval, ...]: ...
     def decide_approval(self, approval_id: ApprovalId, granted: bool, decided_by: str) -> Approval:
         """Grant or deny; ConflictError when it was decided already."""
+
+    def plan(self, text: str | None, name: str) -> Mapping[str, Any]:
+        """Say what a reload would do now, with the file or with this text instead; change nothing.
+
+        ``name`` is what errors call the text.
+        """
 
     def request_reload(self, trigger: Trigger, force: bool) -> RestartId:
         """Ask the same question as SIGHUP; the outcome is found under the id returned."""

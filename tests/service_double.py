@@ -63,6 +63,9 @@ class ServiceDouble:
         self.asked: list[Approval] = []
         self.triggers: list[tuple[str, Trigger, bool]] = []
         self.failing: Exception | None = None
+        #: What a plan is answered with, and what was asked for one.
+        self.plan_values: dict[str, Any] = {}
+        self.planned: list[tuple[str | None, str]] = []
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
         return True, {k: self.status_values[k] for k in ("phase", "generation", "digest")}
@@ -159,6 +162,10 @@ class ServiceDouble:
                 self.asked[index] = replace(approval, state=state, decided_by=decided_by)
                 return self.asked[index]
         raise NotFoundError(f"There is no approval {approval_id}.")
+
+    def plan(self, text: str | None, name: str) -> Mapping[str, Any]:
+        self.planned.append((text, name))
+        return self.plan_values
 
     def request_reload(self, trigger: Trigger, force: bool) -> RestartId:
         restart_id = RestartId(f"rst_{len(self.journal) + 1}")

@@ -84,17 +84,24 @@ class SettingsFile:
         A missing or blank file means defaults, and ConfigAbsentError while the daemon is
         ``running``. Raises ConfigSyntaxError, ConfigSchemaError or ConfigMeaningError.
         """
-        content = read_file(self.path)
+        return self.judge(read_file(self.path), running=running)
+
+    def candidate(self, content: bytes, name: str) -> Snapshot:
+        """Judge what might take the file's place under a running daemon; errors call it ``name``."""
+        other = SettingsFile(name, self._environ, self._digest_key, self._resolve)
+        return other.judge(content, running=True)
+
+    def judge(self, content: bytes | None, *, running: bool = False) -> Snapshot:
+        """Validate what was read; the errors are those of :meth:`read`."""
         if running and not (content or b"").removeprefix(_BOM).strip():
             raise ConfigAbsentError(
                 f"{self.path} is {'missing' if content is None else 'empty'}: taken for half-written.",
                 "Write the whole configuration, or stop and start the daemon to go back to defaults.",
                 missing=content is None,
             )
-        return self.judge(content)
+        return self._judge(content)
 
-    def judge(self, content: bytes | None) -> Snapshot:
-        """Validate what was read; the same errors as :meth:`read`, but nothing is absent."""
+    def _judge(self, content: bytes | None) -> Snapshot:
         from netclawd.core import schema as schemas
         from netclawd.core.digests import full_digest, published_digest
         from netclawd.core.exposure import judge_meaning
@@ -129,6 +136,11 @@ class SettingsFile:
         in_file = _parse(text, snapshot.path)
         variables = self._merge(in_file).origins
         return origins_of(snapshot.effective, in_file, locate_keys(text), variables)
+
+    def overridden(self, snapshot: Snapshot) -> dict[str, str]:
+        """Return the settings that a variable of the environment decides, with its name."""
+        found = self.origins(snapshot)
+        return {k: origin.variable for k, origin in found.items() if origin.variable is not None}
 
     def _merge(self, in_file: Mapping[str, Any]) -> Overlay:
         from netclawd.core import schema as schemas

@@ -1,4 +1,4 @@
-"""``netclaw config``: checks, shows and describes a configuration, without the daemon."""
+"""``netclaw config``: checks, shows, plans and changes a configuration, with a daemon and without."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from typing import Any
 
 import click
 
+from netclawd.cli.lazy import LazyGroup
 from netclawd.cli.output import json_option, say_json
 from netclawd.cli.reach import own_paths, reach_or_none
+from netclawd.core.settings import flat
 from netclawd.errors import ControlError
 
 
-@click.group()
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "plan": "netclawd.cli.config_plan:plan",
+    },
+)
 def config() -> None:
-    """Check and show the configuration."""
+    """Check, show, plan and change the configuration."""
 
 
 def _source(file: str | None) -> Any:
@@ -73,7 +80,7 @@ def show(as_json: bool, origin: bool, file: str | None) -> None:
     """Show every value that is in force, defaults included; secrets stay references."""
     source = _source(file)
     snapshot = source.read(running=False)
-    values = _flat(snapshot.effective)
+    values = flat(snapshot.effective)
     origins = {k: str(v) for k, v in source.origins(snapshot).items()} if origin else {}
     if as_json:
         if not origin:
@@ -86,16 +93,6 @@ def show(as_json: bool, origin: bool, file: str | None) -> None:
         line = f"{key:<{width}} = {json.dumps(value)}"
         click.echo(f"{line}  # {origins.get(key, '')}" if origin else line)
     return None
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            rows.update(_flat(value, f"{prefix}{key}."))
-        else:
-            rows[prefix + key] = value
-    return rows
 
 
 @config.command()

@@ -29,13 +29,22 @@ GOOD = ("applied", "unchanged")
 @json_option
 @click.option("--wait", is_flag=True, help="Wait until it is applied, refused, or nothing was new.")
 @click.option("--force", is_flag=True, help="Re-execute even if nothing is new.")
+@click.option("--plan", is_flag=True, help="Say what it would do; change nothing.")
 @click.pass_context
-def reload(ctx: click.Context, as_json: bool, wait: bool, force: bool) -> None:
+def reload(ctx: click.Context, as_json: bool, wait: bool, force: bool, plan: bool) -> None:
     """Apply a new configuration or new code, without losing anything.
 
-    Exit codes with --wait: 0 applied or nothing to do, 1 refused (the daemon goes on as it was).
+    Exit codes with --wait and --plan: 0 applied or nothing to do, 1 refused (the daemon goes on as
+    it was).
     """
-    client = reach().client
+    if plan and (wait or force):
+        raise click.UsageError("--plan changes nothing: it goes with neither --wait nor --force.")
+    daemon = reach()
+    client = daemon.client
+    if plan:
+        from netclawd.cli.plan import report
+
+        ctx.exit(report(client.call("plan"), daemon.paths.config, as_json=as_json))
     if wait:
         ctx.exit(reload_and_wait(client, force=force, as_json=as_json))
     restart_id = client.call("reload", force=force)["restart_id"]
@@ -52,7 +61,7 @@ def reload_and_wait(client: ControlClient, *, force: bool, as_json: bool) -> int
     if as_json:
         say_json(entry)
     else:
-        _report(entry)
+        report_entry(entry)
     return 0 if entry["outcome"] in GOOD else 1
 
 
@@ -75,7 +84,8 @@ def wait_for_outcome(client: ControlClient, restart_id: str, *, quiet: bool) -> 
     )
 
 
-def _report(entry: Mapping[str, Any]) -> None:
+def report_entry(entry: Mapping[str, Any]) -> None:
+    """Say in words what became of a request."""
     match entry["outcome"]:
         case "applied":
             took = duration((entry["ended_at"] or entry["requested_at"]) - entry["requested_at"])
@@ -95,6 +105,9 @@ def _report(entry: Mapping[str, Any]) -> None:
             _remedy(entry)
         case "failed":
             note(f"the restart failed; generation {entry['generation']} goes on. {entry['reason']}")
+            _remedy(entry)
+        case "rolled-back":
+            note(f"rolled back; the last good configuration serves again. {entry['reason']}")
             _remedy(entry)
         case other:
             note(f"not applied: {_why_not(other)}")

@@ -340,6 +340,7 @@ def import_rest() -> None:
 
     import netclawd.adapters.watch
     import netclawd.daemon.crash
+    import netclawd.daemon.plan
     import netclawd.daemon.rehearsal  # noqa: F401
     from netclawd.adapters import settings_file
 

@@ -174,21 +174,22 @@ def secrets_changed(old: Snapshot, new: Snapshot) -> bool:
     return old.digest != new.digest and old.published_digest == new.published_digest
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values that are no tables, by their dotted keys."""
+    rows: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows.update(flat(value, f"{prefix}{key}."))
+        else:
+            rows[prefix + key] = value
+    return rows
+
+
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
     """Name the effective values that differ, dotted and sorted (``daemon.listen``).
 
     A secret that was rotated behind an unchanged reference is not among them: no value differs.
     """
-
-    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        rows: dict[str, Any] = {}
-        for key, value in values.items():
-            if isinstance(value, Mapping):
-                rows.update(flat(value, f"{prefix}{key}."))
-            else:
-                rows[prefix + key] = value
-        return rows
-
     before, after = flat(old), flat(new)
     absent = object()
     keys = before.keys() | after.keys()

@@ -58,6 +58,7 @@ class Image:
     refused_digest: str | None = None
     #: What is being tried: digest of the configuration, and the code on disk.
     candidate_digest: str | None = None
+    candidate_published: str = ""
     code_changed: bool = False
     #: What is said of a file that is missing though what runs came from it.
     absent: Refusal | None = None

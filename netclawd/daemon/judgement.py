@@ -33,11 +33,12 @@ log = logging.getLogger("netclawd.lifecycle")
 def judge(image: Image, request: Request) -> Event:
     """Compare the file and the code on disk with what runs."""
     image.candidate_digest = image.absent = None
+    image.candidate_published = ""
     by_itself = request.trigger.kind in BY_ITSELF
     code = image.parts.code_on_disk()
     code_changed = code != image.parts.code
     try:
-        snapshot = _read(image)
+        snapshot = read_candidate(image)
     except ConfigAbsentError as error:
         # Missing or empty under a running daemon is not a change. Who asked to load an empty file is
         # told; a refusal stays, since no good configuration has come.
@@ -62,17 +63,19 @@ def judge(image: Image, request: Request) -> Event:
         return JudgedUnchanged()
     image.code_changed, image.candidate_code = code_changed, code
     image.candidate_digest = snapshot.digest
+    image.candidate_published = snapshot.published_digest
     wanted = parse_addresses(snapshot.settings.daemon.listen)
     plan = plan_listeners(image.listeners.held, wanted)
     keys = changed_keys(image.snapshot.effective, snapshot.effective)
     return JudgedChanged(Change(snapshot, plan, keys, code_changed))
 
 
-def _read(image: Image) -> Snapshot:
-    """Read the file; judge with it what only we know, the sockets that the supervisor handed over."""
+def read_candidate(image: Image, text: str | None = None, name: str = "") -> Snapshot:
+    """Read the file, or take this text for it; judge what only we know: the sockets handed over."""
     from netclawd.core.exposure import judge_handed_over  # Not on the way to serving.
 
-    snapshot = image.parts.source.read(running=True)
+    source = image.parts.source
+    snapshot = source.read(running=True) if text is None else source.candidate(text.encode(), name)
     judge_handed_over(snapshot.settings.daemon, image.listeners.handed_over_hosts())
     return snapshot
 
@@ -80,7 +83,7 @@ def _read(image: Image) -> Snapshot:
 def file_differs(image: Image) -> bool:
     """Tell whether the file now differs from what is served; a file that is bad differs too."""
     try:
-        return _read(image).digest != image.snapshot.digest
+        return read_candidate(image).digest != image.snapshot.digest
     except ConfigAbsentError:
         return False
     except ConfigError:

@@ -18,6 +18,7 @@ from netclawd.core.effects import Effect
 from netclawd.core.events import Event, Refusal
 from netclawd.core.lifecycle import Phase, State
 from netclawd.core.restart import Outcome
+from netclawd.core.values import replace
 from netclawd.daemon import handoff, judgement
 from netclawd.daemon.draining import Draining
 from netclawd.daemon.image import Image
@@ -163,6 +164,8 @@ class Performer:
         base = image.restart
         if base is None or base.id != effect.request.id:
             base = judgement.begin_record(image, effect.request, None)
+            if effect.outcome is Outcome.REFUSED:  # Who wrote the file finds it by its digest.
+                base = replace(base, new_digest=image.candidate_published)
         wall = image.parts.clock.wall()
         image.journal.record(judgement.ended(base, effect.outcome, wall, refusal))
 

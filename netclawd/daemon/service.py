@@ -66,6 +66,12 @@ class DaemonService:
         )
         return shown
 
+    def plan(self, text: str | None, name: str) -> Mapping[str, Any]:
+        from netclawd.daemon.plan import plan  # Not on the way to serving.
+
+        shown: Mapping[str, Any] = self._image.parts.redact(plan(self._image, text, name))
+        return shown
+
     def request_reload(self, trigger: Trigger, force: bool) -> RestartId:
         request = Request(RestartId(self._new_id("r")), trigger, force, at=self._clock.wall())
         self._post(ReloadRequested(request))

@@ -130,6 +130,9 @@ def answer(service: Service, do: Any, args: Arguments, peer: Peer) -> Any:
             return service.status()
         case "restarts":
             return service.restarts(args.count("limit", 20, 1000))
+        case "plan":
+            name = args.optional_text("name") or "The candidate"
+            return service.plan(args.optional_text("text"), name)
         case "reload":
             return {"restart_id": service.request_reload(trigger, args.flag("force"))}
         case "outcome":
