@@ -12,7 +12,7 @@ help:
 	@echo 'make setup        prepare .venv, which every other target does by itself'
 	@echo 'make test         run every test (without root: all but those that mount or make namespaces)'
 	@echo 'make test-oldest  run them on the oldest supported libraries'
-	@echo 'make prove        run the process tests at their full counts (minutes)'
+	@echo 'make prove        run the process and fuzz tests at their full counts (minutes)'
 	@echo 'make check        lint, format, types, spelling, shell scripts, generated pages'
 	@echo 'make docs         generate what is generated under docs/'
 	@echo 'make bench        measure; ARGS=--quick for a short look'
@@ -36,7 +36,7 @@ test-oldest:
 	    -W "ignore:'cgi' is deprecated:DeprecationWarning"
 
 prove: setup
-	@NETCLAW_PROVE=1 $(VENV)/bin/python $(PYTEST) tests/process
+	@NETCLAW_PROVE=1 $(VENV)/bin/python $(PYTEST) tests/process tests/http/test_fuzz.py
 
 check: setup
 	@tools/check

@@ -6,9 +6,14 @@ import os
 import uuid
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests import leftovers
+
+# A failure prints the line that replays it (CONTRIBUTING.md); no example has a time limit.
+hypothesis.settings.register_profile("netclawd", print_blob=True, deadline=None)
+hypothesis.settings.load_profile("netclawd")
 
 #: What netclawd or a supervisor's protocol reads from the environment.
 CLEARED_PREFIXES = ("NETCLAW_", "LISTEN_", "WATCHDOG_", "XDG_")

@@ -78,7 +78,7 @@ class LiveService(ServiceDouble):
     def cancel_turn(self, session_id: SessionId, turn_id: TurnId) -> Turn:
         turn = self.turns.get(turn_id)
         if turn is None or turn.session_id != session_id:
-            raise NotFoundError("There is no such turn.")
+            raise NotFoundError("There is no such turn.", "See the events of the session.")
         if turn.state.ended:
             raise ConflictError("The turn has ended.", "There is nothing to do.")
         self.turns[turn_id] = replace(turn, state=TurnState.CANCELLED)
