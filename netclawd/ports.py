@@ -89,8 +89,11 @@ class Store(Protocol):
         KeyReusedError and NotFoundError as there; nothing is written.
         """
 
-    def lease(self, turn_id: TurnId, generation: int) -> Lease:
-        """Bind a turn that has not ended to a generation. FencedError when a newer one exists."""
+    def lease(self, turn_id: TurnId, generation: int, *, resumed: bool = False) -> Lease:
+        """Bind a turn that has not ended to a generation. FencedError when a newer one exists.
+
+        ``resumed``: work on it goes on after an interruption, which is counted as one of its resumes.
+        """
 
     def lease_all(self, turn_ids: Sequence[TurnId], generation: int) -> tuple[Lease, ...]:
         """Lease many turns in one transaction (warm-up), in their order; all of them or none."""
@@ -299,8 +302,22 @@ class Service(Protocol):
         """Admit an input durably; DrainingError when new work is rejected now."""
 
     def events(self, session_id: SessionId, after: int, limit: int) -> tuple[SessionEvent, ...]: ...
-    def cancel_turn(self, session_id: SessionId, turn_id: TurnId) -> Turn:
+
+    # ``turn_id`` None is the turn in flight: the oldest that has not ended. ConflictError without one.
+    def cancel_turn(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
         """Cancel a turn; ConflictError when it has ended already."""
+
+    def park_turn(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
+        """Park a turn at its next checkpoint, until when it is RUNNING; never waits for that.
+
+        May be asked again; a turn that is parked stays as it is. ConflictError when it has ended.
+        """
+
+    def resume_turn(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
+        """Let a parked turn go on, in a drain after the restart (the turn is then INTERRUPTED).
+
+        ConflictError when it is not parked, or waits for an approval.
+        """
 
     def live_text(self, session_id: SessionId) -> Delta | None:
         """Return the text so far of the reply that is being made (offset 0), None without one."""
@@ -311,6 +328,9 @@ class Service(Protocol):
     def unwatch(self, watch: Watch) -> None: ...
 
     # Only over the control socket:
+    def cancel_turns(self, session_id: SessionId, by: str) -> tuple[Turn, ...]:
+        """Cancel all turns of a session; ConflictError when all have ended already."""
+
     def approvals(self, pending_only: bool) -> tuple[Approval, ...]: ...
     def decide_approval(self, approval_id: ApprovalId, granted: bool, decided_by: str) -> Approval:
         """Grant or deny; ConflictError when it was decided already."""

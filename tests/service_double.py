@@ -126,8 +126,17 @@ class ServiceDouble:
         self.session(session_id)
         return tuple(self.log[session_id][after : after + limit])
 
-    def cancel_turn(self, session_id: SessionId, turn_id: TurnId) -> Turn:
+    def cancel_turn(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
         raise ConflictError("The turn has ended.")
+
+    def cancel_turns(self, session_id: SessionId, by: str) -> tuple[Turn, ...]:
+        raise ConflictError("The turns have ended.")
+
+    def park_turn(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
+        raise ConflictError("The turn has ended.")
+
+    def resume_turn(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
+        raise ConflictError("The turn is not parked.")
 
     def live_text(self, session_id: SessionId) -> Delta | None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import click
@@ -11,7 +12,10 @@ from netclawd.adapters.control_client import ControlClient
 from netclawd.cli.output import note
 from netclawd.core.paths import Paths, client_folders, locate
 from netclawd.core.values import frozen
-from netclawd.errors import NotRunningError
+from netclawd.errors import DrainingError, NotRunningError, StoreClosedError
+
+#: How long a restart may put off what is asked: its drain and a start, seconds.
+RESTART_S = 90.0
 
 
 @frozen
@@ -29,6 +33,19 @@ class Daemon:
         return Paths(
             status["home"], status["config_path"], status["state_dir"], status["runtime_dir"]
         )
+
+
+def call_patiently(client: ControlClient, do: str, **arguments: Any) -> Any:
+    """Ask what a restart may put off: again while it is on, for a while."""
+    deadline = time.monotonic() + RESTART_S
+    while True:
+        try:
+            return client.call(do, **arguments)
+        except (DrainingError, StoreClosedError) as error:
+            pause_s = error.retry_after_s if isinstance(error, DrainingError) else 0.1
+            if time.monotonic() + pause_s > deadline:
+                raise
+            time.sleep(pause_s)
 
 
 def own_paths() -> Paths:

@@ -11,13 +11,11 @@ import click
 
 from netclawd.adapters.control_client import ControlClient
 from netclawd.cli.output import json_option, note, say_json, visible, write
-from netclawd.cli.reach import reach
+from netclawd.cli.reach import call_patiently, reach
 from netclawd.core.screen import Kind, Screen
 from netclawd.core.values import frozen
-from netclawd.errors import BadRequestError, DrainingError, StoreClosedError
+from netclawd.errors import BadRequestError, StoreClosedError
 
-#: While new work is rejected it is offered again this long, seconds: a drain and a boot.
-ADMIT_S = 90.0
 #: One wait for events, seconds; the next follows at once.
 WAIT_S = 20.0
 
@@ -76,17 +74,8 @@ def admit(client: ControlClient, session_id: str, text: str) -> dict[str, Any]:
     """
     _check_text(text)
     key = secrets.token_hex(16)
-    deadline = time.monotonic() + ADMIT_S
-    while True:
-        try:
-            found = client.call("admit", session_id=session_id, text=text, key=key)
-        except (DrainingError, StoreClosedError) as error:
-            pause_s = error.retry_after_s if isinstance(error, DrainingError) else 0.1
-            if time.monotonic() + pause_s > deadline:
-                raise
-            time.sleep(pause_s)
-        else:
-            return {name: found[name] for name in ("input_id", "turn_id", "deferred")}
+    found = call_patiently(client, "admit", session_id=session_id, text=text, key=key)
+    return {name: found[name] for name in ("input_id", "turn_id", "deferred")}
 
 
 def read_message() -> str:

@@ -1,16 +1,22 @@
-"""``netclaw sessions``: what the store has; from the daemon, or from the store when it is down."""
+"""``netclaw sessions``: what the store has, and what becomes of a turn.
+
+Sessions are read from the daemon, or from the store when it is down; turns are the daemon's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import click
 
-from netclawd.cli.output import ago, json_option, say_json, table, write
-from netclawd.cli.reach import own_paths, reach_or_none
+from netclawd.cli.output import ago, json_option, note, say_json, table, write
+from netclawd.cli.reach import call_patiently, own_paths, reach, reach_or_none
 from netclawd.core.screen import Column, Kind, Piece, Screen
+
+#: A park waits so long before it says that it waits, and then so long, seconds.
+PROMPT_S, PATIENCE_S = 0.5, 60.0
 
 
 class Archive(Protocol):
@@ -80,7 +86,7 @@ def archive() -> Iterator[Archive]:
 
 @click.group()
 def sessions() -> None:
-    """Look at sessions; works also while the daemon is down."""
+    """Look at sessions; park, resume and cancel their turns."""
 
 
 @sessions.command("list")
@@ -90,7 +96,7 @@ def sessions() -> None:
 )
 @click.option("--cursor", help="Go on where a page before ended.")
 def list_(as_json: bool, limit: int, cursor: str | None) -> None:
-    """List sessions, the newest first."""
+    """List sessions, the newest first; works also while the daemon is down."""
     with archive() as source:
         page = source.page(cursor, limit)
     if as_json:
@@ -113,7 +119,7 @@ def list_(as_json: bool, limit: int, cursor: str | None) -> None:
 @json_option
 @click.argument("session_id", metavar="SESSION")
 def show(as_json: bool, session_id: str) -> None:
-    """Show a session from its beginning."""
+    """Show a session from its beginning; works also while the daemon is down."""
     with archive() as source:
         session = source.session(session_id)
         events = list(_all_events(source, session_id, session["last_seq"]))
@@ -141,3 +147,82 @@ def _restart_note(event: dict[str, Any]) -> list[Piece]:
         return []
     text = f"the daemon restarted ({event['cause']}), generation {event['generation']}"
     return [Piece(Kind.NOTE, text)]
+
+
+# -- turns ---------------------------------------------------------------------------------------
+
+
+def _turn_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--turn", "turn_id", metavar="TURN", help="This turn instead of the one in flight."
+    )(command)
+
+
+@sessions.command()
+@json_option
+@_turn_option
+@click.argument("session_id", metavar="SESSION")
+@click.pass_context
+def park(ctx: click.Context, as_json: bool, turn_id: str | None, session_id: str) -> None:
+    """Stop a turn at its next checkpoint until it is resumed; the inputs behind it wait.
+
+    A model call is cut and made again later; a tool may take as long as in a drain. Exit code 1: it
+    has not come to a checkpoint yet.
+    """
+    client = reach().client
+    about = {"session_id": session_id, "turn_id": turn_id}
+    turn = call_patiently(client, "park", wait_s=PROMPT_S, **about)
+    if turn["state"] == "running":
+        if not as_json:
+            note("the turn is at work; it stops at its next checkpoint. Waiting for that.")
+        about["turn_id"] = turn["id"]
+        turn = call_patiently(client, "park", wait_s=PATIENCE_S, **about)
+    parked = turn["state"] == "parked"
+    if as_json:
+        say_json(turn)
+    elif not parked:
+        note(f"the turn {turn['id']} is still at work; it will be parked at its next checkpoint.")
+    elif turn["park_reason"] == "request":
+        click.echo(f"Parked: {turn['id']}. `netclaw sessions resume {session_id}` lets it go on.")
+    else:
+        click.echo(f"The turn {turn['id']} is parked already ({turn['park_reason']}).")
+    ctx.exit(0 if parked else 1)
+
+
+@sessions.command()
+@json_option
+@_turn_option
+@click.argument("session_id", metavar="SESSION")
+def resume(as_json: bool, turn_id: str | None, session_id: str) -> None:
+    """Let a parked turn go on from its last checkpoint, with a new budget of resumes and time.
+
+    One that waits for an approval goes on when that is granted or denied.
+    """
+    about = {"session_id": session_id, "turn_id": turn_id}
+    turn = call_patiently(reach().client, "resume", **about)
+    if as_json:
+        say_json(turn)
+    elif turn["state"] == "interrupted":
+        click.echo(f"{turn['id']} goes on after the restart that is under way.")
+    else:
+        click.echo(f"{turn['id']} goes on.")
+
+
+@sessions.command()
+@json_option
+@_turn_option
+@click.option(
+    "--all", "everything", is_flag=True, help="All turns of the session, queued ones too."
+)
+@click.argument("session_id", metavar="SESSION")
+def cancel(as_json: bool, turn_id: str | None, everything: bool, session_id: str) -> None:
+    """End a turn, wherever it stands; the next input of the session is taken up."""
+    if everything and turn_id is not None:
+        raise click.UsageError("--turn and --all exclude each other.")
+    about = {"session_id": session_id, "turn_id": turn_id, "all": everything}
+    found = call_patiently(reach().client, "cancel", **about)
+    if as_json:
+        return say_json(found)
+    for turn in found["turns"]:
+        click.echo(f"Cancelled: {turn['id']}.")
+    return None

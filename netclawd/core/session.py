@@ -70,6 +70,8 @@ class ParkReason(StrEnum):
     APPROVAL = "approval"
     RESUME_DEADLINE = "resume-deadline"
     RESUME_LIMIT = "resume-limit"
+    #: A person has parked it.
+    REQUEST = "request"
 
 
 @frozen
@@ -238,6 +240,8 @@ class Change:
     interrupted_at: float | None = None
     outbox: OutboxChange | None = None
     approval: ApprovalChange | None = None
+    #: Forget the interruptions so far: no resume is counted any more, and there was no first one.
+    forgiven: bool = False
 
 
 @frozen

@@ -66,7 +66,7 @@ class Retry(Next):
     step: int
     #: The new attempt, from 2.
     attempt: int
-    #: restart or crash.
+    #: restart, crash or request.
     reason: str
 
 
@@ -137,6 +137,8 @@ class Ended(Next):
 
 #: What a drain lets begin no more; everything else only writes down what is known already.
 STARTS_WORK = (CallModel, Retry, RunTool)
+#: What a turn that is to be parked doesn't come to: a question would park it for another reason.
+PARKS_BEFORE = (*STARTS_WORK, AskApproval)
 
 _ENDS = (EventType.TURN_COMPLETED, EventType.TURN_FAILED, EventType.TURN_CANCELLED)
 
@@ -157,6 +159,8 @@ class Standing:
     attempt: int = 1
     #: Why the model call of that step, which may have begun, must be announced as repeated.
     cut: str | None = None
+    #: Why it was resumed last.
+    resumed: str | None = None
     #: Text and calls of the newest reply.
     text: str = ""
     calls: tuple[ToolCall, ...] = ()
@@ -219,11 +223,13 @@ def take_event(standing: Standing, event: SessionEvent) -> None:
         case EventType.APPROVAL_DENIED | EventType.APPROVAL_EXPIRED:
             standing.refused.add(data["call_id"])
         case EventType.TURN_INTERRUPTED:
-            _take_interruption(standing, event)
+            cause = "crash" if data["cause"] == "crash" else "restart"
+            _take_stop(standing, event, cause)
         case EventType.TURN_PARKED:
             standing.parked = ParkReason(data["reason"])
+            _take_stop(standing, event, "request")
         case EventType.TURN_RESUMED:
-            standing.parked = None
+            standing.parked, standing.resumed = None, data["cause"]
         case EventType.REPLY_SENT:
             standing.delivered = True
         case _ if event.type in _ENDS:
@@ -244,7 +250,7 @@ def _take_reply(standing: Standing, event: SessionEvent) -> None:
     standing.granted, standing.refused = set(), set()
 
 
-def _take_interruption(standing: Standing, event: SessionEvent) -> None:
+def _take_stop(standing: Standing, event: SessionEvent, cause: str) -> None:
     """Note that a model call may have been under way: it was next, and it is not known that it wasn't."""
     before = standing.newest
     tool_was_cut = (
@@ -252,8 +258,8 @@ def _take_interruption(standing: Standing, event: SessionEvent) -> None:
         and before.type is EventType.TOOL_FINISHED
         and before.data["status"] == ToolStatus.INTERRUPTED
     )
-    if event.data["state"] == "cut" and standing.model_is_next and not tool_was_cut:
-        standing.cut = "crash" if event.data["cause"] == "crash" else "restart"
+    if event.data.get("state") == "cut" and standing.model_is_next and not tool_was_cut:
+        standing.cut = cause
 
 
 # -- the plan ----------------------------------------------------------------------------------
@@ -268,10 +274,10 @@ def plan_from(standing: Standing, tools: Mapping[str, ToolRules]) -> Next:
     """Do as :func:`plan_next` from events that have been folded."""
     if standing.ended:
         return Ended()
-    if not standing.started:
-        return Start()
     if standing.parked is not None:
         return _plan_parked(standing, standing.parked)
+    if not standing.started:
+        return Start()
     if (call := standing.open_call) is not None:
         return _plan_call(standing, call, tools.get(call.name))
     if standing.model_is_next:

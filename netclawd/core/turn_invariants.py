@@ -73,6 +73,7 @@ class _Check:
         match event.type:
             case EventType.TURN_STARTED:
                 self._need(event, not self._started, "the turn has started already")
+                self._need(event, not self._held, "the turn is interrupted or parked")
                 self._started = True
             case EventType.TURN_INTERRUPTED | EventType.TURN_PARKED:
                 self._held = True

@@ -78,7 +78,11 @@ def judge_all(
 
 
 def plan_change(lease: Lease, turn: Turn, verdict: Resume | Park, boot: Boot, now: float) -> Change:
-    """Return what is committed about an interrupted turn; ``now`` is wall clock."""
+    """Return what is committed about an interrupted turn; ``now`` is wall clock.
+
+    The resume is counted when a worker takes the turn, with its lease: a turn that waits while
+    another one ends the daemon is not to blame.
+    """
     rows: list[NewEvent] = []
     if turn.state is TurnState.RUNNING:  # the image that ran it didn't get to say so
         rows.append(interruption(boot.cause, boot.restart_id, cut=True))
@@ -91,23 +95,46 @@ def plan_change(lease: Lease, turn: Turn, verdict: Resume | Park, boot: Boot, no
         return replace(
             change, events=tuple(rows), state=TurnState.PARKED, park_reason=verdict.reason
         )
-    resumes = turn.resumes + 1
     cause = "crash" if boot.cause == "crash" else "restart"
-    rows.append(resumption(boot.generation, resumes, cause))
-    return replace(change, events=tuple(rows), state=TurnState.RUNNING, resumes=resumes)
+    rows.append(resumption(boot.generation, turn.resumes + 1, cause))
+    return replace(change, events=tuple(rows), state=TurnState.RUNNING)
 
 
 def plan_stop(lease: Lease, turn: Turn, cause: str, restart_id: str, now: float) -> Change:
-    """Return what is committed about a resumed turn that no worker has taken when the drain comes.
-
-    Nothing ran, so the resume is not counted.
-    """
+    """Return what is committed about a resumed turn that no worker has taken when the drain comes."""
     return Change(
         lease,
         (interruption(cause, restart_id, cut=False),),
         state=TurnState.INTERRUPTED,
-        resumes=max(0, turn.resumes - 1),
         interrupted_at=now if turn.interrupted_at is None else None,
+    )
+
+
+def plan_take_up(
+    lease: Lease, by: str, now: float, stop: tuple[str, RestartId] | None = None
+) -> Change:
+    """Return what is committed about a parked turn that a person lets go on, its budget new.
+
+    ``stop`` is cause and restart id of a drain that is on: the turn then waits for the next start.
+    """
+    data = {"generation": lease.generation, "resumes": 0, "cause": "request", "by": by}
+    change = Change(
+        lease, (NewEvent(EventType.TURN_RESUMED, data),), state=TurnState.RUNNING, forgiven=True
+    )
+    if stop is None:
+        return change
+    events = (*change.events, interruption(*stop, cut=False))
+    return replace(change, events=events, state=TurnState.INTERRUPTED, interrupted_at=now)
+
+
+def plan_park(lease: Lease, by: str, *, cut: bool) -> Change:
+    """Return what is committed about a turn that a person parks; ``cut``: a call was under way."""
+    data = {"reason": ParkReason.REQUEST.value, "by": by, "state": "cut" if cut else "drained"}
+    return Change(
+        lease,
+        (NewEvent(EventType.TURN_PARKED, data),),
+        state=TurnState.PARKED,
+        park_reason=ParkReason.REQUEST,
     )
 
 

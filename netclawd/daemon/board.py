@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,8 @@ class Board:
         #: Turns that wait for a person.
         self.parked: set[TurnId] = set()
         self._reserved: set[TurnId] = set()
+        #: Turns that were decided about since a reconciliation began; None while none goes on.
+        self.decided: set[TurnId] | None = None
 
     def submit(self, turn_id: TurnId, session_id: SessionId) -> None:
         with self.cond:
@@ -174,7 +176,7 @@ class Board:
     def begin(self, run: TurnRun, doing: Doing) -> CancelFlag | None:
         """Let a run begin what takes time and return what cancels it; None when nothing may begin."""
         with self.cond:
-            if self.drain is not None or self.stopping:
+            if self.drain is not None or self.stopping or run.parked_by is not None:
                 return None
             run.doing, run.cancel = doing, CancelFlag()
             if run.cancelled_by is not None:
@@ -191,12 +193,36 @@ class Board:
     def cancel_run(self, session_id: SessionId, turn_id: TurnId, by: str) -> TurnRun | None:
         """Tell the run of this turn, if there is one, that it is cancelled."""
         with self.cond:
-            run = self.runs.get(session_id)
-            if run is None or run.turn is None or run.turn.id != turn_id:
-                return None
-            run.cancelled_by = by
-            run.cancel.set()
+            run = self._run_of(session_id, turn_id)
+            if run is not None:
+                run.cancelled_by = by
+                run.cancel.set()
             return run
+
+    def _run_of(self, session_id: SessionId, turn_id: TurnId) -> TurnRun | None:
+        run = self.runs.get(session_id)
+        return None if run is None or run.turn is None or run.turn.id != turn_id else run
+
+    def park_run_or_reserve(
+        self, session_id: SessionId, turn_id: TurnId, by: str
+    ) -> tuple[TurnRun, bool] | None:
+        """Tell the run of this turn to park it, and cancel its model call.
+
+        Returns the run, and whether it is in a tool and was not told before. None when there is no
+        run: the turn is then reserved and must be released. Raises ConflictError.
+        """
+        with self.cond:
+            if not self.cond.wait_for(lambda: turn_id not in self._reserved, _RESERVE_TIMEOUT_S):
+                raise _busy()
+            run = self._run_of(session_id, turn_id)
+            if run is None:
+                self._reserve(turn_id)
+                return None
+            fresh, run.parked_by = run.parked_by is None, run.parked_by or by
+            kind = None if run.doing is None else run.doing.kind
+            if kind is Kind.MODEL:
+                run.cancel.set()
+            return run, fresh and kind is Kind.TOOL
 
     def await_end(self, run: TurnRun, timeout_s: float) -> bool:
         """Wait for a run to close."""
@@ -213,20 +239,51 @@ class Board:
         """
 
         def free() -> bool:
-            run = self.runs.get(session_id)
-            running = run is not None and run.turn is not None and run.turn.id == turn_id
-            return turn_id not in self._reserved and not running
+            return turn_id not in self._reserved and self._run_of(session_id, turn_id) is None
 
         with self.cond:
             if not self.cond.wait_for(free, timeout=_RESERVE_TIMEOUT_S):
-                raise ConflictError("The turn is being worked on.", "Try again in a moment.")
-            self._reserved.add(turn_id)
+                raise _busy()
+            self._reserve(turn_id)
         try:
             yield
         finally:
-            with self.cond:
-                self._reserved.discard(turn_id)
-                self.waiting.pop(turn_id, None)
-                self.parked.discard(turn_id)
-                self.queue.add(session_id, first=first)
-                self.cond.notify_all()
+            self.release(session_id, turn_id, first=first)
+
+    def _reserve(self, turn_id: TurnId) -> None:
+        self._reserved.add(turn_id)
+        if self.decided is not None:
+            self.decided.add(turn_id)
+
+    def release(
+        self, session_id: SessionId, turn_id: TurnId, *, first: bool, parked: bool = False
+    ) -> None:
+        """Let workers have a reserved turn again; ``first``: with the gate closed, too."""
+        with self.cond:
+            self._reserved.discard(turn_id)
+            self.waiting.pop(turn_id, None)
+            self.parked.discard(turn_id)
+            if parked:
+                self.parked.add(turn_id)
+            self.queue.add(session_id, first=first)
+            self.cond.notify_all()
+
+    # -- for the reconciliation ------------------------------------------------------------------
+
+    def claim(self, turn_ids: Iterable[TurnId]) -> frozenset[TurnId]:
+        """Reserve those that nobody decides about, or has since the reconciliation began."""
+        with self.cond:
+            taken = self._reserved | (self.decided or set())
+            free = frozenset(turn_ids) - taken
+            self._reserved |= free
+            return free
+
+    def unclaim(self, turn_ids: frozenset[TurnId]) -> None:
+        """Let others have what was claimed."""
+        with self.cond:
+            self._reserved -= turn_ids
+            self.cond.notify_all()
+
+
+def _busy() -> ConflictError:
+    return ConflictError("The turn is being worked on.", "Try again in a moment.")

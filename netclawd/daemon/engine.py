@@ -73,7 +73,7 @@ class Engine:
         self._spawn = spawn
         self._board = Board()
         self._resumption = Resumption(self._parts, self._board, self._limits)
-        self._decisions = Decisions(self._parts, self._board)
+        self._decisions = Decisions(self._parts, self._board, self._resumption, self._begin)
         self._threads: list[threading.Thread] = []
         self._workers = 0
         #: What the drain made of each turn that it stopped.
@@ -89,7 +89,13 @@ class Engine:
             self._board.set_drain(None)
         while self._workers < self._settings.workers:
             self._workers += 1
-            self._threads.append(self._spawn(f"turn-{self._workers}", self._work))
+            self._begin(f"turn-{self._workers}", self._work)
+
+    def _begin(self, name: str, target: Callable[[], None]) -> None:
+        """Start a thread that :meth:`stop` waits for."""
+        thread = self._spawn(name, target)
+        with self._board.cond:
+            self._threads = [*(old for old in self._threads if old.is_alive()), thread]
 
     def open(self) -> None:
         """Let queued turns run, the oldest first."""
@@ -131,7 +137,12 @@ class Engine:
             )
             left = end in (RunEnd.INTERRUPTED, RunEnd.DROPPED)
             over = self._board.drain is not None or self._board.stopping
-        if left and not over and run.turn is not None:
+        if run.turn is None:
+            return
+        if run.parked_by is not None and end is RunEnd.INTERRUPTED:
+            # The wish came after the run's last look.
+            self._decisions.park_stopped(run.turn, run.parked_by)
+        elif left and not over:
             self._resumption.take_back(run.turn.id)
 
     # -- warm-up and drain -----------------------------------------------------------------------
@@ -166,7 +177,7 @@ class Engine:
         drain = Drain(model_deadline, tool_deadline, deadline, cause, RestartId(restart_id))
         self._board.set_drain(drain)
         watch = DrainWatch(self._parts.clock, self._board, self._resumption, on_drained)
-        self._threads.append(self._spawn("drain", watch.run))
+        self._begin("drain", watch.run)
 
     def hasten(self, model_deadline: float, tool_deadline: float, deadline: float) -> None:
         """Turn a restart's drain into a stop's; no deadline moves back."""
@@ -246,9 +257,23 @@ class Engine:
 
     # -- what people decide --------------------------------------------------------------------
 
-    def cancel(self, session_id: SessionId, turn_id: TurnId, by: str) -> Turn:
-        """End a turn; ConflictError when it has ended already."""
+    def cancel(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
+        """End a turn, None: the one in flight; ConflictError when it has ended already."""
         return self._decisions.cancel(session_id, turn_id, by)
+
+    def cancel_all(self, session_id: SessionId, by: str) -> tuple[Turn, ...]:
+        """End all turns of a session; ConflictError when all have ended already."""
+        return self._decisions.cancel_all(session_id, by)
+
+    def park(
+        self, session_id: SessionId, turn_id: TurnId | None, by: str, tool_timeout_s: float
+    ) -> Turn:
+        """Park a turn, None: the one in flight, at its next checkpoint; it is RUNNING until then."""
+        return self._decisions.park(session_id, turn_id, by, tool_timeout_s)
+
+    def resume(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
+        """Let a parked turn go on; ConflictError when it is not parked, or waits for an approval."""
+        return self._decisions.resume(session_id, turn_id, by)
 
     def decide_approval(self, approval_id: ApprovalId, granted: bool, by: str) -> Approval:
         """Grant or deny; the turn goes on. ConflictError when it was decided already."""

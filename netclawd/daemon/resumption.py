@@ -6,7 +6,6 @@ sessions cost a few fsyncs, and the first run while the last are still being jud
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -16,10 +15,10 @@ from netclawd.core.manifest import Manifest
 from netclawd.core.session import Lease, RestartId, Turn, TurnId, TurnState
 from netclawd.core.turn import Limits, Park, Resume
 from netclawd.core.values import frozen
-from netclawd.core.warm_up import Boot, Judged, judge_all, plan_change, plan_stop
+from netclawd.core.warm_up import Boot, Judged, judge_all, plan_change, plan_stop, plan_take_up
 from netclawd.daemon.board import Board
 from netclawd.daemon.turn_run import Parts
-from netclawd.errors import ConflictError, NetclawError, StoreError
+from netclawd.errors import NetclawError, StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +49,15 @@ class Resumption:
 
     def reconcile(self, manifest: Manifest | None, boot: Boot) -> Warmup:
         """Judge all turns, write it down batch by batch, and let workers have each batch at once."""
+        with self._board.cond:
+            self._board.decided = set()
+        try:
+            return self._reconcile(manifest, boot)
+        finally:
+            with self._board.cond:
+                self._board.decided = None
+
+    def _reconcile(self, manifest: Manifest | None, boot: Boot) -> Warmup:
         store, board = self._parts.store, self._board
         with board.cond:
             busy = {run.turn.id for run in board.runs.values() if run.turn is not None}
@@ -68,7 +76,10 @@ class Resumption:
 
     def _enqueue(self, turns: Sequence[Turn], judged: Judged) -> None:
         with self._board.cond:
+            decided = self._board.decided or set()
             for turn in turns:
+                if turn.id in decided:
+                    continue
                 if turn.state is TurnState.QUEUED:
                     self._board.waiting[turn.id] = turn.deferred
                 elif turn.state is TurnState.PARKED:
@@ -83,13 +94,14 @@ class Resumption:
         with self._lock:
             if self._board.drain is not None or self._board.stopping:
                 return  # They stay interrupted, for the next start.
+            # What a person has decided about meanwhile is left out.
+            claimed = self._board.claim(turn.id for turn, _ in batch)
+            rows = [row for row in batch if row[0].id in claimed]
             try:
-                self._commit(batch, boot)
-            except ConflictError:
-                # Somebody has cancelled one of them meanwhile.
-                for row in batch:
-                    with contextlib.suppress(ConflictError):
-                        self._commit([row], boot)
+                self._commit(rows, boot)
+            finally:
+                self._board.unclaim(claimed)
+            self._let_go(rows)
 
     def _commit(self, batch: Sequence[tuple[Turn, Resume | Park]], boot: Boot) -> None:
         store, now = self._parts.store, self._parts.clock.wall()
@@ -98,9 +110,11 @@ class Resumption:
             plan_change(lease, turn, verdict, boot, now)
             for lease, (turn, verdict) in zip(leases, batch, strict=True)
         ]
-        # The checkpoint. Crash: before it the next start judges the same turns; after it each has
-        # been resumed once more, whether or not a worker got to it.
+        # The checkpoint. Crash: before it the next start judges the same turns; after it those that
+        # a worker has taken have been resumed once more.
         store.commit_all(changes, now)
+
+    def _let_go(self, batch: Sequence[tuple[Turn, Resume | Park]]) -> None:
         with self._board.cond:
             for turn, verdict in batch:
                 if isinstance(verdict, Park):
@@ -113,10 +127,25 @@ class Resumption:
         """Resume a turn whose run ended only after the drain that stopped it had been given up."""
         try:
             turn = self._parts.store.turn(turn_id)
+            if turn.state.ended:
+                return
             boot = Boot("restart", RestartId(""), "", self._board.generation)
             self._resume([(turn, Resume())], boot)
         except NetclawError as error:
             _log.warning("turn waits for the next start: %s", error.what, extra={"turn": turn_id})
+
+    def take_up(self, turn: Turn, by: str) -> None:
+        """Write that a parked turn, which the caller has reserved, goes on at a person's wish.
+
+        While a drain is on it is written as interrupted, for the next start. A drain that begins
+        later finds it in :meth:`stop_untaken`, unless a worker has it.
+        """
+        store, board = self._parts.store, self._board
+        with self._lock:
+            drain = board.drain
+            lease, now = store.lease(turn.id, board.generation), self._parts.clock.wall()
+            stop = None if drain is None else (drain.cause, drain.restart_id)
+            store.commit(plan_take_up(lease, by, now, stop), now)
 
     def stop_untaken(self) -> None:
         """At a drain: write that turns which were resumed, but which no worker has, are interrupted."""
@@ -124,7 +153,7 @@ class Resumption:
         with self._lock:
             with board.cond:
                 drain, busy = board.drain, set(board.runs)
-                if drain is None or not board.queue.first:
+                if drain is None:
                     return
             now = self._parts.clock.wall()
             try:

@@ -125,8 +125,18 @@ class DaemonService:
     def events(self, session_id: SessionId, after: int, limit: int) -> tuple[SessionEvent, ...]:
         return self._image.the_store().events(session_id, after, limit)
 
-    def cancel_turn(self, session_id: SessionId, turn_id: TurnId) -> Turn:
-        return self._image.the_engine().cancel(session_id, turn_id, "api")
+    def cancel_turn(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
+        return self._image.the_engine().cancel(session_id, turn_id, by)
+
+    def cancel_turns(self, session_id: SessionId, by: str) -> tuple[Turn, ...]:
+        return self._image.the_engine().cancel_all(session_id, by)
+
+    def park_turn(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
+        timeout_s = self._image.settings.drain.tool_timeout_s
+        return self._image.the_engine().park(session_id, turn_id, by, timeout_s)
+
+    def resume_turn(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
+        return self._image.the_engine().resume(session_id, turn_id, by)
 
     def live_text(self, session_id: SessionId) -> Delta | None:
         engine = self._image.engine

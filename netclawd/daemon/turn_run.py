@@ -38,7 +38,7 @@ from netclawd.core.session import (
 )
 from netclawd.core.transcript import DENIED_TEXT, messages
 from netclawd.core.values import frozen
-from netclawd.core.warm_up import interruption, resumption
+from netclawd.core.warm_up import interruption, plan_park, resumption
 from netclawd.daemon.board import Board, CancelFlag, Doing, Drain, Kind
 from netclawd.daemon.broadcast import Broadcast
 from netclawd.errors import FencedError, NetclawError, StoreClosedError, StoreError
@@ -109,6 +109,7 @@ class TurnRun:
         self.doing: Doing | None = None
         self.cancel = CancelFlag()
         self.cancelled_by: str | None = None
+        self.parked_by: str | None = None
         #: Set when nobody waits for this run any more.
         self.abandoned = CancelFlag()
         #: What the drain made of it.
@@ -160,7 +161,11 @@ class TurnRun:
                 return RunEnd.ENDED
             case plan.Wait():
                 return RunEnd.PARKED
-        self._lease = self._patiently(lambda: store.lease(turn.id, self._board.generation))
+        # A person who lets it go on is answerable for it; what goes on by itself has a limit.
+        resumed = turn.state is TurnState.RUNNING and self._standing.resumed != "request"
+        self._lease = self._patiently(
+            lambda: store.lease(turn.id, self._board.generation, resumed=resumed)
+        )
         return self._advance()
 
     def _advance(self) -> RunEnd:
@@ -169,6 +174,8 @@ class TurnRun:
                 self._write(cancellation(self._leased(), self._standing, self.cancelled_by))
                 return RunEnd.ENDED
             step = plan.plan_from(self._standing, self._parts.tools)
+            if isinstance(step, plan.PARKS_BEFORE) and self.parked_by is not None:
+                return self._park(self.parked_by, cut=self._tool_was_cut)
             if isinstance(step, plan.STARTS_WORK):
                 if (drain := self._board.drain) is not None:
                     return self._interrupt(drain, cut=self._tool_was_cut)
@@ -270,6 +277,8 @@ class TurnRun:
     def _model_was_cut(self, step: plan.CallModel) -> RunEnd | None:
         if self.cancelled_by is not None:
             return None
+        if self.parked_by is not None:
+            return self._park(self.parked_by, cut=True)
         if (drain := self._board.drain) is not None:
             return self._interrupt(drain, cut=True)
         if self._board.stopping:
@@ -337,6 +346,10 @@ class TurnRun:
                 ),
             )
         )
+        return RunEnd.PARKED
+
+    def _park(self, by: str, *, cut: bool) -> RunEnd:
+        self._write(plan_park(self._leased(), by, cut=cut))
         return RunEnd.PARKED
 
     def _take_up(self) -> None:

@@ -197,7 +197,6 @@ def test_a_resumed_turn_that_no_worker_took_is_interrupted_again_without_cost(ho
     home.workers = 1
     engine = home.boot(cause="restart")
     wait_for(lambda: len(home.model.seen) == 3, LONG_S, "one model call")
-    assert {home.store.turn(turn).resumes for turn in turns} == {1}
     Drained(engine, model_s=0.0, cause="stop").wait()
     # The newest went first.
     assert [home.store.turn(turn).resumes for turn in turns] == [0, 1]

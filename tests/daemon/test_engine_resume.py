@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from netclawd.core.manifest import Manifest, Work, WorkState
 from netclawd.core.session import (
+    Approval,
     Change,
     EventType,
-    Lease,
     NewEvent,
     ParkReason,
     SessionId,
@@ -21,7 +21,6 @@ from netclawd.core.session import (
     TurnState,
 )
 from netclawd.core.turn_invariants import check_invariants
-from netclawd.daemon.engine import Engine
 from netclawd.errors import StoreClosedError
 from tests.daemon.engines import LONG_S, Home, ScriptedTool, Step, Wrapped, as_store, named
 from tests.waiting import wait_for
@@ -188,8 +187,8 @@ def test_a_thousand_interrupted_sessions_are_judged_in_a_few_transactions(home: 
     assert warm_up.resumed == 1000
     # A lease and a checkpoint for each of 5 batches; the workers' own are among them.
     assert commits <= 20
-    assert all(home.store.turn(turn).resumes == 1 for turn in turns)
     wait_for(lambda: len(home.model.seen) == 2, LONG_S, "two turns that run")
+    assert [home.store.turn(turn).resumes for turn in turns] == [0] * 998 + [1, 1]
     assert {text for text, _ in home.model.seen} == {"999 /hold", "998 /hold"}
 
 
@@ -204,27 +203,48 @@ def test_the_manifest_says_what_goes_first(home: Home) -> None:
     assert [text for text, _ in home.model.seen] == ["1 /hold", "3 /hold", "2 /hold", "0 /hold"]
 
 
-class CancelsOne(Wrapped):
-    """Somebody cancels one turn between the lease and the checkpoint of its batch."""
+class Meddled(Wrapped):
+    """Somebody decides about a turn after the warm-up has read it, before its batch is written."""
 
-    def __init__(self, home: Home, turn: TurnId) -> None:
+    def __init__(self, home: Home) -> None:
         super().__init__(home.store)
-        self.doomed = turn
-        self.engine: Engine | None = None
+        self.meddle: Callable[[], object] = lambda: None
 
-    def lease_all(self, turn_ids: Sequence[TurnId], generation: int) -> tuple[Lease, ...]:
-        leases = self.wrapped.lease_all(turn_ids, generation)
-        if len(turn_ids) > 1:
-            assert self.engine is not None
-            self.engine.cancel(SessionId("s1"), self.doomed, "api")
-        return leases
+    def approvals(self, pending_only: bool) -> tuple[Approval, ...]:
+        self.meddle()
+        return self.wrapped.approvals(pending_only)
 
 
 def test_a_turn_cancelled_during_the_warm_up_does_not_hold_up_the_others(home: Home) -> None:
     turns = _crowd(home, 3)
     home.model.gate.go.set()
-    store = CancelsOne(home, turns[1])
-    store.engine = home.engine(as_store(store))
-    home.warm_up(store.engine)
+    store = Meddled(home)
+    engine = home.engine(as_store(store))
+    store.meddle = lambda: engine.cancel(SessionId("s1"), turns[1], "api")
+    home.warm_up(engine)
     home.await_completed(turns[0], turns[2])
     assert home.store.turn(turns[1]).state is TurnState.CANCELLED
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_turn_parked_during_the_warm_up_stays_parked(home: Home, again: bool) -> None:
+    turns = _crowd(home, 3)
+    home.model.gate.go.set()
+    store = Meddled(home)
+    engine = home.engine(as_store(store))
+
+    def meddle() -> None:
+        assert engine.park(SessionId("s1"), None, "uid 0", LONG_S).state is TurnState.PARKED
+        if again:
+            engine.resume(SessionId("s1"), None, "uid 0")
+
+    store.meddle = meddle
+    home.warm_up(engine)
+    home.await_completed(turns[0], turns[2])
+    if again:
+        home.await_completed(turns[1])
+        assert [row["cause"] for row in home.data(turns[1], EventType.TURN_RESUMED)] == ["request"]
+        return
+    assert home.types(turns[1])[-1] == "turn.parked"
+    assert home.data(turns[1], EventType.TURN_PARKED)[0]["state"] == "cut"
+    wait_for(lambda: engine.counts()["parked"] == 1, LONG_S, "the parked turn to be counted")

@@ -13,6 +13,7 @@ from netclawd.core.session import (
     EventType,
     InputId,
     Page,
+    ParkReason,
     SessionEvent,
     SessionId,
     Turn,
@@ -75,15 +76,37 @@ class LiveService(ServiceDouble):
             raise BadRequestError("The cursor is not ours.", "Use `next` of a page.")
         return super().sessions(cursor, limit)
 
-    def cancel_turn(self, session_id: SessionId, turn_id: TurnId) -> Turn:
+    def cancel_turn(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
+        turn = self._open_turn(session_id, turn_id)
+        self.turns[turn.id] = replace(turn, state=TurnState.CANCELLED)
+        self.add(session_id, turn_id, EventType.TURN_CANCELLED, by=by)
+        return self.turns[turn.id]
+
+    def _open_turn(self, session_id: SessionId, turn_id: TurnId | None) -> Turn:
+        assert turn_id is not None
         turn = self.turns.get(turn_id)
         if turn is None or turn.session_id != session_id:
             raise NotFoundError("There is no such turn.", "See the events of the session.")
         if turn.state.ended:
             raise ConflictError("The turn has ended.", "There is nothing to do.")
-        self.turns[turn_id] = replace(turn, state=TurnState.CANCELLED)
-        self.add(session_id, turn_id, EventType.TURN_CANCELLED, by="api")
-        return self.turns[turn_id]
+        return turn
+
+    def park_turn(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
+        """Park a queued one; a running one stays as it is."""
+        turn = self._open_turn(session_id, turn_id)
+        if turn.state is TurnState.QUEUED:
+            turn = replace(turn, state=TurnState.PARKED, park_reason=ParkReason.REQUEST)
+            self.turns[turn.id] = turn
+        return turn
+
+    def resume_turn(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
+        """Let a parked one run; while the daemon is not ready, after the restart."""
+        turn = self._open_turn(session_id, turn_id)
+        if turn.state is not TurnState.PARKED:
+            raise ConflictError("The turn is not parked.", "There is nothing to do.")
+        state = TurnState.RUNNING if self.is_ready else TurnState.INTERRUPTED
+        self.turns[turn.id] = turn = replace(turn, state=state, park_reason=None)
+        return turn
 
     # -- what the engine and the store do --------------------------------------------------------
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from netclawd.core.session import EventType
+from netclawd.core.session import EventType, TurnState
+from netclawd.core.values import replace
 from netclawd.errors import DrainingError, StoreClosedError
 from tests.http.running import Running
 from tests.http.wire import request
@@ -197,6 +198,34 @@ def test_a_turn_is_cancelled_once(running: Running) -> None:
     assert running.service.log[session_id][-1].type is EventType.TURN_CANCELLED
 
 
+def test_a_turn_is_parked_and_resumed(running: Running) -> None:
+    session_id = running.new_session()
+    turn_id = running.service.admit(session_id, "hi", None).turn_id
+    path = f"/api/sessions/{session_id}/turns/{turn_id}"
+    parked = running.ask("POST", f"{path}/park")
+    assert (parked.status, parked.json["park_reason"]) == (200, "request")
+    resumed = running.ask("POST", f"{path}/resume", {})
+    assert (resumed.status, resumed.json["state"]) == (200, "running")
+    again = running.ask("POST", f"{path}/resume")
+    assert (again.status, again.slug) == (409, "conflict")
+    assert running.ask("POST", f"{path}/resume", {"force": True}).status == 400
+
+
+def test_what_happens_to_a_turn_only_later_is_202(running: Running) -> None:
+    session_id = running.new_session()
+    turn_id = running.service.admit(session_id, "hi", None).turn_id
+    path = f"/api/sessions/{session_id}/turns/{turn_id}"
+    running.ask("POST", f"{path}/park")
+    running.service.is_ready = False
+    resumed = running.ask("POST", f"{path}/resume")
+    assert (resumed.status, resumed.json["state"]) == (202, "interrupted")
+    running.service.turns[turn_id] = replace(
+        running.service.turns[turn_id], state=TurnState.RUNNING
+    )
+    parked = running.ask("POST", f"{path}/park")
+    assert (parked.status, parked.json["state"]) == (202, "running")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
@@ -207,6 +236,8 @@ def test_a_turn_is_cancelled_once(running: Running) -> None:
         ("GET", "/api/sessions/none/events?wait_s=5", None),
         ("POST", "/api/sessions/none/messages", {"text": "hi"}),
         ("POST", "/api/sessions/none/turns/t/cancel", None),
+        ("POST", "/api/sessions/none/turns/t/park", None),
+        ("POST", "/api/sessions/none/turns/t/resume", None),
     ],
 )
 def test_what_is_not_there_is_404(running: Running, method: str, path: str, body: Any) -> None:
@@ -266,6 +297,8 @@ def test_the_description_names_every_route_and_method(running: Running) -> None:
         ("/api/sessions/{session_id}", "get"),
         ("/api/sessions/{session_id}/messages", "post"),
         ("/api/sessions/{session_id}/events", "get"),
+        ("/api/sessions/{session_id}/turns/{turn_id}/park", "post"),
+        ("/api/sessions/{session_id}/turns/{turn_id}/resume", "post"),
         ("/api/sessions/{session_id}/turns/{turn_id}/cancel", "post"),
     }
 

@@ -14,7 +14,15 @@ from typing import Any
 
 from netclawd.core.events import Trigger
 from netclawd.core.restart import Outcome
-from netclawd.core.session import ApprovalId, RestartId, SessionEvent, SessionId
+from netclawd.core.session import (
+    ApprovalId,
+    RestartId,
+    SessionEvent,
+    SessionId,
+    Turn,
+    TurnId,
+    TurnState,
+)
 from netclawd.core.values import as_map, frozen, is_value
 from netclawd.errors import BadRequestError, DrainingError, NetclawError
 from netclawd.ports import Service
@@ -122,6 +130,34 @@ def _admit(service: Service, args: Arguments) -> Any:
     return service.admit(session_id, args.text("text"), args.optional_text("key"))
 
 
+def _about(args: Arguments) -> tuple[SessionId, TurnId | None]:
+    """Return the session and the turn that is named in it, if one is."""
+    turn_id = args.optional_text("turn_id")
+    return SessionId(args.text("session_id")), None if turn_id is None else TurnId(turn_id)
+
+
+def _cancel(service: Service, args: Arguments, by: str) -> Any:
+    session_id, turn_id = _about(args)
+    if not args.flag("all"):
+        return {"turns": [service.cancel_turn(session_id, turn_id, by)]}
+    if turn_id is not None:
+        raise BadRequestError("'turn_id' and 'all' exclude each other.", "Give one of them.")
+    return {"turns": list(service.cancel_turns(session_id, by))}
+
+
+def _park(service: Service, args: Arguments, by: str) -> Turn | Later:
+    session_id, turn_id = _about(args)
+    first = service.park_turn(session_id, turn_id, by)
+
+    def ask() -> Turn | None:
+        turn = service.park_turn(session_id, first.id, by)
+        return None if turn.state is TurnState.RUNNING else turn
+
+    if first.state is not TurnState.RUNNING:
+        return first
+    return Later(ask, args.number("wait_s", 0.0, WAIT_S), otherwise=first)
+
+
 def answer(service: Service, do: Any, args: Arguments, peer: Peer) -> Any:
     """Make the one call that the request asks for."""
     trigger = Trigger("control", peer.actor)
@@ -150,6 +186,12 @@ def answer(service: Service, do: Any, args: Arguments, peer: Peer) -> Any:
             return _events(service, args)
         case "admit":
             return _admit(service, args)
+        case "park":
+            return _park(service, args, f"uid {peer.uid}")
+        case "resume":
+            return service.resume_turn(*_about(args), f"uid {peer.uid}")
+        case "cancel":
+            return _cancel(service, args, f"uid {peer.uid}")
         case "approvals":
             return service.approvals(not args.flag("all"))
         case "decide":

@@ -136,12 +136,29 @@ def _session_paths() -> Json:
             "parameters": [_path_parameter("session_id")],
             "get": _read_events(),
         },
-        f"{one}/turns/{{turn_id}}/cancel": {
-            "parameters": [_path_parameter("session_id"), _path_parameter("turn_id")],
-            "post": _operation(
-                "cancel", "Cancel a turn that has not ended", {"200": _answer("It.", _ref("Turn"))}
-            ),
-        },
+        **_turn_paths(f"{one}/turns/{{turn_id}}"),
+    }
+
+
+def _turn_paths(turn: str) -> Json:
+    names = [_path_parameter("session_id"), _path_parameter("turn_id")]
+    done, later = _answer("It.", _ref("Turn")), _answer("It is accepted.", _ref("Turn"))
+    operations = {
+        "park": _operation(
+            "park",
+            "Park a turn that has not ended; 202: it stops at its next checkpoint",
+            {"200": done, "202": later},
+        ),
+        "resume": _operation(
+            "resume",
+            "Let a parked turn go on; 202: it does after the restart that is on",
+            {"200": done, "202": later},
+        ),
+        "cancel": _operation("cancel", "Cancel a turn that has not ended", {"200": done}),
+    }
+    return {
+        f"{turn}/{name}": {"parameters": names, "post": operation}
+        for name, operation in operations.items()
     }
 
 

@@ -1,4 +1,7 @@
-"""The routes of sessions: create, list, show, say something, read and stream events, cancel a turn."""
+"""The routes of sessions: create, list, show, say something, read and stream events.
+
+And of turns: park, resume, cancel.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from netclawd.adapters.http.query import (
     to_whole_number,
     whole_number,
 )
-from netclawd.core.session import Session, SessionId, Turn, TurnId
+from netclawd.core.session import Session, SessionId, Turn, TurnId, TurnState
 from netclawd.errors import BadRequestError
 from netclawd.ports import Service
 
@@ -30,6 +33,8 @@ MAX_EVENTS = 1000
 #: Sessions in one page: at most, and without ``limit``.
 MAX_SESSIONS = 500
 DEFAULT_SESSIONS = 50
+#: Who decides about a turn over HTTP: nobody is authenticated here.
+BY = "api"
 
 
 def add_session_routes(app: Any, service: Service, admit_stream: Callable[[], bool]) -> None:
@@ -39,6 +44,8 @@ def add_session_routes(app: Any, service: Service, admit_stream: Callable[[], bo
     app.add_route(one, OneSession(service))
     app.add_route(one + "/messages", Messages(service))
     app.add_route(one + "/events", Events(service, admit_stream))
+    app.add_route(one + "/turns/{turn_id}/park", Park(service))
+    app.add_route(one + "/turns/{turn_id}/resume", Resume(service))
     app.add_route(one + "/turns/{turn_id}/cancel", Cancel(service))
 
 
@@ -181,5 +188,33 @@ class Cancel:
 
     def on_post(self, req: Any, resp: Any, session_id: str, turn_id: str) -> None:
         json_object(req, known=frozenset(), required=False)
-        turn = self._service.cancel_turn(SessionId(session_id), TurnId(turn_id))
+        turn = self._service.cancel_turn(SessionId(session_id), TurnId(turn_id), BY)
+        resp.data = sse.encode(turn_object(turn))
+
+
+class Park:
+    """200: it is parked; 202: it will be, at its next checkpoint."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_post(self, req: Any, resp: Any, session_id: str, turn_id: str) -> None:
+        json_object(req, known=frozenset(), required=False)
+        turn = self._service.park_turn(SessionId(session_id), TurnId(turn_id), BY)
+        if turn.state is not TurnState.PARKED:
+            resp.status = falcon.HTTP_202
+        resp.data = sse.encode(turn_object(turn))
+
+
+class Resume:
+    """200: it goes on; 202: it will, after the restart."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_post(self, req: Any, resp: Any, session_id: str, turn_id: str) -> None:
+        json_object(req, known=frozenset(), required=False)
+        turn = self._service.resume_turn(SessionId(session_id), TurnId(turn_id), BY)
+        if turn.state is TurnState.INTERRUPTED:
+            resp.status = falcon.HTTP_202
         resp.data = sse.encode(turn_object(turn))

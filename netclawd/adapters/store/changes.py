@@ -103,14 +103,17 @@ def _update_turn(db: sqlite3.Connection, turn: _Held, change: Change) -> None:
     db.execute(
         """UPDATE turns SET state = ?,
             park_reason = CASE WHEN ? THEN coalesce(?, park_reason) END,
-            resumes = coalesce(?, resumes), interrupted_at = coalesce(?, interrupted_at)
+            resumes = CASE WHEN ? THEN 0 ELSE coalesce(?, resumes) END,
+            interrupted_at = coalesce(?, CASE WHEN ? THEN NULL ELSE interrupted_at END)
             WHERE position = ?""",
         (
             state,
             state is TurnState.PARKED,
             change.park_reason,
+            change.forgiven,
             change.resumes,
             change.interrupted_at,
+            change.forgiven,
             turn.position,
         ),
     )

@@ -162,9 +162,9 @@ class SqliteStore:
         data = rows.encode({"input_id": new.input_id, "text": new.text, "deferred": new.deferred})
         return self._submit(lambda db, written: writes.admit(db, written, new, data, at))
 
-    def lease(self, turn_id: TurnId, generation: int) -> Lease:
+    def lease(self, turn_id: TurnId, generation: int, *, resumed: bool = False) -> Lease:
         """Bind a turn to the current generation; ConflictError when it has ended."""
-        return self._submit(lambda db, _: writes.lease(db, turn_id, generation))
+        return self._submit(lambda db, _: writes.lease(db, turn_id, generation, resumed=resumed))
 
     def lease_all(self, turn_ids: Sequence[TurnId], generation: int) -> tuple[Lease, ...]:
         """Lease many turns in one transaction: all of them or none."""

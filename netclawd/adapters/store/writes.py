@@ -107,7 +107,9 @@ def admit(
     return Admitted(new.input_id, new.turn_id, new.deferred, fresh=True)
 
 
-def lease(db: sqlite3.Connection, turn_id: TurnId, generation: int) -> Lease:
+def lease(
+    db: sqlite3.Connection, turn_id: TurnId, generation: int, *, resumed: bool = False
+) -> Lease:
     refuse_superseded(db, generation)
     found = db.execute(
         """SELECT t.position, t.state, s.id FROM turns t JOIN sessions s ON s.n = t.session
@@ -119,7 +121,10 @@ def lease(db: sqlite3.Connection, turn_id: TurnId, generation: int) -> Lease:
     position, state, session_id = found
     if TurnState(state).ended:
         raise ended(turn_id, state)
-    db.execute("UPDATE turns SET generation = ? WHERE position = ?", (generation, position))
+    db.execute(
+        "UPDATE turns SET generation = ?, resumes = resumes + ? WHERE position = ?",
+        (generation, resumed, position),
+    )
     return Lease(turn_id, session_id, generation)
 
 
