@@ -56,9 +56,9 @@ def check(as_json: bool, file: str | None) -> None:
     """
     from netclawd.errors import ConfigSyntaxError
 
-    if file is not None and not os.path.exists(file):
-        raise ConfigSyntaxError(f"There is no file {file}.", "Correct the path.")
     snapshot = _source(file).read(running=False)
+    if file is not None and snapshot.text is None:
+        raise ConfigSyntaxError(f"There is no file {file}.", "Correct the path.")
     if as_json:
         say_json({"path": snapshot.path, "valid": True, "digest": snapshot.published_digest})
     elif not (snapshot.text or b"").strip():

@@ -16,7 +16,8 @@ from netclawd.errors import ConfigError
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config",
-    type=click.Path(dir_okay=False, resolve_path=False),
+    # Not looked at here: what is wrong with it is an error of the configuration, not of usage.
+    type=click.Path(readable=False),
     help="Read this configuration file instead of the one of this home.",
 )
 @click.option("--check", is_flag=True, help="Validate the configuration and exit (0 good, 78 bad).")
@@ -46,5 +47,6 @@ def _check(config: str | None) -> None:
     except ConfigError as error:
         click.echo(f"{error.what}\n{error.remedy}", err=True)
         sys.exit(error.exit_code)
-    click.echo(f"{path}: good")
+    absent = "" if os.path.exists(path) else "; it does not exist: a start uses the defaults"
+    click.echo(f"{path}: good{absent}")
     sys.exit(0)

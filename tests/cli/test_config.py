@@ -59,6 +59,12 @@ def test_a_file_that_was_named_must_be_there(run: CommandLine, tmp_path: Path) -
     assert (result.exit_code, "There is no file" in result.stderr) == (78, True)
 
 
+def test_a_link_in_a_circle_is_not_taken_for_no_file(run: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").symlink_to("a.toml")
+    result = run("config", "check", str(tmp_path / "a.toml"))
+    assert (result.exit_code, "lead in a circle" in result.stderr) == (78, True)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
