@@ -115,6 +115,42 @@ class StoreError(NetclawError):
     slug = "store-failed"
 
 
+class StoreFullError(StoreError):
+    """There is no room for what is to be stored."""
+
+    slug = "store-full"
+    status = 507
+    exit_code = EXIT_TEMPORARY
+
+
+class StoreLockedError(StoreError):
+    """Another program holds the session store."""
+
+    slug = "store-locked"
+    status = 503
+    exit_code = EXIT_TEMPORARY
+
+
+class StoreReadOnlyError(StoreError):
+    """The session store can be read but not written."""
+
+    slug = "store-read-only"
+    status = 503
+
+
+class StoreGoneError(StoreError):
+    """The files of the open session store are no longer under their names."""
+
+    slug = "store-gone"
+    status = 503
+
+
+class StoreDamagedError(StoreError):
+    """The session store, or its write-ahead log, is not what was written."""
+
+    slug = "store-damaged"
+
+
 class StoreClosedError(StoreError):
     """A commit came after the store was closed for a handoff."""
 

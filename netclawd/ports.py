@@ -139,6 +139,15 @@ class Store(Protocol):
 
     def restart(self, restart_id: RestartId) -> RestartRecord | None: ...
 
+    def try_to_write(self) -> None:
+        """Commit what changes nothing; StoreError when nothing can be committed now."""
+
+    def trouble(self) -> str:
+        """Return why the last write failed, for people; empty once one has gone through.
+
+        It goes through by itself: after a failure the store tries again and again.
+        """
+
     def on_commit(self, callback: Callable[[SessionId, int], None]) -> None:
         """Register a callback (session, its newest seq), called by the writer after each commit."""
 

@@ -31,7 +31,7 @@ from netclawd.daemon.lock import hold_lock
 from netclawd.daemon.manifest_file import ManifestFile
 from netclawd.daemon.parts import Folders, Origin, Parts
 from netclawd.daemon.signals import spawn
-from netclawd.errors import EXIT_CONFIG, EXIT_TEMPORARY, ConfigError, NetclawError
+from netclawd.errors import EXIT_CONFIG, EXIT_TEMPORARY, ConfigError, ManifestError, NetclawError
 
 if TYPE_CHECKING:
     from socket import socket
@@ -89,7 +89,13 @@ def digest_key(state: str, *, create: bool) -> bytes:
     from netclawd.daemon.durable import replace_file
 
     key = os.urandom(32)
-    replace_file(path, key)
+    try:
+        replace_file(path, key)
+    except OSError as error:
+        raise NetclawError(
+            f"The key of the digests {path} can't be written: {error.strerror}.",
+            "Make room in the state folder, and make it writable for this user.",
+        ) from error
     return key
 
 
@@ -120,9 +126,10 @@ def serve(environ: Mapping[bytes, bytes], config: str | None) -> int:
         parts = _prepare(environ, config)
     except NetclawError as error:
         code = _abort(error)
-        # What was good when it was rehearsed is worth another start.
+        # What was good when it was rehearsed is worth another start; so is a record that can't be read.
         handed_over = b"handoff" in environ.get(b"LISTEN_FDNAMES", b"").split(b":")
-        return EXIT_TEMPORARY if handed_over and code == EXIT_CONFIG else code
+        again = handed_over and (code == EXIT_CONFIG or isinstance(error, ManifestError))
+        return EXIT_TEMPORARY if again else code
     from netclawd.daemon.run import run
 
     return run(parts)

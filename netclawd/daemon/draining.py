@@ -42,8 +42,13 @@ class Draining:
         self._write_manifest(effect.reason, effect.request, effect.snapshot, self._work())
 
     def _work(self) -> tuple[Work, ...]:
+        """Return what is in flight; a store that can't be read costs the order, not the restart."""
         engine = self._image.engine
-        return engine.work_in_flight() if engine is not None else ()
+        try:
+            return engine.work_in_flight() if engine is not None else ()
+        except StoreError as error:
+            log.error("work in flight is not in the manifest: %s", error)
+            return ()
 
     def _write_manifest(
         self,

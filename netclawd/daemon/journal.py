@@ -27,15 +27,13 @@ class Journal:
         self._recent: OrderedDict[RestartId, RestartRecord] = OrderedDict()
         self._changed = threading.Condition()
         self._store: Store | None = None
-        #: Outcomes that came while the store was closed.
+        #: Outcomes that came while the store was closed or could not be written.
         self._unwritten: list[RestartRecord] = []
 
     def attach(self, store: Store | None) -> None:
         """Use this store from now on; None while it is closed. Writes what came meanwhile."""
         self._store = store
-        unwritten, self._unwritten = self._unwritten, []
-        for record in unwritten:
-            self._write(record)
+        self._write_again()
 
     def record(self, record: RestartRecord) -> None:
         """Write an outcome and wake who waits for it; PENDING is written for the next start only."""
@@ -50,14 +48,21 @@ class Journal:
             self._changed.notify_all()
 
     def _write(self, record: RestartRecord) -> None:
+        """Write it after those that could not be; what fails waits for the next one, or for the end."""
+        self._unwritten.append(record)
+        self._write_again()
+
+    def _write_again(self) -> None:
         store = self._store
         if store is None:
-            self._unwritten.append(record)
             return
         try:
-            store.record_restart(record)
+            while self._unwritten:
+                store.record_restart(self._unwritten[0])
+                del self._unwritten[0]
         except StoreError as error:
-            log.error("restart not recorded: %s", error)
+            log.error("restart not recorded yet: %s", error)
+            del self._unwritten[:-KEPT]
 
     def outcome(self, restart_id: RestartId, wait_s: float) -> RestartRecord | None:
         """Return the outcome, waiting for it; None when it isn't known by then.

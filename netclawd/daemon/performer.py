@@ -122,7 +122,10 @@ class Performer:
         return judgement.judge(self._image, effect.request)
 
     def _rehearse(self, effect: effects.Rehearse) -> None:
-        self._rehearsal.start(effect.snapshot, self._image.parts.folders.state)
+        image = self._image
+        self._rehearsal.start(
+            effect.snapshot, image.parts.folders.state, image.the_store().try_to_write
+        )
 
     def _cancel_rehearsal(self, _effect: effects.CancelRehearsal) -> None:
         self._rehearsal.cancel()

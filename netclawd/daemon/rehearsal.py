@@ -21,7 +21,7 @@ from netclawd.core.settings import Snapshot
 from netclawd.core.text import one_line
 from netclawd.daemon.parts import Origin
 from netclawd.daemon.signals import spawn
-from netclawd.errors import ConfigMeaningError, ManifestError, NetclawError
+from netclawd.errors import ConfigMeaningError, ManifestError, NetclawError, StoreError
 from netclawd.ports import Codec, Post
 
 if TYPE_CHECKING:
@@ -57,8 +57,12 @@ class Rehearsal:
         self._post = post
         self._child: subprocess.Popen[bytes] | None = None
 
-    def start(self, snapshot: Snapshot, state_dir: str) -> None:
-        """Start the child; Rehearsed or Refused is posted when it has ended."""
+    def start(self, snapshot: Snapshot, state_dir: str, try_to_write: Callable[[], None]) -> None:
+        """Start the child; Rehearsed or Refused is posted when it has ended.
+
+        ``try_to_write`` asks the store, which the child can only read: the next image must be able to
+        write its generation, and could do nothing but die if it were not.
+        """
         import subprocess  # Not on the way to serving.
 
         try:
@@ -74,14 +78,24 @@ class Rehearsal:
             self._post(Refused(_refusal(f"the child can't be started ({one_line(str(error))})")))
             return
         self._child = child
-        spawn("rehearsal", lambda: self._await(child, question))
+        try:
+            spawn("rehearsal", lambda: self._await(child, question, try_to_write))
+        except RuntimeError as error:  # No process or no memory is left for a thread.
+            child.kill()
+            child.communicate()
+            self._post(Refused(_refusal(f"nobody can wait for the child ({error})")))
 
     def cancel(self) -> None:
         """End the child, if there is one; its verdict is posted all the same and comes too late."""
         if self._child is not None and self._child.returncode is None:
             self._child.kill()
 
-    def _await(self, child: subprocess.Popen[bytes], question: bytes) -> None:
+    def _await(
+        self,
+        child: subprocess.Popen[bytes],
+        question: bytes,
+        try_to_write: Callable[[], None],
+    ) -> None:
         import subprocess
 
         try:
@@ -91,7 +105,14 @@ class Rehearsal:
             answer, complaint = child.communicate()
             self._post(Refused(_refusal(f"it took longer than {budgets.REHEARSAL_S:.0f} s")))
             return
-        self._post(self._verdict(child.returncode, answer, complaint))
+        verdict = self._verdict(child.returncode, answer, complaint)
+        if isinstance(verdict, Rehearsed):
+            try:
+                try_to_write()
+            except StoreError as error:
+                remedy = f"{error.remedy} Then reload again."
+                verdict = Refused(Refusal(error.slug, error.what, remedy))
+        self._post(verdict)
 
     def _verdict(self, code: int, answer: bytes, complaint: bytes) -> Event:
         try:

@@ -19,7 +19,7 @@ from netclawd.daemon import handoff, judgement
 from netclawd.daemon.durable import replace_file
 from netclawd.daemon.image import Image
 from netclawd.daemon.signals import blocked, spawn
-from netclawd.errors import ManifestError, NetclawError
+from netclawd.errors import ManifestError, NetclawError, StoreError
 from netclawd.ports import Post, Service
 
 log = logging.getLogger("netclawd.lifecycle")
@@ -81,6 +81,13 @@ class Starting:
 
     def _close_broken_restarts(self) -> None:
         """End the journal entries of restarts whose process died before it could."""
+        try:
+            self._close_each_broken_restart()
+        except StoreError as error:
+            log.error("restart journal not read: %s", error)
+            self._image.degraded["journal"] = f"The restart journal can't be read: {error}"
+
+    def _close_each_broken_restart(self) -> None:
         image = self._image
         ours = image.parts.handoff.restart.id if image.parts.handoff is not None else None
         for record in image.the_store().restarts(_LOOK_BACK):

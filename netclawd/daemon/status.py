@@ -46,8 +46,9 @@ def status(image: Image) -> Mapping[str, Any]:
 
 
 def _degraded(image: Image, watched: WatchState | None) -> list[str]:
-    trouble = watched.trouble if watched is not None else ""
-    return [*image.degraded.values(), *([trouble] if trouble else [])]
+    watcher = watched.trouble if watched is not None else ""
+    store = image.store.trouble() if image.store is not None else ""
+    return [*image.degraded.values(), *(trouble for trouble in (watcher, store) if trouble)]
 
 
 def _drain(image: Image) -> dict[str, Any] | None:

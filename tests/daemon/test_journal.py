@@ -127,6 +127,19 @@ def test_a_store_that_fails_is_logged_and_the_one_who_waits_is_answered(
     assert journal.outcome(RestartId("a"), 0.0) is not None
 
 
+def test_what_could_not_be_written_is_written_when_there_is_a_store_again(
+    journal: Journal, store: Store, tmp_path: Path
+) -> None:
+    store.close()
+    journal.record(record("a", Outcome.REFUSED))
+    journal.record(record("b"))
+    with closing(SqliteStore.open(str(tmp_path / "netclawd.db"))) as again:
+        journal.attach(again)
+        assert {entry.id for entry in again.restarts(9)} == {"a", "b"}
+        journal.attach(again)
+        assert len(again.restarts(9)) == 2
+
+
 def test_the_last_is_the_newest_that_changed_something(journal: Journal) -> None:
     assert journal.last() is None
     journal.record(record("a", Outcome.REFUSED))

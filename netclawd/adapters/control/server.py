@@ -10,6 +10,7 @@ kernel reports unread data as ECONNRESET) and may send it again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -48,6 +49,10 @@ TICK_S = 0.02
 #: Unflushed answers get this long when the server pauses, seconds.
 FLUSH_S = 0.5
 BACKLOG = 128
+#: Accepting pauses this long after the process ran out of descriptors, seconds.
+EXHAUSTED_PAUSE_S = 0.1
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = logging.getLogger(__name__)
 
@@ -171,6 +176,8 @@ class _Loop:
         self._woken = woken
         self._ending = ending
         self._connections: set[_Connection] = set()
+        #: Monotonic instant until which accepting pauses, None while it doesn't.
+        self._accept_again: float | None = None
 
     def run(self) -> None:
         with selectors.DefaultSelector() as selector, self._woken:
@@ -182,6 +189,9 @@ class _Loop:
             self._flush_all(time.monotonic() + FLUSH_S)
 
     def _turn(self) -> None:
+        if self._accept_again is not None and time.monotonic() >= self._accept_again:
+            self._accept_again = None
+            self._selector.register(self._listening, selectors.EVENT_READ)
         for key, mask in self._selector.select(self._timeout()):
             if key.fileobj is self._listening:
                 self._accept()
@@ -196,6 +206,8 @@ class _Loop:
             self._expire(connection, now)
 
     def _timeout(self) -> float | None:
+        if self._accept_again is not None:
+            return TICK_S
         if any(c.waiting for c in self._connections):
             return TICK_S
         mortal = any(c.closing or c.line_since is not None for c in self._connections)
@@ -204,7 +216,10 @@ class _Loop:
     def _accept(self) -> None:
         try:
             sock, _ = self._listening.accept()
-        except OSError:  # the client has gone, or no descriptor is free: it stays in the queue
+        except OSError as error:
+            if error.errno in _EXHAUSTED:  # It stays in the queue; asking at once would be a spin.
+                self._selector.unregister(self._listening)
+                self._accept_again = time.monotonic() + EXHAUSTED_PAUSE_S
             return
         sock.setblocking(False)
         connection = _Connection(sock, Peer.of(sock), heard_at=time.monotonic())

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 
-from netclawd.errors import BadRequestError, ConflictError, NetclawError, StoreError
+from netclawd.errors import (
+    BadRequestError,
+    ConflictError,
+    NetclawError,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreLockedError,
+    StoreReadOnlyError,
+)
 
 #: What the sqlite3 module raises that is not a defect of the program.
 Fault = sqlite3.Error | UnicodeEncodeError
@@ -50,6 +59,16 @@ _MEANINGS: dict[int, tuple[str, str]] = {
 }
 _MEANINGS[sqlite3.SQLITE_LOCKED] = _MEANINGS[sqlite3.SQLITE_BUSY]
 
+#: The same -> the kind of error, where programs need to tell it from others.
+_KINDS: dict[int, type[StoreError]] = {
+    sqlite3.SQLITE_FULL: StoreFullError,
+    sqlite3.SQLITE_READONLY: StoreReadOnlyError,
+    sqlite3.SQLITE_BUSY: StoreLockedError,
+    sqlite3.SQLITE_LOCKED: StoreLockedError,
+    sqlite3.SQLITE_CORRUPT: StoreDamagedError,
+    sqlite3.SQLITE_NOTADB: StoreDamagedError,
+}
+
 _DUPLICATE = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
 
 
@@ -72,7 +91,8 @@ def explain(error: Fault, path: str) -> NetclawError:
     primary = code & 0xFF if code is not None else None
     if primary in _MEANINGS:
         what, remedy = _MEANINGS[primary]
-        return StoreError(f"The session store {path} {what} ({name}).", remedy)
+        kind = _KINDS.get(primary, StoreError)
+        return kind(f"The session store {path} {what} ({name}).", remedy)
     return StoreError(
         f"The session store {path} failed: {error} ({name}).",
         "Report this; the log around it shows what was asked of the store.",

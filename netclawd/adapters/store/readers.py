@@ -37,7 +37,10 @@ class Readers:
     @contextmanager
     def lend(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection; StoreClosedError after close, StoreError for what SQLite reports."""
-        connection = self._take()
+        try:
+            connection = self._take()
+        except sqlite3.Error as error:  # The file is gone, or no descriptor is free.
+            raise explain(error, self._path) from error
         try:
             yield connection
         except (sqlite3.Error, UnicodeEncodeError) as error:

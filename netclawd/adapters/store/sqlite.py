@@ -35,10 +35,11 @@ number N+1 before N.
 inside their transaction, so a daemon that was taken for dead and goes on is refused by the first
 write it tries. A turn carries the generation that leases it.
 
-**Files.** The database, 0600, its ``-wal`` and ``-shm``. No code opens or reads them but SQLite: closing any
-descriptor of a file drops all POSIX locks that this process holds on it
-(https://sqlite.org/howtocorrupt.html). The readers are opened ``mode=ro``; the last connection to
-close is the writer's, which leaves one file behind.
+**Files.** The database, 0600, its ``-wal`` and ``-shm``. While the store is open no code opens them but
+SQLite: closing any descriptor of a file drops all POSIX locks that this process holds on it
+(https://sqlite.org/howtocorrupt.html). ``files.py`` looks into the log before, and asks for the names
+around each commit: what is written to a deleted file is not acknowledged. The readers are opened
+``mode=ro``; the last connection to close is the writer's, which leaves one file behind.
 
 **The end.** ``close`` lies in the gap of a restart. What takes time is copying the WAL into the database,
 so the daemon calls ``prepare_close`` while turns drain; then ``close`` has next to nothing to copy.
@@ -56,8 +57,9 @@ from typing import TypeVar
 
 from netclawd.adapters.store import changes, reads, rows, schema, writes
 from netclawd.adapters.store.faults import explain
+from netclawd.adapters.store.files import check_log
 from netclawd.adapters.store.readers import Readers
-from netclawd.adapters.store.writer import Spawn, Work, Writer, Written, closed
+from netclawd.adapters.store.writer import Spawn, Work, Writer, Written, closed, touch
 from netclawd.core.restart import RestartRecord
 from netclawd.core.session import (
     AdmitInput,
@@ -130,6 +132,8 @@ class SqliteStore:
             if read_only:
                 raise StoreError(f"There is no session store {path}.", "Start the daemon once.")
             _create(path)
+        if not read_only:
+            check_log(path)
         with ExitStack() as undo:
             # The first reader also looks whether we may open the store: it can't change the file,
             # and, unlike a writer, copies no WAL into it when it closes.
@@ -140,6 +144,8 @@ class SqliteStore:
             connection = None
             if not read_only:
                 connection = undo.enter_context(closing(_open_for_writing(path, found)))
+                if found.schema == 0:
+                    schema.inspect(reader, path)  # Now that there is a log the reader has it open.
             store = cls(path, Readers(path, lambda: _connect(path, "ro"), reader), connection)
             if connection is not None:
                 store._writer = Writer(connection, path, spawn, store._tell)
@@ -208,6 +214,10 @@ class SqliteStore:
         """Insert or replace a journal entry."""
         text = rows.encode(record.as_dict())
         self._submit(lambda db, _: writes.record_restart(db, record, text))
+
+    def try_to_write(self) -> None:
+        """Commit what changes nothing; StoreError when nothing can be committed now."""
+        self._submit(touch)
 
     # -- reads ----------------------------------------------------------------------------------
 
@@ -278,6 +288,10 @@ class SqliteStore:
         if self._writer is None:
             return {"admissions": 0, "commits": 0, "events": 0}
         return self._writer.counters()
+
+    def trouble(self) -> str:
+        """Return why the last write failed, for people; empty once one has gone through."""
+        return self._writer.trouble() if self._writer is not None else ""
 
     def prepare_close(self) -> None:
         """Copy the WAL into the database now and empty it, so that :meth:`close` is quick.

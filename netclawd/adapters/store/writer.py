@@ -8,6 +8,10 @@ connection, which nobody else uses. Invariants:
 - Each piece of work runs in its own SAVEPOINT: one that fails is rolled back alone.
 - When the COMMIT (or the whole transaction) fails, everyone in the group is told so.
 - Work is done in the order of submission.
+- What is acknowledged lies in files that still have their names.
+
+A failure is remembered until a write goes through; while there is one the writer tries by itself, so
+that a disk that has room again is noticed without a client's help.
 
 The linger follows ``commit_delay`` and ``commit_siblings`` of PostgreSQL
 (https://www.postgresql.org/docs/current/runtime-config-wal.html): with several submitters about, a
@@ -26,12 +30,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from netclawd.adapters.store.faults import explain
+from netclawd.adapters.store.files import Presence
 from netclawd.core.session import SessionId
-from netclawd.errors import NetclawError, StoreClosedError, StoreError
+from netclawd.errors import NetclawError, StoreClosedError, StoreError, StoreGoneError
 
 T = TypeVar("T")
 Spawn = Callable[[str, Callable[[], None]], threading.Thread]
 
+#: After a failed commit one is tried this often, seconds.
+PROBE_S = 2.0
 #: A group waits for others only when at least this many submitters are about.
 SIBLINGS = 4
 #: The wait grows with the number of submitters that it waits for, seconds each …
@@ -88,6 +95,9 @@ class Writer:
         on_group: Callable[[Written], None],
     ) -> None:
         self._connection = connection
+        self._presence = Presence(path)
+        #: Why the last commit failed; empty when it did not.
+        self._trouble = ""
         self._path = path
         self._on_group = on_group
         self._mutex = threading.Lock()
@@ -121,6 +131,10 @@ class Writer:
         if job.error is not None:
             raise job.error
         return cast(T, job.answer)
+
+    def trouble(self) -> str:
+        """Return why the last commit failed, empty when it did not."""
+        return self._trouble
 
     def counters(self) -> dict[str, int]:
         with self._mutex:
@@ -157,7 +171,8 @@ class Writer:
         with self._mutex:
             while not self._pending and not self._closing:
                 self._wake_at = 1
-                self._arrived.wait()
+                if not self._arrived.wait(PROBE_S if self._trouble else None):
+                    return [_Job(touch)]
             if self._about >= SIBLINGS and len(self._pending) < self._about:
                 self._linger(self._about)
             self._wake_at = 0
@@ -178,16 +193,21 @@ class Writer:
         before = self._connection.total_changes
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            self._presence.check()
             for job in jobs:
                 self._perform(job, written)
             # COMMIT POINT: when this returns the group's frames are in the WAL and fsync'ed.
             # Crash: before it none of the group is found by the next start, after it all of it.
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+            self._presence.check()
+        except (sqlite3.Error, StoreGoneError) as error:
             self._roll_back()
-            self._fail(jobs, explain(error, self._path))
+            self._failed(jobs, error)
             return
         wrote = self._connection.total_changes != before
+        if wrote and self._trouble:
+            log.warning("the session store can be written again")
+            self._trouble = ""
         with self._mutex:
             self._about = len(jobs) + len(self._pending)
             self._commits += wrote
@@ -198,6 +218,13 @@ class Writer:
         # After the answers: a callback may take a lock that a submitter holds while it waits.
         if written.newest:
             self._on_group(written)
+
+    def _failed(self, jobs: Sequence[_Job], error: sqlite3.Error | StoreGoneError) -> None:
+        meant = error if isinstance(error, StoreGoneError) else explain(error, self._path)
+        if not self._trouble:
+            log.error("the session store can't be written: %s", meant)
+        self._trouble = str(meant)
+        self._fail(jobs, meant)
 
     def _perform(self, job: _Job, group: Written) -> None:
         db = self._connection
@@ -231,6 +258,11 @@ class Writer:
             # One each: several threads raising one exception would mix their tracebacks.
             job.error = type(error)(error.what, error.remedy)
             job.answered.release()
+
+
+def touch(db: sqlite3.Connection, _written: Written) -> None:
+    """Write what changes nothing: whether it can be committed is the answer."""
+    db.execute("UPDATE meta SET value = value WHERE key = 'schema'")
 
 
 def closed(path: str) -> StoreClosedError:
