@@ -3,8 +3,8 @@
 The daemon re-executes its original command line, which is this script, so the wrap is in force in
 every image. A fault fires once: what happened is counted in a file that outlives the images.
 
-``TEST_FAULTS`` is a JSON object: ``trace``, the file that each effect is written to, and ``faults``,
-a list of ``{"do", "when", "effect", "nth", …}``:
+``TEST_FAULTS`` is a JSON object: ``trace``, the file that each effect is written to (when, which, PID,
+monotonic nanoseconds), and ``faults``, a list of ``{"do", "when", "effect", "nth", …}``:
 
 * ``do``: ``kill`` (SIGKILL to itself), ``raise``, ``thread`` (a thread named ``thread`` dies), ``hold``
   (until the file ``until`` exists, at most ``HOLD_S``), ``signal`` (send itself ``signal``), ``modules``
@@ -38,12 +38,15 @@ class Faults:
 
     def meet(self, when: str, effect: str) -> None:
         """Note that the point was reached, and do what was asked for there."""
+        here = [f for f in self._faults if (f["when"], f["effect"]) == (when, effect)]
         with open(self._trace, "a+", encoding="ascii") as trace:
-            trace.write(f"{when} {effect} {os.getpid()}\n")
+            trace.write(f"{when} {effect} {os.getpid()} {time.monotonic_ns()}\n")
+            if not here:
+                return  # Counting would cost more with every row.
             trace.seek(0)
             nth = sum(1 for line in trace if line.split()[:2] == [when, effect])
-        for fault in self._faults:
-            if (fault["when"], fault["effect"], fault["nth"]) == (when, effect, nth):
+        for fault in here:
+            if fault["nth"] == nth:
                 self._fire(fault)
 
     def _fire(self, fault: dict[str, Any]) -> None:

@@ -59,10 +59,10 @@ def wait_steady(pid: int) -> Counter[str]:
     """Wait until a daemon that has just started watches its file and its descriptors rest; return them."""
     seen: list[Counter[str]] = []
 
-    def rests() -> Counter[str] | None:
+    def rests() -> Counter[str]:
         seen.append(descriptors(pid))
         rest = seen[-50:]
         steady = len(rest) == 50 and all(one == rest[0] for one in rest) and not children(pid)
-        return rest[0] if steady and rest[0]["anon_inode:inotify"] else None
+        return rest[0] if steady and rest[0]["anon_inode:inotify"] else Counter()
 
     return wait_for(rests, 20.0, lambda: f"descriptors that rest; the last were {seen[-1]}")
