@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from netclawd.core.events import Event, Trigger
 from netclawd.core.listeners import Kept
@@ -37,6 +37,11 @@ from netclawd.core.session import (
 )
 from netclawd.core.settings import Snapshot
 from netclawd.core.values import frozen
+
+if TYPE_CHECKING:
+    # Not needed to serve.
+    from netclawd.core.counters import EventCounts
+    from netclawd.core.reading import Census, Reading
 
 # -- time and chance ---------------------------------------------------------------------------
 
@@ -147,6 +152,22 @@ class Store(Protocol):
 
         It goes through by itself: after a failure the store tries again and again.
         """
+
+    def newest_place(self) -> int:
+        """Return the place of the newest event over all sessions, 0 without any.
+
+        Places grow with every event; unlike numbers they are of the whole store, and may have holes.
+        """
+
+    def count_events(self, after: int, most: int) -> EventCounts:
+        """Count the events behind a place, the oldest first, up to ``most`` of them.
+
+        The details: of ``input.admitted`` whether it was deferred (``true``, ``false``), of
+        ``turn.parked`` the reason, of ``turn.resumed`` the cause, of ``turn.interrupted`` the state.
+        """
+
+    def census(self) -> Census:
+        """Count sessions, turns, replies and restarts by their states."""
 
     def on_commit(self, callback: Callable[[SessionId, int], None]) -> None:
         """Register a callback (session, its newest seq), called by the writer after each commit."""
@@ -301,6 +322,9 @@ class Service(Protocol):
         """Return whole seconds after which new work will probably be taken again, at least 1."""
 
     def status(self) -> Mapping[str, Any]: ...
+    def metrics(self) -> Reading:
+        """Take a look at all that the metrics show; in every phase, and never an error."""
+
     def restarts(self, limit: int) -> Sequence[Mapping[str, Any]]: ...
 
     def create_session(self) -> Session: ...
@@ -399,3 +423,6 @@ class HttpServer(Protocol):
 
 
 Post = Callable[[Event], None]
+
+#: Renders the metrics for what a client accepts: content type and body.
+Exposition = Callable[[str | None], tuple[str, bytes]]

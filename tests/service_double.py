@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netclawd.core.events import Trigger
+from netclawd.core.reading import Reading
 from netclawd.core.restart import Outcome, RestartRecord
 from netclawd.core.session import (
     Admitted,
@@ -29,6 +30,7 @@ from netclawd.core.session import (
 from netclawd.core.values import replace
 from netclawd.errors import ConflictError, NotFoundError
 from netclawd.ports import Watch
+from tests.readings import a_reading
 
 
 class ServiceDouble:
@@ -66,6 +68,7 @@ class ServiceDouble:
         #: What a plan is answered with, and what was asked for one.
         self.plan_values: dict[str, Any] = {}
         self.planned: list[tuple[str | None, str]] = []
+        self.reading = a_reading()
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
         return True, {k: self.status_values[k] for k in ("phase", "generation", "digest")}
@@ -80,6 +83,9 @@ class ServiceDouble:
         if self.failing is not None:
             raise self.failing
         return self.status_values
+
+    def metrics(self) -> Reading:
+        return self.reading
 
     def restarts(self, limit: int) -> Sequence[Mapping[str, Any]]:
         return [record.as_dict() for record in reversed(self.journal.values())][:limit]

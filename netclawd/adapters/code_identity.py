@@ -23,6 +23,7 @@ _DEPENDENCIES = (
     "pyasyncore",
     "jsonschema",
     "tomlkit",
+    "prometheus_client",
     "systemd_python",
 )
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from netclawd.adapters.store.sqlite import SqliteStore
     from netclawd.daemon.broadcast import Broadcast
     from netclawd.daemon.engine import Engine
-    from netclawd.ports import HttpServer, Provider, Service, Store, Tool
+    from netclawd.ports import Exposition, HttpServer, Provider, Service, Store, Tool
 
 log = logging.getLogger("netclawd")
 
@@ -321,7 +321,22 @@ def _http(service: Service, settings: Settings) -> HttpServer:
         allowed_hosts=daemon.allowed_hosts,
         trusted_proxies=daemon.trusted_proxies,
     )
-    return WaitressHttpServer(service, options, spawn)
+    return WaitressHttpServer(service, options, spawn, _exposition(service))
+
+
+def _exposition(service: Service) -> Exposition:
+    """Return what renders the metrics; its library is not needed to serve."""
+    made: Exposition | None = None
+
+    def expose(accept: str | None) -> tuple[str, bytes]:
+        nonlocal made
+        if made is None:
+            from netclawd.adapters.metrics import PrometheusExposition
+
+            made = PrometheusExposition(service.metrics)
+        return made(accept)
+
+    return expose
 
 
 def _control(service: Service) -> ControlServer:
@@ -345,9 +360,12 @@ def _watcher(path: str) -> Any:
 def import_rest() -> None:
     """Import every module that may ever be used and that serving did not need."""
 
+    import netclawd.adapters.metrics
+    import netclawd.adapters.store.counts
     import netclawd.adapters.watch
     import netclawd.daemon.crash
     import netclawd.daemon.plan
+    import netclawd.daemon.reading
     import netclawd.daemon.rehearsal  # noqa: F401
     from netclawd.adapters import settings_file
 

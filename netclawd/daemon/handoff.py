@@ -100,6 +100,7 @@ def _record(image: Image, effect: Exec, queued: tuple[Request, ...]) -> HandoffR
         kept=tuple(quiesced.kept[:MOST_KEPT]),
         code=image.candidate_code,
         started_at=parts.origin.started_at,
+        counters=image.counters.totals,
     )
 
 

@@ -18,6 +18,7 @@ from netclawd.core.manifest import Manifest, Work
 from netclawd.core.restart import RestartRecord
 from netclawd.core.settings import Settings, Snapshot
 from netclawd.daemon.broadcast import Broadcast
+from netclawd.daemon.counters import Counters
 from netclawd.daemon.gate import Gate
 from netclawd.daemon.journal import Journal
 from netclawd.daemon.listeners import ListenerSet
@@ -36,6 +37,7 @@ class Image:
     phase: Phase = Phase.STARTING
     generation: int = 0
     journal: Journal = field(default_factory=Journal)
+    counters: Counters = field(default_factory=Counters)
     broadcast: Broadcast = field(default_factory=Broadcast)
     listeners: ListenerSet = field(default_factory=ListenerSet)
     #: Listeners that are served a moment longer though no longer configured.

@@ -52,6 +52,10 @@ class ListenerSet:
         """Return every held socket by descriptor name."""
         return {address.name: sock for address, sock in self._held.items()}
 
+    def pairs(self) -> tuple[tuple[Address, socket.socket], ...]:
+        """Return every held socket with its address; from any thread."""
+        return tuple(self._held.items())
+
     def claim(
         self,
         inherited: Inheritance,

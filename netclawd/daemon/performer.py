@@ -179,6 +179,7 @@ class Performer:
             return
         assert image.http is not None
         gap_ms = (image.http.serving_since() - record.last_accept) * 1000
+        image.counters.observe_restart(gap_ms / 1000, record.restart.drain_s)
         applied = judgement.applied(record, image.generation, image.parts.clock.wall(), gap_ms)
         for entry in applied:
             image.journal.record(entry)

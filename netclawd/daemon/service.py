@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netclawd.core.events import ReloadRequested, Request, StopRequested, Trigger
 from netclawd.core.lifecycle import Phase
@@ -27,6 +27,9 @@ from netclawd.daemon.image import Image
 from netclawd.daemon.status import status
 from netclawd.errors import DrainingError
 from netclawd.ports import Post, Watch
+
+if TYPE_CHECKING:
+    from netclawd.core.reading import Reading
 
 
 class DaemonService:
@@ -58,6 +61,11 @@ class DaemonService:
     def status(self) -> Mapping[str, Any]:
         shown: Mapping[str, Any] = self._image.parts.redact(status(self._image))
         return shown
+
+    def metrics(self) -> Reading:
+        from netclawd.daemon.reading import read  # Not on the way to serving.
+
+        return read(self._image)
 
     def restarts(self, limit: int) -> Sequence[Mapping[str, Any]]:
         records = self._image.the_store().restarts(limit)

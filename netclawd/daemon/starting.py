@@ -57,6 +57,7 @@ class Starting:
         image, parts = self._image, self._image.parts
         restart_id = parts.handoff.restart.id if parts.handoff is not None else None
         store = image.store = parts.open_store()
+        image.counters.begin(store, parts.handoff.counters if parts.handoff is not None else {})
         image.generation = store.begin_generation(parts.clock.wall(), restart_id)
         image.journal.attach(store)
         store.on_commit(image.broadcast.on_commit)

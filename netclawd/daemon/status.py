@@ -10,7 +10,6 @@ from netclawd.core.lifecycle import Phase
 from netclawd.core.manifest import Work, WorkState
 from netclawd.core.values import as_map, frozen
 from netclawd.daemon.image import Image
-from netclawd.ports import WatchState
 
 
 def status(image: Image) -> Mapping[str, Any]:
@@ -33,7 +32,7 @@ def status(image: Image) -> Mapping[str, Any]:
         "exposure": image.settings.daemon.exposure.value,
         "unauthenticated": image.settings.daemon.allow_unauthenticated,
         "watcher": watched.mode.value if watched is not None else None,
-        "degraded": _degraded(image, watched),
+        "degraded": degraded_reasons(image),
         "refusal": as_map(refusal) if refusal is not None else None,
         "started_at": image.parts.origin.started_at,
         "gate": "open" if image.gate.state.open else "closed",
@@ -45,10 +44,14 @@ def status(image: Image) -> Mapping[str, Any]:
     }
 
 
-def _degraded(image: Image, watched: WatchState | None) -> list[str]:
-    watcher = watched.trouble if watched is not None else ""
-    store = image.store.trouble() if image.store is not None else ""
-    return [*image.degraded.values(), *(trouble for trouble in (watcher, store) if trouble)]
+def degraded_reasons(image: Image) -> list[str]:
+    """Return why the daemon is degraded, a sentence each."""
+    watcher, store = image.watcher, image.store  # Read once: the arbiter may take them away.
+    troubles = (
+        watcher.state().trouble if watcher is not None else "",
+        store.trouble() if store is not None else "",
+    )
+    return [*image.degraded.values(), *(trouble for trouble in troubles if trouble)]
 
 
 def _drain(image: Image) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from netclawd.adapters.http.options import HttpOptions
 from netclawd.adapters.http.server import WaitressHttpServer
+from netclawd.adapters.metrics import PrometheusExposition
 from netclawd.core.listeners import Kept
 from netclawd.core.session import SessionId
 from netclawd.ports import Quiesced
@@ -43,7 +44,8 @@ class Running:
         **options: Any,
     ) -> None:
         self.service = service or LiveService()
-        self.server = WaitressHttpServer(self.service, HttpOptions(**options), spawn)
+        exposition = PrometheusExposition(self.service.metrics)
+        self.server = WaitressHttpServer(self.service, HttpOptions(**options), spawn, exposition)
         self.listeners = dict([listening()]) if listeners is None else listeners
         self.address = ("", 0)
         for sock in self.listeners.values():

@@ -41,6 +41,18 @@ def test_status_and_restarts_are_the_services(running: Running) -> None:
     assert running.ask("GET", "/api/restarts?limit=0").slug == "bad-request"
 
 
+def test_the_metrics_come_in_the_format_that_is_asked_for(running: Running) -> None:
+    answer = running.ask("GET", "/metrics")
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert b"\nnetclawd_generation 3.0\n" in answer.body
+    answer = running.ask("GET", "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.body.endswith(b"# EOF\n")
+    assert running.ask("POST", "/metrics").slug == "method-not-allowed"
+    assert running.ask("GET", "/metrics", Host="evil.example").slug == "forbidden-host"
+
+
 def test_a_session_is_created_listed_and_shown(running: Running) -> None:
     created = running.ask("POST", "/api/sessions")
     session_id = created.json["id"]
@@ -291,6 +303,7 @@ def test_the_description_names_every_route_and_method(running: Running) -> None:
         ("/api/health/ready", "get"),
         ("/api/status", "get"),
         ("/api/restarts", "get"),
+        ("/metrics", "get"),
         ("/openapi.json", "get"),
         ("/api/sessions", "get"),
         ("/api/sessions", "post"),
@@ -328,12 +341,22 @@ def test_the_description_names_every_type_of_event(running: Running) -> None:
     assert types == [kind.value for kind in EventType]
 
 
-@pytest.mark.parametrize("path", ["/api/health/live", "/api/health/ready", "/api/status"])
-def test_head_is_answered_like_get_without_the_body(running: Running, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "media"),
+    [
+        ("/api/health/live", "application/json"),
+        ("/api/health/ready", "application/json"),
+        ("/api/status", "application/json"),
+        ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
+    ],
+)
+def test_head_is_answered_like_get_without_the_body(
+    running: Running, path: str, media: str
+) -> None:
     with running.wire() as wire:
         wire.send(request("HEAD", path, Connection="close"))
         status, headers = wire.head()
         assert status == 200
         assert int(headers["content-length"]) > 0
-        assert headers["content-type"] == "application/json"
+        assert headers["content-type"] == media
         assert wire.rest() == b""

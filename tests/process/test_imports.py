@@ -8,8 +8,10 @@ from tests.process.faults import Fault
 from tests.process.harness import Daemon
 from tests.waiting import wait_for
 
-#: Needed to judge a file, to watch it, or for the command line; not to serve.
-NOT_NEEDED = frozenset({"click", "jsonschema", "pyinotify", "tomlkit", "tomllib", "unittest"})
+#: Needed to judge a file, to watch it, for metrics, or for the command line; not to serve.
+NOT_NEEDED = frozenset(
+    {"click", "jsonschema", "prometheus_client", "pyinotify", "tomlkit", "tomllib", "unittest"}
+)
 
 
 def test_a_reexec_imports_only_what_serving_needs(make_daemon: Callable[..., Daemon]) -> None:

@@ -19,14 +19,19 @@ from netclawd.adapters.http.origin import Gatekeeper
 from netclawd.adapters.http.query import whole_number
 from netclawd.adapters.http.sessions import add_session_routes
 from netclawd.errors import BadRequestError, DrainingError, NetclawError
-from netclawd.ports import Service
+from netclawd.ports import Exposition, Service
 
 logger = logging.getLogger("netclawd.http.app")
 
 _LIVE = b'{"status":"live"}'
 
 
-def create_app(service: Service, options: HttpOptions, admit_stream: Callable[[], bool]) -> Any:
+def create_app(
+    service: Service,
+    options: HttpOptions,
+    admit_stream: Callable[[], bool],
+    expose: Exposition,
+) -> Any:
     """Build the WSGI application. ``admit_stream`` counts a stream, or says that there are too many."""
     gate = Gatekeeper(options.addresses, options.allowed_hosts, options.trusted_proxies)
     app: Any = falcon.App(middleware=[Gate(gate)])
@@ -34,6 +39,7 @@ def create_app(service: Service, options: HttpOptions, admit_stream: Callable[[]
     app.add_route("/api/health/ready", Ready(service))
     app.add_route("/api/status", Status(service))
     app.add_route("/api/restarts", Restarts(service))
+    app.add_route("/metrics", Metrics(expose))
     app.add_route("/openapi.json", OpenApi())
     add_session_routes(app, service, admit_stream)
     problems = Problems(service)
@@ -139,6 +145,18 @@ class Restarts:
         limit = whole_number(req, "limit", default=20, lowest=1, highest=1000)
         records = self._service.restarts(limit)
         resp.data = sse.encode({"restarts": [dict(record) for record in records]})
+
+
+class Metrics:
+    """What Prometheus scrapes."""
+
+    def __init__(self, expose: Exposition) -> None:
+        self._expose = expose
+
+    def on_get(self, req: Any, resp: Any) -> None:
+        resp.content_type, resp.data = self._expose(req.get_header("Accept"))
+
+    on_head = on_get
 
 
 class OpenApi:

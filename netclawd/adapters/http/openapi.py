@@ -112,6 +112,13 @@ def _daemon_paths() -> Json:
                 parameters=[_query("limit", _integer(1, 1000, 20), "Entries, at most.")],
             )
         },
+        "/metrics": {
+            "get": _operation(
+                "metrics",
+                "Metrics for Prometheus, as text or OpenMetrics (by Accept)",
+                {"200": _answer("They.", {"type": "string"}, "text/plain")},
+            )
+        },
         "/openapi.json": {
             "get": _operation("openapi", "This document", {"200": _answer("It.", anything)})
         },

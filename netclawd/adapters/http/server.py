@@ -20,7 +20,7 @@ from netclawd.adapters.http.pump import Pump
 from netclawd.adapters.http.quiescence import Closing, Quiescence
 from netclawd.adapters.http.workers import Spawn, Workers
 from netclawd.core.listeners import Kept
-from netclawd.ports import Quiesced, Service
+from netclawd.ports import Exposition, Quiesced, Service
 
 logger = logging.getLogger("netclawd.http")
 
@@ -37,7 +37,9 @@ _STOP_REQUEST_S = 0.2
 class WaitressHttpServer:
     """Implements :class:`netclawd.ports.HttpServer`."""
 
-    def __init__(self, service: Service, options: HttpOptions, spawn: Spawn) -> None:
+    def __init__(
+        self, service: Service, options: HttpOptions, spawn: Spawn, expose: Exposition
+    ) -> None:
         self._service = service
         self._options = options
         self._spawn = spawn
@@ -53,7 +55,7 @@ class WaitressHttpServer:
             on_end=lambda watcher: self._loop.on_stream_end(watcher),
             on_fewer=lambda: self._loop.pull_trigger(),
         )
-        application = create_app(service, options, self._pump.admit)
+        application = create_app(service, options, self._pump.admit, expose)
         self._loop = Loop(application, service.generation, options, limit)
         self._loop.pump = self._pump
         self._threads: list[threading.Thread] = []

@@ -133,6 +133,11 @@ def events(
     return tuple(rows.as_event(session_id, row) for row in found)
 
 
+def newest_place(db: sqlite3.Connection) -> int:
+    (place,) = db.execute("SELECT coalesce(max(n), 0) FROM events").fetchone()
+    return int(place)
+
+
 def turn(db: sqlite3.Connection, turn_id: TurnId) -> Turn:
     found = db.execute(_TURN, (turn_id,)).fetchone()
     if found is None:

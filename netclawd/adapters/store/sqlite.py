@@ -2,7 +2,8 @@
 
 It joins one writer (``writer.py``: group commit) and a pool of readers (``readers.py``) into the
 ``Store`` port. ``writes.py`` and ``changes.py`` hold what is written, ``reads.py`` what is asked,
-``schema.py`` the tables and who may open them, ``faults.py`` the words of failures.
+``counts.py`` what the metrics ask, ``schema.py`` the tables and who may open them, ``faults.py`` the
+words of failures.
 
 **How to think about it.** The store is the truth; everything else in the daemon is a cache of it or
 a hint about it. A client's input, a model's reply, the start of a tool call: each becomes real at
@@ -53,7 +54,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from netclawd.adapters.store import changes, reads, rows, schema, writes
 from netclawd.adapters.store.faults import explain
@@ -79,6 +80,11 @@ from netclawd.core.session import (
     TurnId,
 )
 from netclawd.errors import StoreError
+
+if TYPE_CHECKING:
+    # Nor is counts.py on the way to serving.
+    from netclawd.core.counters import EventCounts
+    from netclawd.core.reading import Census
 
 T = TypeVar("T")
 Callback = Callable[[SessionId, int], None]
@@ -276,6 +282,22 @@ class SqliteStore:
     def restart(self, restart_id: RestartId) -> RestartRecord | None:
         with self._readers.lend() as db:
             return reads.restart(db, restart_id)
+
+    def newest_place(self) -> int:
+        with self._readers.lend() as db:
+            return reads.newest_place(db)
+
+    def count_events(self, after: int, most: int) -> EventCounts:
+        from netclawd.adapters.store import counts
+
+        with self._readers.lend() as db:
+            return counts.count_events(db, after, most)
+
+    def census(self) -> Census:
+        from netclawd.adapters.store import counts
+
+        with self._readers.lend() as db:
+            return counts.census(db)
 
     # -- watching and closing ---------------------------------------------------------------------
 

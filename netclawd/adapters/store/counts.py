@@ -1,0 +1,59 @@
+# ruff: noqa: S608 - only a condition of rows.py is put in; every value is bound
+"""The questions of the metrics, each one statement, so that each answer is true of one instant.
+
+Touches the database, never writes. They are asked again and again, so none may walk through all that
+there ever was: events are counted from a place on, turns and replies along the indexes of those that
+are not done. Only sessions and the journal of restarts are counted whole.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+
+from netclawd.adapters.store import rows
+from netclawd.core.counters import EventCounts
+from netclawd.core.reading import Census
+from netclawd.core.session import OutboxState
+
+# data is opened only where it is small: not that of an input, which holds its text.
+_BEHIND = """SELECT e.type, CASE e.type
+        WHEN 'input.admitted' THEN (SELECT CASE i.deferred WHEN 0 THEN 'false' ELSE 'true' END
+            FROM turns t JOIN inputs i ON i.n = t.input WHERE t.position = e.turn)
+        WHEN 'turn.parked' THEN json_extract(e.data, '$.reason')
+        WHEN 'turn.resumed' THEN json_extract(e.data, '$.cause')
+        WHEN 'turn.interrupted' THEN json_extract(e.data, '$.state')
+        END AS detail, count(*), max(e.n)
+    FROM (SELECT n, type, turn, data FROM events WHERE n > ? ORDER BY n LIMIT ?) e
+    GROUP BY e.type, detail"""
+
+_UNSENT = tuple(state.value for state in OutboxState if state is not OutboxState.SENT)
+# With max() the other columns of a group are those of the row that holds the maximum
+# (https://sqlite.org/lang_select.html#bareagg): the state of each session's newest open turn.
+_CENSUS = f"""SELECT 'session', state, count(*) FROM
+        (SELECT t.state AS state, max(t.position) FROM turns t INDEXED BY turns_open
+         WHERE {rows.OPEN_TURN} GROUP BY t.session) GROUP BY state
+    UNION ALL SELECT 'sessions', '', count(*) FROM sessions
+    UNION ALL SELECT 'turn', t.state, count(*) FROM turns t INDEXED BY turns_open
+        WHERE {rows.OPEN_TURN} GROUP BY t.state
+    UNION ALL SELECT 'outbox', state, count(*) FROM outbox
+        WHERE state IN ({", ".join("?" * len(_UNSENT))}) GROUP BY state
+    UNION ALL SELECT 'restart', outcome, count(*) FROM restarts
+        WHERE outcome <> 'pending' GROUP BY outcome"""
+
+
+def count_events(db: sqlite3.Connection, after: int, most: int) -> EventCounts:
+    found = db.execute(_BEHIND, (after, most)).fetchall()
+    return EventCounts(
+        place=max((row[3] for row in found), default=after),
+        counts={(kind, detail or ""): count for kind, detail, count, _ in found},
+    )
+
+
+def census(db: sqlite3.Connection) -> Census:
+    counts: dict[str, dict[str, int]] = defaultdict(dict)
+    for what, state, count in db.execute(_CENSUS, _UNSENT).fetchall():
+        counts[what][state] = count
+    busy = counts["session"]
+    idle = counts["sessions"][""] - sum(busy.values())
+    return Census({"idle": idle, **busy}, counts["turn"], counts["outbox"], counts["restart"])

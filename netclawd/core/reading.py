@@ -1,0 +1,66 @@
+"""What one look at the metrics finds: the values that pass between store, daemon and exposition. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from netclawd.core.counters import Totals
+from netclawd.core.values import frozen
+
+
+@frozen
+class Census:
+    """What the store holds at one instant; a state in which there is nothing may be missing."""
+
+    #: By the state of the newest turn that has not ended; ``idle`` where all have.
+    sessions: Mapping[str, int]
+    #: Those that have not ended, by state.
+    turns: Mapping[str, int]
+    #: Replies that are not sent, by state.
+    outbox: Mapping[str, int]
+    #: Entries of the restart journal that have ended, by outcome.
+    restarts: Mapping[str, int]
+
+
+@frozen
+class ListenQueue:
+    """What the kernel tells about one listening socket."""
+
+    #: Connections that wait to be accepted, and how many may.
+    waiting: int
+    limit: int
+    #: Connection attempts that it dropped, for a full queue above all, since the socket listens.
+    drops: int
+
+
+@frozen
+class ListenTrouble:
+    """What the kernel tells about all listening sockets of the network namespace, whoever's they are."""
+
+    overflows: int
+    drops: int
+
+
+@frozen
+class Reading:
+    """All that the metrics show, taken at one look."""
+
+    version: str
+    generation: int
+    phase: str
+    #: Wall clock of the first start, seconds since the epoch.
+    started_at: float
+    #: Reasons to be degraded.
+    degraded: int
+    #: Whether the newest configuration is refused and an older one served.
+    refused: bool
+    streams: int
+    totals: Totals
+    #: None until the store has been asked once.
+    census: Census | None
+    #: Whether the store answered; else what comes from it is as it was last known.
+    store_answers: bool
+    #: By address.
+    listeners: Mapping[str, ListenQueue]
+    #: None where the kernel doesn't tell.
+    namespace: ListenTrouble | None
