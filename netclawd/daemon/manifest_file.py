@@ -8,15 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 
 from netclawd.core.manifest import Manifest, from_map, to_map
+from netclawd.core.values import frozen
 from netclawd.daemon.durable import replace_file, sync_folder
 from netclawd.errors import ManifestError
 from netclawd.ports import Codec
 
 #: Consumed manifests that stay for `netclaw manifest show`.
 KEPT = 10
+#: What the names of those that couldn't be read begin with; the number is the generation that met it.
+_DAMAGED = "damaged-"
+
+
+@frozen
+class Found:
+    """One manifest on disk."""
+
+    path: str
+    #: waiting (for the next start), consumed, damaged.
+    kind: str
+    manifest: Manifest | None
+    #: Why it can't be shown.
+    why: str = ""
 
 
 class ManifestFile:
@@ -47,7 +63,7 @@ class ManifestFile:
         try:
             manifest = self._read(self._path)
         except ManifestError as error:
-            name = f"damaged-{generation}.cbor"
+            name = f"{_DAMAGED}{generation}.cbor"
             self._move(name)
             raise ManifestError(
                 error.what, f"It lies in {os.path.join(self._folder, name)}; nothing is lost."
@@ -69,14 +85,46 @@ class ManifestFile:
 
     def _show(self, generation: int | None) -> Manifest | None:
         if generation is not None:
-            found = self._read(os.path.join(self._folder, f"{generation}.cbor"))
-            waiting = self._read(self._path) if found is None else None
-            return waiting if waiting is not None and waiting.generation == generation else found
-        waiting = self._read(self._path)
-        consumed = self._consumed()
+            path = os.path.join(self._folder, f"{generation}.cbor")
+            if (found := self._read_for_a_person(path)) is not None:
+                return found
+            waiting = self._read_for_a_person(self._path)
+            return waiting if waiting is not None and waiting.generation == generation else None
+        waiting = self._read_for_a_person(self._path)
+        consumed = self._numbers("")
         if waiting is not None or not consumed:
             return waiting
-        return self._read(os.path.join(self._folder, f"{consumed[-1]}.cbor"))
+        return self._read_for_a_person(os.path.join(self._folder, f"{consumed[-1]}.cbor"))
+
+    def _read_for_a_person(self, path: str) -> Manifest | None:
+        try:
+            return self._read(path)
+        except ManifestError as error:
+            raise ManifestError(
+                f"The manifest {path} is damaged. {error.what}",
+                "Nothing is lost: the store has every turn. `netclaw manifest list` has the others.",
+            ) from error
+
+    def listing(self) -> tuple[Found, ...]:
+        """Return what there is: the waiting one, then the consumed, then the damaged, newest first."""
+        names = [
+            *(f"{n}.cbor" for n in reversed(self._numbers(""))),
+            *(f"{_DAMAGED}{n}.cbor" for n in reversed(self._numbers(_DAMAGED))),
+        ]
+        rows = [self._look(self._path, "waiting")]
+        for name in names:
+            kind = "damaged" if name.startswith(_DAMAGED) else "consumed"
+            rows.append(self._look(os.path.join(self._folder, name), kind))
+        return tuple(row for row in rows if row is not None)
+
+    def _look(self, path: str, kind: str) -> Found | None:
+        try:
+            manifest = self._read(path)
+        except ManifestError as error:
+            return Found(path, "damaged", None, error.what)
+        except OSError as error:
+            return Found(path, kind, None, f"It can't be read: {error.strerror}.")
+        return None if manifest is None else Found(path, kind, manifest)
 
     def _read(self, path: str) -> Manifest | None:
         """Read one; ManifestError also for what is no file. Never waits and never reads too much."""
@@ -102,17 +150,20 @@ class ManifestFile:
         os.rename(self._path, os.path.join(self._folder, name))
         sync_folder(self._folder)
 
-    def _consumed(self) -> list[int]:
+    def _numbers(self, prefix: str) -> list[int]:
+        """Return the generations in the names ``<prefix><generation>.cbor``, ascending."""
         try:
             names = os.listdir(self._folder)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(int(n[:-5]) for n in names if n.endswith(".cbor") and n[:-5].isdigit())
+        form = re.compile(re.escape(prefix) + r"([0-9]{1,18})\.cbor")
+        return sorted(int(match[1]) for name in names if (match := form.fullmatch(name)))
 
     def _forget_old(self) -> None:
-        for generation in self._consumed()[:-KEPT]:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self._folder, f"{generation}.cbor"))
+        for prefix in ("", _DAMAGED):
+            for generation in self._numbers(prefix)[:-KEPT]:
+                with contextlib.suppress(OSError):  # Whatever lies there: it is in nobody's way.
+                    os.unlink(os.path.join(self._folder, f"{prefix}{generation}.cbor"))
 
 
 def _unreadable(path: str, why: str) -> ManifestError:

@@ -55,6 +55,7 @@ def test_start_use_stop_and_look_again(run: CommandLine, home: Path, port: int) 
     assert (restarted.exit_code, "generation 2 serves" in restarted.stdout) == (0, True)
     assert run.json("status")["pid"] == pid
     assert "Generation 1 drained for a reload" in run("manifest", "show").stdout
+    assert run.json("manifest", "show", "1")["generation"] == 1
 
     stopped = run("daemon", "stop")
     take(pid)
@@ -65,6 +66,15 @@ def test_start_use_stop_and_look_again(run: CommandLine, home: Path, port: int) 
     session = run.json("sessions", "list")["sessions"][0]["id"]
     assert run("sessions", "show", session).stdout.endswith("> /count 3 0\n1 2 3\n")
     assert "for a stop" in run("manifest", "show").stdout
+    head, waiting, consumed = run("manifest", "list").stdout.splitlines()
+    assert head.split() == ["GENERATION", "WHEN", "FOR", "BY", "KIND", "TURNS"]
+    assert (waiting.split()[0], consumed.split()[0]) == ("2", "1")
+    assert [each["kind"] for each in run.json("manifest", "list")] == ["waiting", "consumed"]
+    broken = home / "state" / "manifests" / "1.cbor"
+    broken.write_bytes(broken.read_bytes()[:-1])
+    damaged = run("manifest", "show", "1")
+    assert (damaged.exit_code, f"{broken} is damaged" in damaged.stderr) == (1, True)
+    assert f"{broken} can't be shown" in run("manifest", "list").stdout
     missing = run("manifest", "show", "77")
     assert (missing.exit_code, "no manifest of generation 77" in missing.stderr) == (1, True)
     assert (home / "state" / "logs" / "netclawd.log").stat().st_size > 0

@@ -103,6 +103,44 @@ def test_one_that_can_not_be_read_is_told(file: ManifestFile, state: Path) -> No
         file.show(None)
 
 
+def test_a_damaged_old_one_is_named_and_hides_no_other(file: ManifestFile, state: Path) -> None:
+    for generation in (7, 8, 9):
+        file.write(manifest(generation))
+        file.take(generation + 1)
+    broken = state / "manifests" / "8.cbor"
+    broken.write_bytes(broken.read_bytes()[:-3])
+    (state / "manifests" / "notes.txt").touch()
+    with pytest.raises(ManifestError, match=r"8\.cbor is damaged.*checksum") as refusal:
+        file.show(8)
+    assert "manifest list" in refusal.value.remedy
+    assert file.show(7) == manifest(7)
+    (state / "manifest.cbor").write_bytes(b"half")
+    with pytest.raises(ManifestError):
+        file.take(11)
+    file.write(manifest(11))
+    found = [(each.kind, each.manifest and each.manifest.generation) for each in file.listing()]
+    assert found == [
+        ("waiting", 11),
+        ("consumed", 9),
+        ("damaged", None),
+        ("consumed", 7),
+        ("damaged", None),
+    ]
+    assert "checksum" in file.listing()[2].why
+    assert file.listing()[4].path.endswith("manifests/damaged-11.cbor")
+
+
+def test_ten_damaged_ones_stay(file: ManifestFile, state: Path) -> None:
+    for generation in range(95, 95 + KEPT + 3):
+        (state / "manifest.cbor").write_bytes(b"half")
+        with pytest.raises(ManifestError):
+            file.take(generation)
+    file.write(manifest(200))
+    file.take(201)
+    names = {path.name for path in (state / "manifests").iterdir()}
+    assert names == {"200.cbor", *(f"damaged-{n}.cbor" for n in range(98, 95 + KEPT + 3))}
+
+
 def test_the_last_ten_stay(file: ManifestFile, state: Path) -> None:
     for generation in range(95, 95 + KEPT + 3):
         file.write(manifest(generation))
