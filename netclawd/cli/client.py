@@ -50,6 +50,7 @@ def _report(error: NetclawError, *, as_json: bool) -> None:
         "restarts": "netclawd.cli.restarts:restarts",
         "config": "netclawd.cli.config:config",
         "manifest": "netclawd.cli.manifest:manifest",
+        "logs": "netclawd.cli.logs:logs",
         "daemon": "netclawd.cli.daemon:daemon",
         "demo": "netclawd.cli.demo:demo",
     },

@@ -57,6 +57,10 @@ def test_start_use_stop_and_look_again(run: CommandLine, home: Path, port: int) 
     assert "Generation 1 drained for a reload" in run("manifest", "show").stdout
     assert run.json("manifest", "show", "1")["generation"] == 1
 
+    logged = run("logs")
+    assert "phase ready, generation 2" in logged.stdout
+    assert logged.stderr == "", "this daemon writes there"
+
     stopped = run("daemon", "stop")
     take(pid)
     assert stopped.stdout.startswith("Stopped cleanly in ")
