@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from netclawd.adapters.store.sqlite import SqliteStore
-from netclawd.core.counters import GAP, Totals, buckets, of_type
+from netclawd.core.counters import GAP, EventCounts, Totals, buckets, of_type
 from netclawd.core.session import EventType, SessionId
 from netclawd.daemon import counters
 from netclawd.daemon.counters import Counters
@@ -103,6 +104,30 @@ def test_a_store_that_does_not_answer_holds_up_no_start(store: SqliteStore, path
 def test_nothing_is_known_before_the_first_look(store: SqliteStore) -> None:
     _totals, census, fresh = Counters().look(None)
     assert (census, fresh) == (None, False)
+
+
+class Overtaken:
+    """A store of which somebody else counts the same events while the first is being answered."""
+
+    def __init__(self, store: SqliteStore, found: Counters) -> None:
+        self._store = store
+        self._found = found
+
+    def count_events(self, after: int, most: int) -> EventCounts:
+        counts = self._store.count_events(after, most)
+        self._found.look(self._store)
+        return counts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_a_look_that_is_overtaken_by_another_counts_nothing_again(store: SqliteStore) -> None:
+    found = begun(store)
+    admit(store)
+    overtaken: Any = Overtaken(store, found)
+    assert admissions(found, overtaken) == 1
+    assert admissions(found, store) == 1
 
 
 def test_many_looks_at_the_same_time_count_each_event_once(
