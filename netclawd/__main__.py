@@ -1,17 +1,31 @@
-"""The stub: what runs before any other import.
+"""The stub: what runs before any other import, and what leads back when a new image fails.
 
 Standard library only. It blocks the handled signals (a HUP that comes while an image starts must
 wait for the handlers, not kill it), records how the process was started before anything changes it,
 and then chooses: an image that comes from a handoff goes straight to serving and never imports the
 command line; everything else goes through the command.
+
+An image that comes from a handoff is on trial until it is ready. :class:`Boot` holds a second
+descriptor of everything that was handed over, so that nothing the new code does with its own can
+lose a listener. An error, an exit or a boot that takes too long re-executes the same command with
+the same descriptors and a note of what went wrong; the image that reads the note serves the last
+good snapshot of the handoff record. What escapes this (SIGKILL, a crash in C) is the supervisor's.
+
+The note travels under the name ``boot`` as lines of text, because this file can't read CBOR:
+nothing that might be broken may be imported before the way back is prepared.
 """
 
 from __future__ import annotations
 
+import _thread
+import faulthandler
+import fcntl
 import gc
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 
 #: The same set as netclawd.daemon.signals.HANDLED, which is imported only later.
 _BLOCKED = (
@@ -22,6 +36,199 @@ _BLOCKED = (
     signal.SIGUSR2,
     signal.SIGCHLD,
 )
+#: Number of the first descriptor that is handed over (sd_listen_fds(3)).
+_FIRST = 3
+#: Longest note, bytes, and what one text in it is cut to.
+_NOTE_BYTES = 65536
+_TEXT_BYTES = 2000
+#: Exit code of a temporary failure (sysexits EX_TEMPFAIL): the supervisor starts us again.
+_TEMPORARY = 75
+#: A boot that holds the interpreter's lock can't be re-executed; it is ended so much later, seconds.
+_STUCK_S = 5.0
+
+_REMEDY = "Mend the configuration or the installation, then reload; the log has the details."
+
+Named = tuple[str, int]
+
+
+class Boot:
+    """What is held back until the image is ready, and how to go back; see :class:`netclawd.ports.Boot`."""
+
+    def __init__(self, environ: dict[bytes, bytes], note: dict[str, str] | None = None) -> None:
+        self._environ = environ
+        note = note or {}
+        #: Slug, what and remedy of the failure that led back to this image, None when there was none.
+        self.failure: tuple[str, str, str] | None = None
+        if note.get("what"):
+            self.failure = (note["slug"], note["what"], note["remedy"])
+        #: Images that have failed since the last one that was ready.
+        self.failed = int(note.get("failed", "0"))
+        #: Monotonic instants at which this process went back by itself, lately.
+        self.rollbacks = tuple(float(at) for at in note.get("rollbacks", "").split())
+        self.timeout_s = float(note.get("timeout_s", "0"))
+        self._limit = int(note.get("limit", "0"))
+        self._window_s = float(note.get("window_s", "0"))
+        #: Whether nothing leads back any more: the image is ready, has ended as asked, or was started cold.
+        self.over = not note
+        #: Comes to rest and returns the record and the connections to hand over instead of those held.
+        self.rescue: Callable[[], list[Named] | None] | None = None
+        #: Signals that were heard and not acted on yet.
+        self.heard: Callable[[], list[int]] | None = None
+        self._held: list[Named] = []
+        self._turn = _thread.allocate_lock()
+        self._ended = _thread.allocate_lock()
+
+    # -- holding --------------------------------------------------------------------------------
+
+    def begin(self, handed_over: list[Named]) -> None:
+        """Hold a second descriptor of each, and watch the clock."""
+        try:
+            for name, fd in handed_over:
+                self._held.append((name, _lift(fd, _FIRST + len(handed_over))))
+        except OSError:
+            self._release(list(self._held))
+            raise
+        self._ended.acquire()
+        _thread.start_new_thread(self._watch, ())
+        # An own thread of C: it needs no lock of the interpreter's.
+        faulthandler.dump_traceback_later(self.timeout_s + _STUCK_S, exit=True, file=2)
+
+    def release_connections(self) -> None:
+        """Let go of the kept connections: the HTTP server has them, and must be able to close them."""
+        self._release([item for item in self._held if item[0].startswith("conn=")])
+
+    def done(self) -> None:
+        """The image is ready, or ends as it was asked to. Nothing leads back from here on. Idempotent."""
+        with self._turn:
+            if self.over:
+                return
+            self.over = True
+            self.failed = 0
+            self._release(list(self._held))
+            self._ended.release()
+            faulthandler.cancel_dump_traceback_later()
+
+    def _release(self, items: list[Named]) -> None:
+        for item in items:
+            self._held.remove(item)
+            os.close(item[1])
+
+    # -- going back -----------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        if self._ended.acquire(timeout=self.timeout_s):
+            return
+        what = f"The new image was not ready within {self.timeout_s:g} s of its start."
+        code = self.roll_back("boot-timeout", what, _REMEDY)
+        if code is not None:
+            os._exit(code)
+
+    def roll_back(self, slug: str, what: str, remedy: str) -> int | None:
+        """Re-execute with what is held. Returns only when that can't be: the exit code, or None when
+        there is nothing to go back from, because the image is ready.
+
+        May be called by any thread; whoever comes second waits for the end of the first.
+        """
+        self._turn.acquire()
+        if self.over:
+            self._turn.release()
+            return None
+        now = time.monotonic()
+        recent = [at for at in self.rollbacks if now - at < self._window_s]
+        if len(recent) >= self._limit:
+            _say(f"{what} It went back {len(recent)} times in {self._window_s:g} s. Giving up.")
+            return _TEMPORARY
+        _say(f"{what} Going back to the last good configuration.")
+        try:
+            items = self._come_to_rest()
+            note = {
+                **self._note(self.timeout_s, self._limit, self._window_s, [*recent, now]),
+                "failed": str(self.failed + 1),
+                "slug": slug,
+                "what": what,
+                "remedy": remedy,
+            }
+            self._replace_process([*items, ("boot", _memory(_written(note)))])
+        except OSError as error:
+            _say(f"That failed: {error.strerror}. Giving up.")
+        return _TEMPORARY
+
+    def _come_to_rest(self) -> list[Named]:
+        rescued = self.rescue() if self.rescue is not None else None
+        if rescued is None:
+            return list(self._held)
+        instead = {name for name, _ in rescued}
+        return [*rescued, *(item for item in self._held if item[0] not in instead)]
+
+    def _replace_process(self, items: list[Named]) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+        for number in self.heard() if self.heard is not None else []:
+            # Pending for this thread, blocked: so it crosses execve.
+            signal.pthread_kill(_thread.get_ident(), number)
+        end = _FIRST + len(items)
+        lifted = [_lift(fd, end) for _, fd in items]
+        for number, fd in enumerate(lifted, _FIRST):
+            os.dup2(fd, number, inheritable=True)
+        environ = {
+            **self._environ,
+            b"LISTEN_FDS": str(len(items)).encode(),
+            b"LISTEN_FDNAMES": ":".join(name for name, _ in items).encode(),
+        }
+        arguments = [os.fsencode(argument) for argument in sys.orig_argv]
+        os.execve(sys.executable, arguments, environ)  # noqa: S606 - what this is for
+
+    # -- the note -------------------------------------------------------------------------------
+
+    def note(self, timeout_s: float, limit: int, window_s: float, now: float) -> bytes:
+        """Return what the next image's stub must know; ``now`` is a monotonic instant."""
+        recent = [at for at in self.rollbacks if now - at < window_s]
+        return _written(self._note(timeout_s, limit, window_s, recent))
+
+    def _note(
+        self, timeout_s: float, limit: int, window_s: float, rollbacks: list[float]
+    ) -> dict[str, str]:
+        return {
+            "pid": str(os.getpid()),
+            "timeout_s": repr(timeout_s),
+            "limit": str(limit),
+            "window_s": repr(window_s),
+            "rollbacks": " ".join(map(repr, rollbacks)),
+        }
+
+
+def _lift(fd: int, lowest: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+
+
+def _memory(content: bytes) -> int:
+    fd = os.memfd_create("netclawd-boot", os.MFD_CLOEXEC)
+    os.write(fd, content)
+    return fd
+
+
+def _written(note: dict[str, str]) -> bytes:
+    lines = [f"{key} {' '.join(value.split())[:_TEXT_BYTES]}\n" for key, value in note.items()]
+    return "".join(lines).encode(errors="backslashreplace")
+
+
+def _read_note(fd: int) -> dict[str, str] | None:
+    """Return the note; None when it isn't this process's, or can't be read."""
+    try:
+        text = os.pread(fd, _NOTE_BYTES, 0).decode()
+    except (OSError, UnicodeDecodeError):
+        return None
+    note = dict(line.partition(" ")[::2] for line in text.splitlines())
+    return note if note.get("pid") == str(os.getpid()) else None
+
+
+def _say(text: str) -> None:
+    try:
+        os.write(2, f"netclawd: {text}\n".encode(errors="backslashreplace"))
+    except OSError:
+        pass  # Nobody reads it.
+
+
+# -- the process ---------------------------------------------------------------------------------
 
 
 def main() -> None:
@@ -31,18 +238,63 @@ def main() -> None:
     gc.disable()
     environ = dict(os.environb)
     signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
-    if _handed_over(environ):
+    handed_over = _handed_over(environ)
+    if "handoff" not in (name for name, _ in handed_over):
+        from netclawd.cli.netclawd import command
+
+        command(obj=(environ, Boot(environ)))
+    sys.exit(_serve(environ, handed_over))
+
+
+def _handed_over(environ: dict[bytes, bytes]) -> list[Named]:
+    """Return what came with the process, by name; nothing when it was meant for another."""
+    if environ.get(b"LISTEN_PID") != str(os.getpid()).encode():
+        return []
+    names = environ.get(b"LISTEN_FDNAMES", b"").decode("ascii", "replace").split(":")
+    return [(name, fd) for fd, name in enumerate(names, _FIRST)]
+
+
+def _serve(environ: dict[bytes, bytes], handed_over: list[Named]) -> int:
+    """Serve what was handed over; go back to the last good snapshot when that fails."""
+    boot = _on_trial(environ, handed_over)
+    try:
         from netclawd.cli.wiring import serve
 
-        sys.exit(serve(environ, None))
-    from netclawd.cli.netclawd import command
+        code = serve(environ, None, boot)
+    except BaseException as error:
+        if boot.over:
+            raise
+        return boot.roll_back(*_describe(error)) or _TEMPORARY
+    if boot.over:
+        return code
+    return boot.roll_back(*_failed(f"it ended with {code}", "")) or code
 
-    command(obj=environ)
+
+def _on_trial(environ: dict[bytes, bytes], handed_over: list[Named]) -> Boot:
+    """Return the boot with its note read; without a note (an older release) there is no way back."""
+    try:
+        note = next((_read_note(fd) for name, fd in handed_over if name == "boot"), None)
+        boot = Boot(environ, note)
+        if note is not None:
+            boot.begin([item for item in handed_over if item[0] != "boot"])
+        return boot
+    except (OSError, ValueError, KeyError) as error:
+        _say(f"This start can't be rolled back: {error}.")
+        return Boot(environ)
 
 
-def _handed_over(environ: dict[bytes, bytes]) -> bool:
-    names = environ.get(b"LISTEN_FDNAMES", b"").split(b":")
-    return environ.get(b"LISTEN_PID") == str(os.getpid()).encode() and b"handoff" in names
+def _describe(error: BaseException) -> tuple[str, str, str]:
+    if isinstance(error, SystemExit):
+        return _failed(f"it exited with {error.code}", "")
+    what = getattr(error, "what", None)
+    if what is not None:  # One of our own errors; its class may not be importable here.
+        return _failed(str(what).rstrip("."), getattr(error, "remedy", ""))
+    sys.excepthook(type(error), error, error.__traceback__)
+    return _failed(f"{type(error).__name__}: {error}".rstrip("."), "")
+
+
+def _failed(why: str, remedy: str) -> tuple[str, str, str]:
+    return "boot-failed", f"The new image failed before it was ready: {why}.", remedy or _REMEDY
 
 
 if __name__ == "__main__":

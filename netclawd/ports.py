@@ -70,8 +70,9 @@ class Store(Protocol):
     call raises :class:`~netclawd.errors.StoreClosedError`.
     """
 
-    def begin_generation(self, at: float, restart_id: RestartId | None) -> int:
-        """Allot the next generation, one more than the highest ever allotted; fence all older ones."""
+    def begin_generation(self, at: float, restart_id: RestartId | None, above: int = 0) -> int:
+        """Allot the next generation, one more than the highest ever allotted and than ``above``; fence
+        all older ones."""
 
     def create_session(self, session_id: SessionId, at: float, channel: str = "api") -> Session: ...
 
@@ -243,6 +244,37 @@ class Notifier(Protocol):
     def stopping(self, status: str) -> None: ...
     def watchdog(self) -> None: ...
     def extend_timeout(self, usec: int) -> None: ...
+
+
+class Boot(Protocol):
+    """The stub that an image is started by: until it is ready, there is a way back.
+
+    :mod:`netclawd.__main__` has it, which imports nothing of ours.
+    """
+
+    #: Slug, what and remedy of the failure that led back to this image, None when there was none.
+    failure: tuple[str, str, str] | None
+    #: Images that have failed since the last one that was ready.
+    failed: int
+    #: Whether nothing leads back any more.
+    over: bool
+    #: Comes to rest and returns descriptors by name to hand over instead of those held by the stub;
+    #: None when that does not succeed.
+    rescue: Callable[[], list[tuple[str, int]] | None] | None
+    #: Returns the numbers of signals that were heard and not acted on yet.
+    heard: Callable[[], list[int]] | None
+
+    def release_connections(self) -> None:
+        """Let go of the kept connections, once the HTTP server has them."""
+
+    def done(self) -> None:
+        """The image is ready, or ends as it was asked to. Idempotent."""
+
+    def roll_back(self, slug: str, what: str, remedy: str) -> int | None:
+        """Go back to the last good snapshot; from any thread. Returns only if that can't be."""
+
+    def note(self, timeout_s: float, limit: int, window_s: float, now: float) -> bytes:
+        """Return what the next image's stub must know, to be handed over as ``boot``."""
 
 
 class SettingsSource(Protocol):

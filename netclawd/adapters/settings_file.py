@@ -18,9 +18,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from netclawd.core.settings import Settings, Snapshot
+from netclawd.core.settings import OnInvalid, Settings, Snapshot
 from netclawd.errors import (
     ConfigAbsentError,
+    ConfigError,
     ConfigMeaningError,
     ConfigSchemaError,
     ConfigSyntaxError,
@@ -124,6 +125,16 @@ class SettingsFile:
             digest=full_digest(effective, secrets, self._digest_key),
             published_digest=published_digest(effective),
         )
+
+    def mode(self) -> OnInvalid | None:
+        """Return ``daemon.on_invalid_config`` as a file that may be wrong elsewhere has it, its default
+        included; None when it can't be parsed, or that value is wrong."""
+        try:
+            text = _decode(read_file(self.path) or b"", self.path)
+            daemon = self._merge(_parse(text, self.path)).values.get("daemon")
+            return OnInvalid(daemon["on_invalid_config"]) if isinstance(daemon, Mapping) else None
+        except (ConfigError, KeyError, ValueError):
+            return None
 
     def origins(self, snapshot: Snapshot) -> dict[str, Origin]:
         """Say where each effective value of a snapshot comes from, by its dotted key.

@@ -11,6 +11,7 @@ import click
 from netclawd import __version__
 from netclawd.daemon import signals
 from netclawd.errors import ConfigError
+from netclawd.ports import Boot
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,10 +25,13 @@ from netclawd.errors import ConfigError
 @click.option("--rehearse", is_flag=True, hidden=True)
 @click.version_option(__version__, prog_name="netclawd", message="%(prog)s %(version)s")
 @click.pass_obj
-def command(environ: dict[bytes, bytes], config: str | None, check: bool, rehearse: bool) -> None:
+def command(
+    started: tuple[dict[bytes, bytes], Boot], config: str | None, check: bool, rehearse: bool
+) -> None:
     """Host agent sessions in the foreground; SIGHUP reloads, SIGTERM drains and stops."""
     from netclawd.cli import wiring
 
+    environ, boot = started
     if config is not None:
         config = os.path.abspath(config)
     if rehearse:
@@ -35,7 +39,7 @@ def command(environ: dict[bytes, bytes], config: str | None, check: bool, rehear
     if check:
         _check(config)
     signals.block()
-    sys.exit(wiring.serve(environ, config))
+    sys.exit(wiring.serve(environ, config, boot))
 
 
 def _check(config: str | None) -> None:

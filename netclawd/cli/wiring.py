@@ -21,6 +21,7 @@ from netclawd.adapters.code_identity import code_identity
 from netclawd.adapters.log import set_up_logging
 from netclawd.adapters.secrets import Secrets
 from netclawd.adapters.settings_file import SettingsFile
+from netclawd.core.beginning import Beginning
 from netclawd.core.handoff import HandoffRecord
 from netclawd.core.paths import Paths, locate
 from netclawd.core.redact import Redactor
@@ -29,6 +30,7 @@ from netclawd.daemon import handoff as handoffs
 from netclawd.daemon.descriptors import Inheritance
 from netclawd.daemon.lock import hold_lock
 from netclawd.daemon.manifest_file import ManifestFile
+from netclawd.daemon.memory import Memory
 from netclawd.daemon.parts import Folders, Origin, Parts
 from netclawd.daemon.signals import spawn
 from netclawd.errors import EXIT_CONFIG, EXIT_TEMPORARY, ConfigError, ManifestError, NetclawError
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from netclawd.adapters.store.sqlite import SqliteStore
     from netclawd.daemon.broadcast import Broadcast
     from netclawd.daemon.engine import Engine
-    from netclawd.ports import Exposition, HttpServer, Provider, Service, Store, Tool
+    from netclawd.ports import Boot, Exposition, HttpServer, Provider, Service, Store, Tool
 
 log = logging.getLogger("netclawd")
 
@@ -120,13 +122,19 @@ def manifest_file(paths: Paths) -> ManifestFile:
 # -- the daemon ----------------------------------------------------------------------------------
 
 
-def serve(environ: Mapping[bytes, bytes], config: str | None) -> int:
-    """Run the daemon until it stops; return the exit code. Signals are blocked already."""
+def serve(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> int:
+    """Run the daemon until it stops; return the exit code. Signals are blocked already.
+
+    An error of an image from a handoff that is not ready yet is raised, for the stub to go back.
+    """
     try:
-        parts = _prepare(environ, config)
+        parts = _prepare(environ, config, boot)
     except NetclawError as error:
+        if not boot.over:
+            raise
         code = _abort(error)
-        # What was good when it was rehearsed is worth another start; so is a record that can't be read.
+        # A handoff without a way back: what was good when it was rehearsed is worth another start, and
+        # so is a record that can't be read.
         handed_over = b"handoff" in environ.get(b"LISTEN_FDNAMES", b"").split(b":")
         again = handed_over and (code == EXIT_CONFIG or isinstance(error, ManifestError))
         return EXIT_TEMPORARY if again else code
@@ -138,15 +146,15 @@ def serve(environ: Mapping[bytes, bytes], config: str | None) -> int:
 def _abort(error: NetclawError) -> int:
     """Say why there is no daemon, in the words that supervisors and people look for."""
     if isinstance(error, ConfigError):
-        print(  # noqa: T201 - this line is the interface
-            f"Daemon startup aborted: {error.what} Remediation: {error.remedy}", file=sys.stderr
-        )
+        from netclawd.daemon.last_words import say_aborted
+
+        say_aborted(error.what, error.remedy)
     else:
         print(f"netclawd: {error.what} {error.remedy}", file=sys.stderr)  # noqa: T201
     return error.exit_code
 
 
-def _prepare(environ: Mapping[bytes, bytes], config: str | None) -> Parts:
+def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> Parts:
     """Take the lock, the handoff record and the configuration."""
     inherited = Inheritance.from_environ(environ, os.getpid())
     codec = CborCodec()
@@ -158,21 +166,83 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None) -> Parts:
     origin = _origin(environ, record)
     strings = {os.fsdecode(k): os.fsdecode(v) for k, v in origin.environ.items()}
     source = settings_source(paths.config, strings, paths.state, create=True)
-    snapshot = record.snapshot if record is not None else _first_snapshot(source, inherited)
-    redactor = _redactor(snapshot.settings, strings)
+    manifests, memory = ManifestFile(paths.state, codec), Memory(paths.state, codec)
+    if record is not None:
+        beginning = handoffs.go_on(record, boot.failure)
+    else:
+        beginning = _begin(source, inherited, manifests, memory)
+    redactor = _redactor(beginning.snapshot.settings, strings)
     set_up_logging(redactor.text, strings.get("NETCLAW_LOG_FILE"))
-    return _parts(
-        paths, origin, source, inherited, record, snapshot, code, lock_fd, redactor, codec
+    if beginning.refusal is not None:
+        log.error(
+            "the last good configuration is served: %s %s",
+            beginning.refusal.reason,
+            beginning.refusal.remedy,
+        )
+    from netclawd.adapters.notify import SupervisorNotifier
+
+    folders = Folders(paths.home, paths.config, paths.state, paths.runtime)
+    return Parts(
+        version=__version__,
+        folders=folders,
+        origin=origin,
+        clock=SystemClock(),
+        ids=RandomIds(),
+        notifier=SupervisorNotifier(_s6_descriptor(strings)),
+        codec=codec,
+        source=source,
+        manifests=manifests,
+        memory=memory,
+        boot=boot,
+        lock_fd=lock_fd,
+        inheritance=inherited,
+        handoff=record,
+        beginning=beginning,
+        code=code,
+        code_on_disk=code_identity,
+        open_store=lambda: _open_store(folders),
+        make_engine=lambda store, settings, broadcast: _engine(
+            store, settings, broadcast, folders, strings
+        ),
+        make_http=_http,
+        make_control=_control,
+        bind_control=lambda: _bind_control(folders.in_runtime("control.sock")),
+        make_watcher=lambda: _watcher(paths.config),
+        import_rest=import_rest,
+        redact=redactor.value,
     )
 
 
-def _first_snapshot(source: SettingsFile, inherited: Inheritance) -> Snapshot:
-    """Read the configuration of a cold start; judge with it what the supervisor hands over."""
+def _begin(
+    source: SettingsFile, inherited: Inheritance, manifests: ManifestFile, memory: Memory
+) -> Beginning:
+    """Choose the configuration of a cold start."""
+    from netclawd.core.beginning import Past, judge_beginning
+
+    found: Snapshot | ConfigError
+    try:
+        found = _for_start(source.read(running=False), inherited)
+    except ConfigError as error:
+        found = error
+    past = Past(manifests.peek(), _last_good(source, inherited, memory), memory.refused())
+    mode = source.mode() if isinstance(found, ConfigError) else None
+    return judge_beginning(found, mode, past)
+
+
+def _last_good(source: SettingsFile, inherited: Inheritance, memory: Memory) -> Snapshot | None:
+    text = memory.last_good()
+    try:
+        return _for_start(source.judge(text), inherited) if text is not None else None
+    except ConfigError:
+        return None  # It was good once; the environment, a secret or the release is another one.
+
+
+def _for_start(snapshot: Snapshot, inherited: Inheritance) -> Snapshot:
+    """Judge with the configuration what the supervisor hands over."""
     from netclawd.core.exposure import judge_handed_over
     from netclawd.core.listeners import parse_addresses
     from netclawd.daemon.listeners import inherited_hosts
 
-    snapshot = source.read(running=False)
     daemon = snapshot.settings.daemon
     judge_handed_over(daemon, inherited_hosts(inherited, parse_addresses(daemon.listen)))
     return snapshot
@@ -201,51 +271,6 @@ def _redactor(settings: Settings, environ: Mapping[str, str]) -> Redactor:
     """Resolve every secret anew: a rotated one is in force from this generation on."""
     resolve = Secrets(environ).resolve
     return Redactor([resolve(reference) for reference in settings.secret_references.values()])
-
-
-def _parts(
-    paths: Paths,
-    origin: Origin,
-    source: SettingsFile,
-    inherited: Inheritance,
-    record: HandoffRecord | None,
-    snapshot: Snapshot,
-    code: str,
-    lock_fd: int,
-    redactor: Redactor,
-    codec: CborCodec,
-) -> Parts:
-    from netclawd.adapters.notify import SupervisorNotifier
-
-    folders = Folders(paths.home, paths.config, paths.state, paths.runtime)
-    environ = {os.fsdecode(k): os.fsdecode(v) for k, v in origin.environ.items()}
-    return Parts(
-        version=__version__,
-        folders=folders,
-        origin=origin,
-        clock=SystemClock(),
-        ids=RandomIds(),
-        notifier=SupervisorNotifier(_s6_descriptor(environ)),
-        codec=codec,
-        source=source,
-        manifests=ManifestFile(paths.state, codec),
-        lock_fd=lock_fd,
-        inheritance=inherited,
-        handoff=record,
-        snapshot=snapshot,
-        code=code,
-        code_on_disk=code_identity,
-        open_store=lambda: _open_store(folders),
-        make_engine=lambda store, settings, broadcast: _engine(
-            store, settings, broadcast, folders, environ
-        ),
-        make_http=_http,
-        make_control=_control,
-        bind_control=lambda: _bind_control(folders.in_runtime("control.sock")),
-        make_watcher=lambda: _watcher(paths.config),
-        import_rest=import_rest,
-        redact=redactor.value,
-    )
 
 
 def _s6_descriptor(environ: Mapping[str, str]) -> int | None:

@@ -191,6 +191,11 @@ class RecordApplied(Effect):
 
 
 @frozen
+class KeepLastGood(Effect):
+    """Remember what serves as the last good configuration; put the consumed manifest away."""
+
+
+@frozen
 class Say(Effect):
     """STATUS= for the current phase."""
 
@@ -210,6 +215,10 @@ class CancelTimer(Effect):
 
 @frozen
 class Exit(Effect):
-    """End the process after an orderly stop; exit 0 if the manifest was written, else 1."""
+    """End the process after an orderly stop; exit 0 if the manifest was written, else 1.
+
+    With a refusal the stop came of a wrong configuration: exit 78, with words for the supervisor.
+    """
 
     request: Request
+    refusal: Refusal | None = None

@@ -19,7 +19,7 @@ BY_ITSELF = ("file", "boot")
 class Trigger:
     """What and who asked."""
 
-    #: hup, file, control, boot, term, int.
+    #: hup, file, control, boot, term, int, abort.
     kind: str
     #: As far as known: "uid 1000 pid 4711"; empty for a signal.
     actor: str = ""
@@ -95,6 +95,15 @@ class JudgedChanged(Event):
     """Something is new and valid."""
 
     change: Change
+
+
+@frozen
+class JudgedFatal(Event):
+    """The candidate's meaning is wrong, and the running configuration says that this ends the daemon."""
+
+    refusal: Refusal
+    #: The request under which it stops.
+    stop: Request
 
 
 @frozen

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from netclawd.core import shape
-from netclawd.core.events import Request, Trigger
+from netclawd.core.beginning import RefusedConfig
+from netclawd.core.events import Refusal, Request, Trigger
 from netclawd.core.listeners import Kept
 from netclawd.core.restart import RestartRecord
 from netclawd.core.session import RestartId
@@ -50,6 +51,8 @@ class HandoffRecord:
     started_at: float
     #: What is counted and goes on over a restart (core/counters.py); an older image hands over none.
     counters: Mapping[str, float] = field(default_factory=dict)
+    #: A refusal that stands: what is handed over is no newer file, but the one from before it.
+    refused: RefusedConfig | None = None
 
 
 def to_map(record: HandoffRecord) -> dict[str, Any]:
@@ -69,6 +72,7 @@ def to_map(record: HandoffRecord) -> dict[str, Any]:
         "environ": dict(record.environ),
         "kept": [{**as_map(k), "peer": list(k.peer)} for k in record.kept],
         "counters": dict(record.counters),
+        "refused": as_map(record.refused) if record.refused is not None else None,
     }
 
 
@@ -97,6 +101,7 @@ def from_map(values: Mapping[str, Any], pid: int) -> HandoffRecord:
             code=shape.text(values, "code"),
             started_at=shape.number(values, "started_at"),
             counters=_counters(values),
+            refused=refused_from_map(values.get("refused")),
         )
     except (KeyError, TypeError, ValueError) as error:
         why = one_line(f"{type(error).__name__}: {error}")
@@ -146,6 +151,15 @@ def snapshot_from_map(values: Mapping[str, Any]) -> Snapshot:
         digest=shape.text(values, "digest"),
         published_digest=shape.text(values, "published_digest"),
     )
+
+
+def refused_from_map(values: Mapping[str, Any] | None) -> RefusedConfig | None:
+    """Read what ``as_map`` wrote; KeyError or TypeError for anything else."""
+    if values is None:
+        return None
+    refusal = shape.table(values, "refusal")
+    words = (shape.text(refusal, key) for key in ("slug", "reason", "remedy"))
+    return RefusedConfig(shape.text(values, "digest"), Refusal(*words))
 
 
 def _request_to_map(request: Request) -> dict[str, Any]:

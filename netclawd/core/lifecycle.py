@@ -125,6 +125,8 @@ class State:
     deadlines: Deadlines | None = None
     #: The request for a stop, once there is one.
     stop: Request | None = None
+    #: The wrong configuration that the stop comes of, if it does.
+    aborted: events.Refusal | None = None
 
     @property
     def phase(self) -> Phase:
@@ -141,6 +143,7 @@ def check_invariants(state: State) -> None:
     stopping = state.stage in (*_STOPPING, Stage.ENDED)
     assert (state.stop is not None) == stopping or state.stage in _STARTING, "a stop has a trigger"
     assert not (stopping and state.queued), "a stop answers at once"
+    assert stopping or state.aborted is None, "an abort is a stop"
 
 
 Step = tuple[State, list[Effect]]
@@ -226,6 +229,7 @@ def _open(state: State, _event: Event, now: float) -> Step:
         effects.OpenGate(),
         effects.NotifyReady(),
         effects.RecordApplied(),
+        effects.KeepLastGood(),
         effects.SetTimer(RETIRE, now + budgets.RETIRE_S),
         effects.StartWatching(),
     ]
@@ -275,6 +279,16 @@ def _refuse(state: State, event: Event, _now: float) -> Step:
     assert isinstance(event, events.Refused)
     todo: list[Effect] = [effects.Record(r, Outcome.REFUSED, event.refusal) for r in state.requests]
     return _judge_queued(state, todo)
+
+
+def _abort(state: State, event: Event, now: float) -> Step:
+    """Refuse, and stop: ``daemon.on_invalid_config = "abort"`` and a configuration of wrong meaning."""
+    assert isinstance(event, events.JudgedFatal)
+    refused: list[Effect] = [
+        effects.Record(r, Outcome.REFUSED, event.refusal) for r in state.requests
+    ]
+    after, todo = _stop(replace(state, requests=()), events.StopRequested(event.stop), now)
+    return replace(after, aborted=event.refusal), [*refused, *todo]
 
 
 def _rehearse(state: State, event: Event, _now: float) -> Step:
@@ -431,7 +445,7 @@ def _end(state: State, _event: Event, _now: float) -> Step:
 
 def _exit(state: State) -> list[Effect]:
     assert state.stop is not None
-    return [effects.Exit(state.stop)]
+    return [effects.Exit(state.stop, state.aborted)]
 
 
 def _retire(state: State, _event: Event, _now: float) -> Step:
@@ -462,6 +476,7 @@ TABLE: tuple[Rule, ...] = (
     Rule(S.JUDGING, events.JudgedUnchanged, S.JUDGING, _unchanged, _has_queue),
     Rule(S.JUDGING, events.JudgedUnchanged, S.READY, _unchanged),
     Rule(S.JUDGING, events.JudgedChanged, S.REHEARSING, _rehearse),
+    Rule(S.JUDGING, events.JudgedFatal, S.STOP_DRAINING, _abort),
     Rule(S.REHEARSING, events.Rehearsed, S.BINDING, _bind),
     *(
         rule
@@ -547,7 +562,7 @@ LATE: tuple[Rule, ...] = (
     *(
         Rule(s, e, s, _nothing)
         for s in _STOPPING
-        for e in (events.JudgedUnchanged, events.JudgedChanged)
+        for e in (events.JudgedUnchanged, events.JudgedChanged, events.JudgedFatal)
     ),
     *(Rule(s, events.StopRequested, s, _nothing) for s in (S.STOP_SETTLING, S.ENDED)),
 )

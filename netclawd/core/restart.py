@@ -40,7 +40,7 @@ class Outcome(StrEnum):
 class RestartRecord:
     id: RestartId
     outcome: Outcome
-    #: What asked: hup, file, control, boot, term, int.
+    #: What asked: hup, file, control, boot, term, int, abort.
     trigger: str
     #: Who asked, as far as known ("uid 1000 pid 4711").
     actor: str

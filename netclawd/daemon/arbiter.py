@@ -114,6 +114,15 @@ class Arbiter:
             waiting = [e.request for e in self._queue if isinstance(e, events.ReloadRequested)]
         return tuple(waiting)
 
+    def waiting_requests(self) -> tuple[Request, ...]:
+        """Return every reload that nobody has judged yet, for an image that takes over from this one."""
+        return (*self._state.queued, *self.pending_requests())
+
+    def unheeded_signals(self) -> list[int]:
+        """Return the signals that were heard and led to nothing yet: a TERM must outlive a rollback."""
+        noted = [signal.SIGTERM] if self._state.stop is not None else []
+        return [*noted, *self._signals.read()]
+
     def _take(self) -> Event | None:
         self._hear_signals()
         now = self._clock.monotonic()

@@ -39,7 +39,15 @@ class Draining:
         record = judgement.begin_record(self._image, effect.request, effect.snapshot)
         self._image.restart = record
         self._image.journal.record(record)
+        self._put_manifest_away()
         self._write_manifest(effect.reason, effect.request, effect.snapshot, self._work())
+
+    def _put_manifest_away(self) -> None:
+        """A start that a stop ends before it is ready has still its own manifest to explain."""
+        try:
+            self._image.parts.manifests.put_away()
+        except ManifestError as error:
+            log.error("%s", error)
 
     def _work(self) -> tuple[Work, ...]:
         """Return what is in flight; a store that can't be read costs the order, not the restart."""
@@ -56,6 +64,8 @@ class Draining:
         request: events.Request,
         snapshot: Snapshot | None,
         work: tuple[Work, ...],
+        *,
+        settled: bool = False,
     ) -> bool:
         """Write the manifest; a disk that is full costs the order of the warm-up, not the restart."""
         image = self._image
@@ -70,6 +80,7 @@ class Draining:
             writer=image.parts.version,
             listeners={address.name: str(address) for address in image.listeners.held},
             work=work,
+            settled=settled,
         )
         try:
             image.parts.manifests.write(manifest)
@@ -148,7 +159,9 @@ class Draining:
         else:
             image.settled_work = self._work()
         work = image.settled_work
-        written = self._write_manifest(effect.reason, effect.request, effect.snapshot, work)
+        written = self._write_manifest(
+            effect.reason, effect.request, effect.snapshot, work, settled=True
+        )
         if image.restart is not None and effect.reason == "reload":
             image.restart = judgement.with_drain(image.restart, tally(work), self._drain_s())
         if effect.reason == "stop":

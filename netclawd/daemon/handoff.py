@@ -16,9 +16,12 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Protocol
 
+from netclawd.core import budgets
+from netclawd.core.beginning import Beginning
 from netclawd.core.effects import Exec
 from netclawd.core.events import Event, ExecFailed, Refusal, Request, StopRequested
 from netclawd.core.handoff import HandoffRecord, from_map, renumber, to_map
@@ -35,13 +38,16 @@ from netclawd.daemon.descriptors import (
 )
 from netclawd.daemon.image import Image
 from netclawd.errors import ManifestError
-from netclawd.ports import Codec
+from netclawd.ports import Codec, Quiesced
 
 log = logging.getLogger("netclawd.handoff")
 
 #: Kept connections that cross execve at most: their names share one environment string of 128 KiB.
 #: Beyond it the oldest stay; an idle connection that is closed costs its client one reconnect.
 MOST_KEPT = 8192
+
+#: How long an image that failed may take to come to rest, seconds.
+_RESCUE_S = 1.0
 
 #: s6's descriptor is used once; the next image must not write to a number that is somebody else's.
 _USED_UP = (b"NETCLAW_NOTIFY_FD",)
@@ -101,6 +107,7 @@ def _record(image: Image, effect: Exec, queued: tuple[Request, ...]) -> HandoffR
         code=image.candidate_code,
         started_at=parts.origin.started_at,
         counters=image.counters.totals,
+        refused=image.refused if image.candidate_without_file else None,
     )
 
 
@@ -108,12 +115,13 @@ def _replace_process(image: Image, record: HandoffRecord) -> None:
     """Place the descriptors and execve; put everything back and raise OSError if it returns."""
     parts = image.parts
     memory = os.memfd_create("netclawd-handoff", os.MFD_CLOEXEC)
+    boot = os.memfd_create("netclawd-boot", os.MFD_CLOEXEC)
     try:
-        named = descriptors(image, record.kept, memory)
+        named = descriptors(image, record.kept, memory, boot)
         numbers = plan_numbers(named)
         moved = replace(record, kept=renumber(record.kept, numbers))
-        with open(memory, "wb", closefd=False) as file:
-            file.write(parts.codec.seal(to_map(moved)))
+        _fill(memory, parts.codec.seal(to_map(moved)))
+        _fill(boot, _note(image))
         placement = Placement(named)
         try:
             environ = {**record.environ, **listen_variables(named, record.pid)}
@@ -125,13 +133,30 @@ def _replace_process(image: Image, record: HandoffRecord) -> None:
             placement.undo()
     finally:
         os.close(memory)
+        os.close(boot)
 
 
-def descriptors(image: Image, kept: Sequence[Kept], memory: int) -> list[Named]:
+def _fill(memory: int, content: bytes) -> None:
+    with open(memory, "wb", closefd=False) as file:
+        file.write(content)
+
+
+def _note(image: Image) -> bytes:
+    """Return what the next stub must know: it can't read the record."""
+    return image.parts.boot.note(
+        image.settings.daemon.boot_timeout_s,
+        budgets.ROLLBACK_LIMIT,
+        budgets.ROLLBACK_WINDOW_S,
+        image.parts.clock.monotonic(),
+    )
+
+
+def descriptors(image: Image, kept: Sequence[Kept], memory: int, boot: int) -> list[Named]:
     """Return all that crosses execve, in the order of their future numbers."""
     assert image.control_socket is not None
     return [
         Named("handoff", memory),
+        Named("boot", boot),
         Named("lock", image.parts.lock_fd),
         Named("control", image.control_socket.fileno()),
         *image.listeners.to_hand_over(),
@@ -148,11 +173,49 @@ def _flush() -> None:
             pass  # The terminal is gone; there is nobody to tell.
 
 
+# -- back from an image that failed ---------------------------------------------------------------
+
+
+def rescue(image: Image, waiting: Sequence[Request]) -> list[tuple[str, int]] | None:
+    """Come to rest as far as that goes: return a record and the connections that can be kept.
+
+    For an image that serves already and is not ready. None when HTTP does not come to rest: its
+    connections end with the image then, the listeners are the stub's to hand over. Called by any thread.
+    """
+    http, record = image.http, image.parts.handoff
+    if http is None or record is None:
+        return None
+    at_rest: list[Quiesced] = []
+    done = threading.Event()
+
+    def on_quiesced(quiesced: Quiesced) -> None:
+        at_rest.append(quiesced)
+        done.set()
+
+    http.quiesce(image.parts.clock.monotonic() + budgets.REQUEST_MINIMUM_S, 1, on_quiesced)
+    if not done.wait(_RESCUE_S):
+        log.error("connections are not kept: HTTP does not come to rest")
+        return None
+    kept = tuple(at_rest[0].kept[:MOST_KEPT])
+    memory = os.memfd_create("netclawd-handoff", os.MFD_CLOEXEC)
+    moved = replace(
+        record,
+        kept=kept,
+        last_accept=at_rest[0].last_accept,
+        queued=tuple(waiting),
+    )
+    _fill(memory, image.parts.codec.seal(to_map(moved)))
+    return [("handoff", memory), *((f"conn={index}", k.fd) for index, k in enumerate(kept))]
+
+
 # -- on the other side ---------------------------------------------------------------------------
 
 
 def take_record(inherited: Inheritance, codec: Codec, pid: int) -> HandoffRecord | None:
     """Claim and read the record; None at a cold start. ManifestError when it isn't ours."""
+    note = inherited.claim("boot")
+    if note is not None:
+        os.close(note)  # The stub has read it.
     fd = inherited.claim("handoff")
     if fd is None:
         return None
@@ -167,6 +230,15 @@ def take_record(inherited: Inheritance, codec: Codec, pid: int) -> HandoffRecord
     finally:
         os.close(fd)
     return from_map(codec.unseal(data), pid)
+
+
+def go_on(record: HandoffRecord, failure: tuple[str, str, str] | None) -> Beginning:
+    """Return what this image serves: what was handed over, or after a failure what was good before."""
+    if failure is not None:
+        return Beginning(record.last_good, Refusal(*failure), record.snapshot.digest)
+    if record.refused is not None:
+        return Beginning(record.snapshot, record.refused.refusal, record.refused.digest)
+    return Beginning(record.snapshot)
 
 
 def claim_control(inherited: Inheritance) -> socket.socket | None:

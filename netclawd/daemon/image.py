@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from socket import socket
 from typing import TYPE_CHECKING
 
+from netclawd.core.beginning import RefusedConfig
 from netclawd.core.events import Refusal
 from netclawd.core.lifecycle import Phase
 from netclawd.core.listeners import Address, Kept
@@ -65,6 +66,8 @@ class Image:
     #: What is said of a file that is missing though what runs came from it.
     absent: Refusal | None = None
     candidate_code: str = ""
+    #: The candidate is what runs, because there is no file: a refusal stands.
+    candidate_without_file: bool = False
     #: Reasons to be degraded, by their slug.
     degraded: dict[str, str] = field(default_factory=dict)
     #: The restart under way, as far as it can be told yet.
@@ -76,6 +79,26 @@ class Image:
     #: The work in flight as the drain left it.
     settled_work: tuple[Work, ...] = ()
     exit_code: int = 0
+
+    #: Whether the last good configuration is served instead of the file's, which is refused.
+    serves_last_good: bool = False
+
+    def __post_init__(self) -> None:
+        beginning = self.parts.beginning
+        self.refusal, self.refused_digest = beginning.refusal, beginning.refused_digest
+        self.serves_last_good = beginning.refusal is not None
+
+    def end_refusal(self) -> None:
+        """The file is good again, and is what is served."""
+        self.refusal = self.refused_digest = None
+        self.serves_last_good = False
+
+    @property
+    def refused(self) -> RefusedConfig | None:
+        """Return what is not tried again by itself."""
+        if self.refusal is None or self.refused_digest is None:
+            return None
+        return RefusedConfig(self.refused_digest, self.refusal)
 
     @property
     def snapshot(self) -> Snapshot:

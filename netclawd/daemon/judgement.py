@@ -13,19 +13,22 @@ from netclawd.core.events import (
     Change,
     Event,
     JudgedChanged,
+    JudgedFatal,
     JudgedUnchanged,
     Refusal,
     Refused,
     Request,
+    Trigger,
 )
 from netclawd.core.handoff import HandoffRecord
 from netclawd.core.listeners import parse_addresses, plan_listeners
 from netclawd.core.restart import Outcome, RestartRecord
-from netclawd.core.settings import Snapshot, changed_keys, secrets_changed
+from netclawd.core.session import RestartId
+from netclawd.core.settings import OnInvalid, Snapshot, changed_keys, secrets_changed
 from netclawd.core.values import replace
 from netclawd.daemon.image import Image
 from netclawd.daemon.status import Tally
-from netclawd.errors import ConfigAbsentError, ConfigError
+from netclawd.errors import ConfigAbsentError, ConfigError, ConfigSyntaxError
 
 log = logging.getLogger("netclawd.lifecycle")
 
@@ -34,6 +37,7 @@ def judge(image: Image, request: Request) -> Event:
     """Compare the file and the code on disk with what runs."""
     image.candidate_digest = image.absent = None
     image.candidate_published = ""
+    image.candidate_without_file = False
     by_itself = request.trigger.kind in BY_ITSELF
     code = image.parts.code_on_disk()
     code_changed = code != image.parts.code
@@ -52,14 +56,14 @@ def judge(image: Image, request: Request) -> Event:
                 image.absent = Refusal(error.slug, error.what, error.remedy)
             return JudgedUnchanged()
         snapshot = image.snapshot
+        image.candidate_without_file = True
     except ConfigError as error:
-        refusal = Refusal(error.slug, error.what, error.remedy)
-        return JudgedUnchanged() if by_itself and refusal == image.refusal else Refused(refusal)
+        return _judge_error(image, error, by_itself=by_itself)
     if by_itself and snapshot.digest == image.refused_digest:
         return JudgedUnchanged()
     if snapshot.digest == image.snapshot.digest and not code_changed and not request.force:
-        image.refusal = None
-        image.refused_digest = None
+        image.end_refusal()
+        image.parts.memory.keep_refused(None)
         return JudgedUnchanged()
     image.code_changed, image.candidate_code = code_changed, code
     image.candidate_digest = snapshot.digest
@@ -68,6 +72,19 @@ def judge(image: Image, request: Request) -> Event:
     plan = plan_listeners(image.listeners.held, wanted)
     keys = changed_keys(image.snapshot.effective, snapshot.effective)
     return JudgedChanged(Change(snapshot, plan, keys, code_changed))
+
+
+def _judge_error(image: Image, error: ConfigError, *, by_itself: bool) -> Event:
+    """Refuse, or end the daemon. What can't be parsed may be half-written: no reason to die."""
+    refusal = Refusal(error.slug, error.what, error.remedy)
+    if by_itself and refusal == image.refusal:
+        return JudgedUnchanged()
+    aborts = image.settings.daemon.on_invalid_config is OnInvalid.ABORT
+    if not aborts or isinstance(error, ConfigSyntaxError):
+        return Refused(refusal)
+    parts = image.parts
+    stop = Request(RestartId(parts.ids.new("r")), Trigger("abort"), at=parts.clock.wall())
+    return JudgedFatal(refusal, stop)
 
 
 def read_candidate(image: Image, text: str | None = None, name: str = "") -> Snapshot:
@@ -145,13 +162,16 @@ def ended(
 
 
 def applied(
-    handoff: HandoffRecord, generation: int, wall: float, gap_ms: float
+    handoff: HandoffRecord,
+    generation: int,
+    wall: float,
+    gap_ms: float,
+    failure: Refusal | None,
 ) -> tuple[RestartRecord, ...]:
-    """Close the entries of all requests that the restart answers."""
+    """Close the entries of all requests that the restart answers; with a failure as rolled back."""
+    outcome = Outcome.APPLIED if failure is None else Outcome.ROLLED_BACK
     done = replace(
-        handoff.restart,
-        outcome=Outcome.APPLIED,
-        ended_at=wall,
+        ended(handoff.restart, outcome, wall, failure),
         new_generation=generation,
         gap_ms=round(gap_ms, 1),
     )

@@ -1,7 +1,8 @@
 """``state/manifest.cbor``: written before the drain and after it, consumed by the next start.
 
-Invariant: at every instant there is a whole manifest or none. Consuming is renaming, so a start
-that dies after it can still be explained: the last ten stay in ``state/manifests/``.
+Invariant: at every instant there is a whole manifest or none. A start reads it before it resumes
+anything and puts it away, by renaming, once it is ready: whoever finds a manifest knows that no
+daemon has been ready since it was written. The last ten stay in ``state/manifests/``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import os
 import re
 import stat
+from collections.abc import Iterator
 
 from netclawd.core.manifest import Manifest, from_map, to_map
 from netclawd.core.values import frozen
@@ -40,38 +42,46 @@ class ManifestFile:
         self._path = os.path.join(state_dir, "manifest.cbor")
         self._folder = os.path.join(state_dir, "manifests")
         self._codec = codec
+        #: Read by this start and not put away yet.
+        self._taken: Manifest | None = None
 
     def write(self, manifest: Manifest) -> None:
         """Replace it durably. Crash: before the rename the earlier manifest holds, or none."""
         replace_file(self._path, self._codec.seal(to_map(manifest)))
 
+    def peek(self) -> Manifest | None:
+        """Read the waiting one; None when there is none that can be read."""
+        try:
+            return self._read(self._path)
+        except (ManifestError, OSError):
+            return None
+
     def take(self, generation: int) -> Manifest | None:
-        """Consume it for ``generation``: read it, then move it to ``manifests/``.
+        """Read the waiting one for ``generation``; :meth:`put_away` moves it.
 
         What can't be read, whatever lies there, is moved to ``manifests/damaged-<generation>.cbor``
         and ManifestError raised; so it is when the disk fails. None of that stops a start.
         """
         try:
-            return self._take(generation)
-        except OSError as error:
-            raise ManifestError(
-                f"The manifest can't be consumed: {error.strerror}.",
-                "Look after the state folder; the sessions are resumed from the store.",
-            ) from error
-
-    def _take(self, generation: int) -> Manifest | None:
-        try:
-            manifest = self._read(self._path)
+            self._taken = self._read(self._path)
         except ManifestError as error:
             name = f"{_DAMAGED}{generation}.cbor"
-            self._move(name)
+            with _named():
+                self._move(name)
             raise ManifestError(
                 error.what, f"It lies in {os.path.join(self._folder, name)}; nothing is lost."
             ) from error
-        if manifest is not None:
-            self._move(f"{manifest.generation}.cbor")
-            self._forget_old()
-        return manifest
+        except OSError as error:
+            raise _not_consumed(error) from error
+        return self._taken
+
+    def put_away(self) -> None:
+        """Move what was taken to ``manifests/``. Idempotent; ManifestError when the disk fails."""
+        taken, self._taken = self._taken, None
+        if taken is not None:
+            with _named():
+                self._move(f"{taken.generation}.cbor")
+                self._forget_old()
 
     def show(self, generation: int | None) -> Manifest | None:
         """Read the waiting one (or the newest consumed one), or the one that ``generation`` wrote."""
@@ -169,4 +179,20 @@ class ManifestFile:
 def _unreadable(path: str, why: str) -> ManifestError:
     return ManifestError(
         f"The manifest {path} can't be read: {why}.", "Move it away: the store has every turn."
+    )
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    """Raise what the disk says as a ManifestError."""
+    try:
+        yield
+    except OSError as error:
+        raise _not_consumed(error) from error
+
+
+def _not_consumed(error: OSError) -> ManifestError:
+    return ManifestError(
+        f"The manifest can't be consumed: {error.strerror}.",
+        "Look after the state folder; the sessions are resumed from the store.",
     )

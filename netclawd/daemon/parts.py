@@ -10,13 +10,25 @@ from collections.abc import Callable, Mapping
 from socket import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
+from netclawd.core.beginning import Beginning
 from netclawd.core.handoff import HandoffRecord
 from netclawd.core.settings import Settings, Snapshot
 from netclawd.core.values import frozen
 from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.descriptors import Inheritance
 from netclawd.daemon.manifest_file import ManifestFile
-from netclawd.ports import Clock, Codec, HttpServer, Ids, Notifier, Service, SettingsSource, Store
+from netclawd.daemon.memory import Memory
+from netclawd.ports import (
+    Boot,
+    Clock,
+    Codec,
+    HttpServer,
+    Ids,
+    Notifier,
+    Service,
+    SettingsSource,
+    Store,
+)
 from netclawd.ports import Watcher as FileWatcher
 
 if TYPE_CHECKING:
@@ -71,12 +83,16 @@ class Parts:
     codec: Codec
     source: SettingsSource
     manifests: ManifestFile
+    memory: Memory
+    #: The stub, which leads back until the image is ready.
+    boot: Boot
     #: Descriptor that holds the lock of this home.
     lock_fd: int
     inheritance: Inheritance
     #: What the image before has told, None at a cold start.
     handoff: HandoffRecord | None
-    snapshot: Snapshot
+    #: What is served, and what is said of the file if that is something else.
+    beginning: Beginning
     #: Identity of the code that this process runs.
     code: str
     #: Identity of the code that lies on disk now.
@@ -91,3 +107,7 @@ class Parts:
     import_rest: Callable[[], None]
     #: Masks secrets in what is shown.
     redact: Callable[[Any], Any]
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.beginning.snapshot

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from netclawd.core import effects, events
+from netclawd.core.beginning import RefusedConfig
 from netclawd.core.effects import Effect
 from netclawd.core.events import Event, Refusal
 from netclawd.core.lifecycle import Phase, State
@@ -22,10 +23,11 @@ from netclawd.core.values import replace
 from netclawd.daemon import handoff, judgement
 from netclawd.daemon.draining import Draining
 from netclawd.daemon.image import Image
+from netclawd.daemon.last_words import say_aborted
 from netclawd.daemon.rehearsal import Rehearsal
 from netclawd.daemon.starting import Starting
 from netclawd.daemon.status import status_line
-from netclawd.errors import AddressError
+from netclawd.errors import EXIT_CONFIG, AddressError
 from netclawd.ports import Post, Service
 
 log = logging.getLogger("netclawd.lifecycle")
@@ -73,6 +75,7 @@ class Performer:
             effects.Retire: starting.retire,
             effects.Record: self._record,
             effects.RecordApplied: self._record_applied,
+            effects.KeepLastGood: starting.keep_last_good,
             effects.Say: self._say,
             effects.Exit: self._exit,
         }
@@ -104,6 +107,8 @@ class Performer:
     # -- notices -------------------------------------------------------------------------------
 
     def _notify_ready(self, _effect: effects.NotifyReady) -> None:
+        """From here on nothing leads back: who waits for READY may rely on this generation."""
+        self._image.parts.boot.done()
         self._image.parts.notifier.ready(status_line(self._image))
 
     def _notify_reloading(self, _effect: effects.NotifyReloading) -> None:
@@ -159,8 +164,11 @@ class Performer:
         image = self._image
         refusal = effect.refusal
         if effect.outcome in (Outcome.REFUSED, Outcome.FAILED):
-            image.refusal, image.refused_digest = refusal, image.candidate_digest
             assert refusal is not None
+            digest = image.candidate_digest
+            if digest is not None:  # Remembered before it is shown: who sees it may rely on it.
+                image.parts.memory.keep_refused(RefusedConfig(digest, refusal))
+            image.refusal, image.refused_digest = refusal, digest
             log.error("restart %s: %s %s", effect.outcome.value, refusal.reason, refusal.remedy)
         if effect.outcome is Outcome.UNCHANGED:
             refusal = image.absent
@@ -180,19 +188,28 @@ class Performer:
         assert image.http is not None
         gap_ms = (image.http.serving_since() - record.last_accept) * 1000
         image.counters.observe_restart(gap_ms / 1000, record.restart.drain_s)
-        applied = judgement.applied(record, image.generation, image.parts.clock.wall(), gap_ms)
-        for entry in applied:
+        failure = image.refusal if image.parts.boot.failure is not None else None
+        wall = image.parts.clock.wall()
+        entries = judgement.applied(record, image.generation, wall, gap_ms, failure)
+        for entry in entries:
             image.journal.record(entry)
-        log.info(
-            "restart applied: generation %d, gap %.0f ms, trigger %s",
+        log.log(
+            logging.INFO if failure is None else logging.ERROR,
+            "restart %s: generation %d, gap %.0f ms, trigger %s%s",
+            entries[0].outcome.value,
             image.generation,
             gap_ms,
             record.restart.trigger,
+            "" if failure is None else f": {failure.reason} {failure.remedy}",
         )
 
-    def _exit(self, _effect: effects.Exit) -> None:
+    def _exit(self, effect: effects.Exit) -> None:
         """Close politely what is left, and take our files out of the runtime folder."""
         image, folders = self._image, self._image.parts.folders
+        image.parts.boot.done()
+        if effect.refusal is not None:
+            image.exit_code = EXIT_CONFIG
+            say_aborted(effect.refusal.reason, effect.refusal.remedy)
         if image.control is not None:
             image.control.stop()
         if image.http is not None:

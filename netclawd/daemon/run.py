@@ -14,13 +14,14 @@ from netclawd.core.lifecycle import Stage, State
 from netclawd.daemon.arbiter import Arbiter
 from netclawd.daemon.crash import write_crash_log
 from netclawd.daemon.gate import Gate
+from netclawd.daemon.handoff import rescue
 from netclawd.daemon.image import Image
 from netclawd.daemon.parts import Parts
 from netclawd.daemon.performer import Performer
 from netclawd.daemon.rehearsal import Rehearsal
 from netclawd.daemon.service import DaemonService
 from netclawd.daemon.signals import SignalPipe
-from netclawd.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_TEMPORARY, NetclawError
+from netclawd.errors import EXIT_FAILURE, NetclawError
 
 log = logging.getLogger("netclawd")
 
@@ -29,7 +30,10 @@ VITAL = ("http", "pump", "store", "control")
 
 
 def run(parts: Parts) -> int:
-    """Serve until a stop; return the exit code. Called on the main thread with signals blocked."""
+    """Serve until a stop; return the exit code. Called on the main thread with signals blocked.
+
+    An error of an image that is not ready is raised: the stub leads back from it.
+    """
     _keep_name()
     _raise_descriptor_limit()
     image = Image(parts, Gate(parts.snapshot.settings.drain.new_work))
@@ -39,14 +43,15 @@ def run(parts: Parts) -> int:
     try:
         return _arbitrate(image, signals)
     except NetclawError as error:
+        if not parts.boot.over:
+            raise
         log.critical("%s %s", error.what, error.remedy)
-        if image.parts.handoff is not None and error.exit_code == EXIT_CONFIG:
-            # The configuration was good when it was rehearsed: worth another start.
-            return EXIT_TEMPORARY
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 - the last resort: leave a crash log, let the supervisor act
+    except Exception as error:
         _leave_crash_log(image, error)
-        return EXIT_FAILURE
+        if not parts.boot.over:
+            raise
+        return EXIT_FAILURE  # The last resort: let the supervisor act.
 
 
 def _keep_name() -> None:
@@ -84,6 +89,8 @@ def _arbitrate(image: Image, signals: SignalPipe) -> int:
     performer = Performer(image, service, rehearsal, post)
     arbiter = Arbiter(state, parts.clock, parts.ids, signals, performer)
     performer.attach(arbiter)
+    parts.boot.rescue = lambda: rescue(image, arbiter.waiting_requests())
+    parts.boot.heard = arbiter.unheeded_signals
     threading.excepthook = lambda args: _on_thread_error(image, args)
     arbiter.post(Booted())
     signals.unblock()
@@ -92,13 +99,15 @@ def _arbitrate(image: Image, signals: SignalPipe) -> int:
 
 def _on_thread_error(image: Image, args: threading.ExceptHookArgs) -> None:
     """A thread died of an error. Without one of the vital ones nobody is served: then the process ends
-    as by SIGKILL, and the supervisor starts it again."""
+    as by SIGKILL, and the supervisor starts it again; an image that is not ready yet goes back."""
     if args.exc_value is None:
         return
     name = args.thread.name if args.thread is not None else "a thread"
     path = _leave_crash_log(image, args.exc_value)
     if name in VITAL:
-        os._exit(EXIT_FAILURE)
+        boot, why = image.parts.boot, f"The thread {name} of the new image died; {path} says why."
+        code = boot.roll_back("boot-failed", why, "Look at the crash log, then reload.")
+        os._exit(EXIT_FAILURE if code is None else code)
     image.degraded[f"thread {name}"] = (
         f"The thread {name} died; {path} says why. Restart the daemon: `netclaw daemon restart`."
     )

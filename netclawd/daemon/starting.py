@@ -58,7 +58,9 @@ class Starting:
         restart_id = parts.handoff.restart.id if parts.handoff is not None else None
         store = image.store = parts.open_store()
         image.counters.begin(store, parts.handoff.counters if parts.handoff is not None else {})
-        image.generation = store.begin_generation(parts.clock.wall(), restart_id)
+        # An image that failed has used up its number, even if it never came to ask for it.
+        above = parts.handoff.generation + parts.boot.failed if parts.handoff is not None else 0
+        image.generation = store.begin_generation(parts.clock.wall(), restart_id, above)
         image.journal.attach(store)
         store.on_commit(image.broadcast.on_commit)
 
@@ -109,6 +111,7 @@ class Starting:
         http = image.http = parts.make_http(self._service, image.settings)
         with blocked():
             http.start(image.listeners.sockets(), image.kept)
+        parts.boot.release_connections()
         # What a start has allocated lives on: no collection needs to look at it.
         gc.freeze()
         gc.enable()
@@ -173,6 +176,16 @@ class Starting:
         self._image.gate.open()
         self._image.the_engine().open()
 
+    def keep_last_good(self, _effect: effects.KeepLastGood) -> None:
+        """Crash: before it, the next start takes this restart for one that never got ready."""
+        image, parts = self._image, self._image.parts
+        try:
+            parts.manifests.put_away()
+        except ManifestError as error:
+            log.error("%s", error)
+        parts.memory.keep_last_good(image.snapshot.text or b"")
+        parts.memory.keep_refused(image.refused)
+
     def start_watching(self, _effect: effects.StartWatching) -> None:
         if not self._watcher_started:
             self._watcher_started = True
@@ -189,7 +202,8 @@ class Starting:
         except NetclawError as error:
             log.error("configuration is not watched: %s", error)
             image.degraded["watcher"] = f"The configuration file is not watched: {error}"
-        if judgement.file_differs(image):
+        # With a refusal the file may have been mended before anybody watched: that is no difference.
+        if image.refusal is not None or judgement.file_differs(image):
             self._ask("boot")
 
     def _ask(self, kind: str) -> None:

@@ -34,6 +34,7 @@ def status(image: Image) -> Mapping[str, Any]:
         "watcher": watched.mode.value if watched is not None else None,
         "degraded": degraded_reasons(image),
         "refusal": as_map(refusal) if refusal is not None else None,
+        "configuration": "last-good" if image.serves_last_good else "file",
         "started_at": image.parts.origin.started_at,
         "gate": "open" if image.gate.state.open else "closed",
         "new_work": image.settings.drain.new_work.value,

@@ -172,6 +172,8 @@ def test_generations_count_up_across_restarts(backend: Backend, store: Store) ->
         2,
     ]
     assert backend.reopen().begin_generation(3.0, None) == 3
+    assert backend.reopen().begin_generation(4.0, None, 7) == 8, "numbers that were used up stay so"
+    assert backend.reopen().begin_generation(5.0, None, 2) == 9
 
 
 def test_a_lease_binds_the_turn_to_the_generation(store: Store) -> None:

@@ -25,6 +25,7 @@ EVENTS: dict[str, Event] = {
     "unch": events.JudgedUnchanged(),
     "chan": events.JudgedChanged(CHANGE),
     "refu": events.Refused(REFUSAL),
+    "fata": events.JudgedFatal(REFUSAL, request("abort", "abort")),
     "rehe": events.Rehearsed(SNAPSHOT),
     "bind": events.Bound(),
     "drai": events.TurnsDrained(),
@@ -42,24 +43,24 @@ EVENTS: dict[str, Event] = {
 #: The next stage by its initials, "." for the same, "-" for illegal, "?" for READY, or JUDGING if
 #: somebody asked meanwhile, "w" for WARMING, or STOP_DRAINING if a stop was noted.
 MATRIX = """
-               boot serv warm relo unch chan refu rehe bind drai quie sett list fail stop t-wu t-dr t-re t-??
-NEW            C    -    -    .    -    -    -    -    -    -    -    -    -    -    .    -    -    -    -
-CLAIMING       -    w    -    .    -    -    -    -    -    -    -    -    -    -    .    -    -    -    -
-WARMING        -    -    ?    .    -    -    -    -    -    -    -    -    -    -    SD   ?    .    .    .
-READY          -    -    .    J    -    -    -    -    -    .    -    -    -    -    SD   .    .    .    .
-JUDGING        -    -    .    .    ?    RH   ?    -    -    .    -    -    -    -    SD   .    .    .    .
-REHEARSING     -    -    .    .    -    -    ?    B    -    .    -    -    -    -    SD   .    .    .    .
-BINDING        -    -    .    .    -    -    ?    -    D    -    -    -    -    -    SD   .    .    .    .
-DRAINING       -    -    .    .    -    -    -    -    -    Q    -    -    -    -    SD   .    Q    .    .
-QUIESCING      -    -    .    .    -    -    -    -    -    .    S    -    -    -    SQ   .    .    .    .
-SETTLING       -    -    .    .    -    -    -    -    -    .    -    L    -    -    SS   .    .    .    .
-LISTENING      -    -    .    .    -    -    -    -    -    .    -    -    H    ?    SS   .    .    .    .
-HANDING_OFF    -    -    .    .    -    -    -    -    -    .    -    -    -    ?    SS   .    .    .    .
-STOP_DRAINING  -    -    .    .    .    .    .    .    .    SQ   -    -    -    -    SS   .    SQ   .    .
-STOP_QUIESCING -    -    .    .    .    .    .    .    .    .    SS   -    -    -    SS   .    .    .    .
-STOP_SETTLING  -    -    .    .    .    .    .    .    .    .    .    E    .    .    .    .    .    .    .
-ENDED          -    -    .    .    -    -    -    -    -    .    .    .    .    .    .    .    .    .    .
-"""
+               boot serv warm relo unch chan refu fata rehe bind drai quie sett list fail stop t-wu t-dr t-re t-??
+NEW            C    -    -    .    -    -    -    -    -    -    -    -    -    -    -    .    -    -    -    -
+CLAIMING       -    w    -    .    -    -    -    -    -    -    -    -    -    -    -    .    -    -    -    -
+WARMING        -    -    ?    .    -    -    -    -    -    -    -    -    -    -    -    SD   ?    .    .    .
+READY          -    -    .    J    -    -    -    -    -    -    .    -    -    -    -    SD   .    .    .    .
+JUDGING        -    -    .    .    ?    RH   ?    SD   -    -    .    -    -    -    -    SD   .    .    .    .
+REHEARSING     -    -    .    .    -    -    ?    -    B    -    .    -    -    -    -    SD   .    .    .    .
+BINDING        -    -    .    .    -    -    ?    -    -    D    -    -    -    -    -    SD   .    .    .    .
+DRAINING       -    -    .    .    -    -    -    -    -    -    Q    -    -    -    -    SD   .    Q    .    .
+QUIESCING      -    -    .    .    -    -    -    -    -    -    .    S    -    -    -    SQ   .    .    .    .
+SETTLING       -    -    .    .    -    -    -    -    -    -    .    -    L    -    -    SS   .    .    .    .
+LISTENING      -    -    .    .    -    -    -    -    -    -    .    -    -    H    ?    SS   .    .    .    .
+HANDING_OFF    -    -    .    .    -    -    -    -    -    -    .    -    -    -    ?    SS   .    .    .    .
+STOP_DRAINING  -    -    .    .    .    .    .    .    .    .    SQ   -    -    -    -    SS   .    SQ   .    .
+STOP_QUIESCING -    -    .    .    .    .    .    .    .    .    .    SS   -    -    -    SS   .    .    .    .
+STOP_SETTLING  -    -    .    .    .    .    .    .    .    .    .    .    E    .    .    .    .    .    .    .
+ENDED          -    -    .    .    -    -    -    -    -    -    .    .    .    .    .    .    .    .    .    .
+"""  # noqa: E501 - a table
 
 INITIALS = {
     "C": Stage.CLAIMING,

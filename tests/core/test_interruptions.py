@@ -131,6 +131,7 @@ PLANS: dict[str, tuple[str, ...]] = {
     "applied": (),
     "unchanged": ("Judge reports JudgedUnchanged",),
     "refused when judged": ("Judge reports Refused",),
+    "fatal when judged": ("Judge reports JudgedFatal",),
     "refused by the rehearsal": ("Rehearse reports Refused",),
     "refused by a bind": ("BindNew reports Refused",),
     "listen fails": ("ListenNew reports ExecFailed",),

@@ -119,6 +119,7 @@ def test_a_step_answers_each_request_once_or_keeps_it() -> None:
     [
         (Stage.JUDGING, "unch", Outcome.UNCHANGED),
         (Stage.JUDGING, "refu", Outcome.REFUSED),
+        (Stage.JUDGING, "fata", Outcome.REFUSED),
         (Stage.REHEARSING, "refu", Outcome.REFUSED),
         (Stage.BINDING, "refu", Outcome.REFUSED),
         (Stage.LISTENING, "fail", Outcome.FAILED),
@@ -133,6 +134,19 @@ def test_who_asked_is_told_what_happened(stage: Stage, column: str, outcome: Out
     assert {a.outcome for a in answers} == {outcome}
     failed = outcome in (Outcome.REFUSED, Outcome.FAILED)
     assert {a.refusal for a in answers} == {REFUSAL if failed else None}
+
+
+def test_a_fatal_configuration_is_refused_and_then_leads_the_way_of_a_stop() -> None:
+    _, stopped = step(example(Stage.JUDGING), EVENTS["stop"], NOW)
+    after, todo = step(example(Stage.JUDGING), EVENTS["fata"], NOW)
+    assert kinds(todo)[:2] == [effects.Record, effects.Record]
+    assert [k for k in kinds(todo) if k is not effects.Record] == [
+        k for k in kinds(stopped) if k is not effects.Record
+    ]
+    settled, _ = step(replace(after, stage=Stage.STOP_SETTLING), events.Settled(), NOW)
+    assert settled.aborted == REFUSAL
+    _, end = step(replace(after, stage=Stage.STOP_SETTLING), events.Settled(), NOW)
+    assert end == (effects.Exit(request("abort", "abort"), REFUSAL),)
 
 
 def test_the_handoff_carries_who_waits_and_who_is_queued() -> None:
@@ -226,7 +240,7 @@ def test_before_the_drain_a_restart_has_no_effect_but_judging_rehearsing_and_bin
     }
     for state, event, after, todo in LEGAL:
         if state.stage in WALKS[:3] and after.stage is not Stage.DRAINING:
-            stopped = isinstance(event, events.StopRequested)
+            stopped = isinstance(event, events.StopRequested | events.JudgedFatal)
             assert stopped or set(kinds(todo)) <= harmless
 
 

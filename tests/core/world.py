@@ -31,6 +31,7 @@ REPORTS: dict[type[Effect], tuple[Event, ...]] = {
         events.JudgedChanged(CHANGE),
         events.JudgedUnchanged(),
         events.Refused(REFUSAL),
+        events.JudgedFatal(REFUSAL, request("abort", "abort")),
     ),
     effects.Rehearse: (events.Rehearsed(SNAPSHOT), events.Refused(REFUSAL)),
     effects.BindNew: (events.Bound(), events.Refused(REFUSAL)),
@@ -100,6 +101,7 @@ class World:
             state.change is None,
             state.deadlines and state.deadlines.model,
             state.stop and state.stop.id,
+            state.aborted is None,
             tuple(type(e).__name__ + getattr(e, "name", "") for e in self.posted),
             *(getattr(self, name) for name in _COMPARED),
         )

@@ -75,10 +75,12 @@ def test_it_is_for_this_user_only(file: ManifestFile, state: Path) -> None:
     assert (state / "manifest.cbor").stat().st_mode & 0o777 == 0o600
 
 
-def test_taking_renames(file: ManifestFile, state: Path) -> None:
+def test_putting_away_renames(file: ManifestFile, state: Path) -> None:
     file.write(manifest(7))
     inode = (state / "manifest.cbor").stat().st_ino
     file.take(8)
+    assert (state / "manifest.cbor").exists(), "a start that never gets ready consumes nothing"
+    file.put_away()
     assert not (state / "manifest.cbor").exists()
     assert (state / "manifests" / "7.cbor").stat().st_ino == inode
     assert file.take(9) is None, "consumed once"
@@ -89,6 +91,7 @@ def test_the_waiting_one_is_shown_before_the_newest_consumed(file: ManifestFile)
     for generation in (9, 10):  # In the order of numbers, not of letters.
         file.write(manifest(generation))
         file.take(generation + 1)
+        file.put_away()
     assert file.show(None) == manifest(10)
     file.write(manifest(11))
     assert file.show(None) == manifest(11)
@@ -145,6 +148,7 @@ def test_the_last_ten_stay(file: ManifestFile, state: Path) -> None:
     for generation in range(95, 95 + KEPT + 3):
         file.write(manifest(generation))
         file.take(generation + 1)
+        file.put_away()
     left = sorted(int(path.stem) for path in (state / "manifests").iterdir())
     assert left == list(range(98, 95 + KEPT + 3))
     assert len(left) == 10
@@ -231,8 +235,9 @@ def test_a_disk_that_fails_stops_no_start(file: ManifestFile, state: Path) -> No
     """A file where the folder should be."""
     file.write(manifest())
     (state / "manifests").write_bytes(b"")
+    assert file.take(8) == manifest()
     with pytest.raises(ManifestError, match="can't be consumed"):
-        file.take(8)
+        file.put_away()
 
 
 def test_what_is_no_file_is_set_aside_without_being_opened_for_long(
@@ -295,6 +300,7 @@ def test_a_kill_while_writing_leaves_the_old_or_the_new_one_whole(
     assert file.show(None) == manifest(left)
     file.write(manifest(9))
     assert file.take(10) == manifest(9)
+    file.put_away()
     assert [path.name for path in state.iterdir()] == ["manifests"], "nothing is left over"
 
 
@@ -305,6 +311,7 @@ def test_a_kill_after_consuming_can_be_explained(file: ManifestFile) -> None:
         try:
             os.rename = then_die(os.rename)
             file.take(8)
+            file.put_away()
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)

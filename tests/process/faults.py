@@ -70,6 +70,7 @@ NEW_IMAGE = (
     "OpenGate",
     "NotifyReady",
     "RecordApplied",
+    "KeepLastGood",
     "StartWatching",
     "Retire",
 )

@@ -175,6 +175,11 @@ class Daemon:
         what = f"a generation above {above} to be ready on port {self.port}"
         return wait_for(ready, timeout_s, lambda: f"{what}\n{self.errors()}")
 
+    def wait_kept(self) -> None:
+        """Wait until what it serves is remembered as the last good configuration, just after READY."""
+        kept = self.home / "state" / "last-good.toml"
+        wait_for(kept.exists, 10.0, "the last good configuration to be written")
+
     @property
     def running(self) -> subprocess.Popen[bytes]:
         assert self.process is not None, "it was not started"

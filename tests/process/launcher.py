@@ -6,18 +6,22 @@ every image. A fault fires once: what happened is counted in a file that outlive
 ``TEST_FAULTS`` is a JSON object: ``trace``, the file that each effect is written to (when, which, PID,
 monotonic nanoseconds), and ``faults``, a list of ``{"do", "when", "effect", "nth", …}``:
 
-* ``do``: ``kill`` (SIGKILL to itself), ``raise``, ``thread`` (a thread named ``thread`` dies), ``hold``
+* ``do``: ``kill`` (SIGKILL to itself), ``raise``, ``exit`` (SystemExit), ``hang`` (for ``HOLD_S``),
+  ``seize`` (the same with the interpreter's lock held), ``thread`` (a thread named ``thread`` dies), ``hold``
   (until the file ``until`` exists, at most ``HOLD_S``), ``signal`` (send itself ``signal``), ``modules``
   (write the names of all imported modules to ``until``).
 * ``when``: ``before`` or ``after``.
-* ``effect``: a class name of netclawd.core.effects, or ``Image`` for the start of an image, or
-  ``Rehearsal`` for that of the rehearsing child (these two only ``before``).
+* ``effect``: a class name of netclawd.core.effects, or ``Image`` for the start of an image, ``Import``
+  for the moment when the stub imports what serves, or ``Rehearsal`` for the start of the rehearsing
+  child (these three only ``before``).
 * ``nth``: which occurrence, from 1, counted over all images.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import importlib.abc
 import json
 import os
 import signal
@@ -57,6 +61,12 @@ class Faults:
                 os.kill(os.getpid(), signal.Signals[fault["signal"]])
             case "raise":
                 raise OSError("injected by the test")
+            case "exit":
+                raise SystemExit(5)
+            case "hang":
+                time.sleep(HOLD_S)
+            case "seize":
+                ctypes.PyDLL(None).sleep(int(HOLD_S))
             case "thread":
                 threading.Thread(target=fail, name=fault["thread"], daemon=True).start()
             case "hold":
@@ -72,6 +82,20 @@ class Faults:
 
 def fail() -> None:
     raise OSError("injected by the test")
+
+
+class ImportWatch(importlib.abc.MetaPathFinder):
+    """Meets the faults of "Import" when the stub imports what serves."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        if name == "netclawd.cli.wiring":
+            sys.meta_path.remove(self)
+            self._faults.meet("before", "Import")
+            # The stub runs this script's main module, so the wrap comes here: behind the stub.
+            wrap_performer(self._faults)
 
 
 def wrap_performer(faults: Faults) -> None:
@@ -96,7 +120,7 @@ def main() -> None:
             faults.meet("before", "Rehearsal")
         else:
             faults.meet("before", "Image")
-            wrap_performer(faults)
+            sys.meta_path.insert(0, ImportWatch(faults))
     sys.exit(importlib.import_module("netclawd.__main__").main())
 
 

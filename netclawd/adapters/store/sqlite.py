@@ -160,9 +160,9 @@ class SqliteStore:
 
     # -- writes ---------------------------------------------------------------------------------
 
-    def begin_generation(self, at: float, restart_id: RestartId | None) -> int:
+    def begin_generation(self, at: float, restart_id: RestartId | None, above: int = 0) -> int:
         """Allot the next generation and fence all older ones."""
-        return self._submit(lambda db, _: writes.begin_generation(db, at, restart_id))
+        return self._submit(lambda db, _: writes.begin_generation(db, at, restart_id, above))
 
     def create_session(self, session_id: SessionId, at: float, channel: str = "api") -> Session:
         """Create a session; ConflictError when the id is taken."""

@@ -54,8 +54,10 @@ def append_events(
     return int(last)
 
 
-def begin_generation(db: sqlite3.Connection, at: float, restart_id: RestartId | None) -> int:
-    generation = current_generation(db) + 1
+def begin_generation(
+    db: sqlite3.Connection, at: float, restart_id: RestartId | None, above: int
+) -> int:
+    generation = max(current_generation(db), above) + 1
     db.execute("INSERT INTO generations VALUES (?, ?, ?)", (generation, at, restart_id))
     return generation
 

@@ -1,0 +1,234 @@
+"""A new image that fails on its way up: the last good configuration serves, and nobody is refused.
+
+At every step of a boot, by an error, by an exit and by hanging; with connections of every kind open.
+"""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from tests.process.client import read_answer
+from tests.process.faults import TRACE, Fault
+from tests.process.harness import PROVE, Daemon, free_port, refused
+from tests.process.load import Target, ask_over, check_nothing_lost, under_load
+from tests.process.talk import (
+    accepted,
+    check_history,
+    new_session,
+    of_type,
+    wait_all_ended,
+    wait_event,
+)
+from tests.waiting import scaled, wait_for
+
+Make = Callable[..., Daemon]
+
+#: Where an image from a handoff can fail before it is ready, in order.
+STEPS = [
+    ("before", "Import", 2),
+    ("before", "ClaimListeners", 2),
+    ("after", "ClaimListeners", 2),
+    ("before", "OpenStore", 2),
+    ("after", "OpenStore", 2),
+    ("before", "Serve", 2),
+    ("after", "Serve", 2),
+    ("before", "WarmUp", 2),
+    ("after", "WarmUp", 2),
+    ("before", "OpenGate", 2),
+    ("after", "OpenGate", 2),
+    ("before", "NotifyReady", 2),
+]
+#: What a reduced run takes: each kind at an early, a middle and a late step.
+REDUCED = {
+    ("raise", "before", "Import"),
+    ("raise", "after", "ClaimListeners"),
+    ("raise", "before", "Serve"),
+    ("raise", "after", "WarmUp"),
+    ("raise", "before", "NotifyReady"),
+    ("exit", "before", "Import"),
+    ("exit", "after", "OpenStore"),
+    ("exit", "before", "OpenGate"),
+    ("hang", "before", "Import"),
+    ("hang", "before", "OpenStore"),
+    ("hang", "after", "Serve"),
+    ("hang", "before", "NotifyReady"),
+}
+FAULTS = [
+    Fault(kind, when, effect, nth=nth)
+    for kind in ("raise", "exit", "hang")
+    for when, effect, nth in STEPS
+    if PROVE or (kind, when, effect) in REDUCED
+]
+QUICK = {"daemon": {"boot_timeout_s": 2}}
+
+
+def failing(make: Make, *faults: Fault, **daemon: object) -> Daemon:
+    return make(faults=list(faults), tables={"daemon": {**QUICK["daemon"], **daemon}}).start()
+
+
+def ask_for_more(daemon: Daemon) -> int:
+    """Write a configuration with one address more; the new image is the one to fail. Return the port."""
+    more = free_port()
+    daemon.write_config(listen=[f"127.0.0.1:{daemon.port}", f"127.0.0.1:{more}"])
+    return more
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f.do}-{f.when}-{f.effect}")
+def test_a_boot_that_fails_leads_back_and_loses_nothing(make_daemon: Make, fault: Fault) -> None:
+    daemon = failing(make_daemon, fault)
+    pid, session = daemon.pid, new_session(daemon)
+    other = new_session(daemon)
+    idle = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=scaled(15.0))
+    idle.request("GET", "/api/health/live")
+    assert read_answer(idle.getresponse()).generation == 1
+    silent = socket.create_connection(("127.0.0.1", daemon.port), scaled(15.0))
+    accepted(daemon, other, "/count 30 0.02")
+    try:
+        with under_load(Target(daemon.port, session), at_most_s=60.0) as ledgers:
+            more = ask_for_more(daemon)
+            generation = daemon.wait_ready(above=2)
+        idle.request("GET", "/api/health/live")
+        assert read_answer(idle.getresponse()).generation == 3
+        assert ask_over(silent).generation == 3
+    finally:
+        idle.close()
+        silent.close()
+    check_nothing_lost(ledgers)
+
+    assert generation == 3, "the failed image has used up 2"
+    newest = daemon.ended_restarts()[0]
+    assert (newest["outcome"], newest["new_generation"]) == ("rolled-back", 3)
+    assert newest["slug"] == ("boot-timeout" if fault.do == "hang" else "boot-failed")
+    assert newest["reason"].startswith("The new image ")
+    assert newest["remedy"]
+    status = daemon.status()
+    assert status["pid"] == pid
+    assert status["refusal"]["slug"] == newest["slug"]
+    assert status["configuration"] == "last-good"
+    assert status["addresses"] == [f"127.0.0.1:{daemon.port}"]
+    wait_for(lambda: refused(more), 10.0, "the address of the failed configuration to be closed")
+    for rows in wait_all_ended(daemon, [session, other], timeout_s=60.0).values():
+        check_history(rows)
+
+    # The same content is tried again on request only; a good one ends the refusal.
+    again = daemon.reload()
+    assert (again["outcome"], again["new_generation"]) == ("applied", 4)
+    assert daemon.status()["refusal"] is None
+    assert daemon.status()["configuration"] == "file"
+
+
+def test_the_watcher_does_not_try_what_was_rolled_back_and_takes_what_is_mended(
+    make_daemon: Make,
+) -> None:
+    daemon = failing(make_daemon, Fault("raise", "before", "Serve", nth=2))
+    ask_for_more(daemon)
+    bad = daemon.config_path.read_text()
+    assert daemon.wait_ready(above=2) == 3
+    # The same content in another file, and with a comment more: the watcher sees both.
+    tried = daemon.effects().count("Rehearse")
+    judged = daemon.effects().count("Judge")
+    daemon.write_config(text=bad + "# the same again\n")
+    wait_for(lambda: daemon.effects().count("Judge") > judged, 10.0, "the watcher to ask")
+    assert daemon.effects().count("Rehearse") == tried
+    daemon.write_config(listen=[f"127.0.0.1:{daemon.port}", f"127.0.0.1:{free_port()}"])
+    assert daemon.wait_ready(above=3) == 4
+    wait_for(lambda: daemon.status()["refusal"] is None, 5.0, "the refusal to end")
+
+
+def test_who_waits_for_the_reload_is_told_of_the_rollback(make_daemon: Make) -> None:
+    daemon = failing(make_daemon, Fault("exit", "before", "Serve", nth=2))
+    entry = daemon.reload(force=True)
+    assert (entry["outcome"], entry["slug"]) == ("rolled-back", "boot-failed")
+    assert "it exited with 5" in entry["reason"]
+
+
+def test_three_rollbacks_within_a_minute_and_then_the_supervisor_must_act(
+    make_daemon: Make,
+) -> None:
+    daemon = failing(make_daemon, *(Fault("raise", "before", "Serve", nth=n) for n in range(2, 9)))
+    session = new_session(daemon)
+    accepted(daemon, session, "/count 20 0.02")
+    ask_for_more(daemon)
+    assert daemon.wait_exit(30.0) == 75
+    # The image that was handed to, and three that went back to the last good configuration.
+    assert daemon.effects().count("Serve") == 1 + 1 + 3
+    assert "Giving up" in daemon.errors()
+
+    daemon.faults = []
+    daemon.start()
+    status = daemon.status()
+    assert status["configuration"] == "last-good"
+    assert status["generation"] > 1
+    check_history(wait_all_ended(daemon, [session])[session])
+
+
+def test_a_boot_that_never_lets_go_of_the_interpreter_is_ended_for_the_supervisor(
+    make_daemon: Make,
+) -> None:
+    daemon = failing(make_daemon, Fault("seize", "before", "OpenStore", nth=2), boot_timeout_s=1)
+    ask_for_more(daemon)
+    assert daemon.wait_exit(30.0) == 1
+    assert "Timeout" in daemon.errors()
+    daemon.faults = []
+    daemon.start()
+    assert daemon.status()["refusal"]["slug"] == "boot-crashed"
+
+
+def test_a_term_to_an_image_that_hangs_stops_the_one_that_takes_over(make_daemon: Make) -> None:
+    daemon = failing(make_daemon, Fault("hang", "before", "OpenStore", nth=2))
+    ask_for_more(daemon)
+    wait_for(lambda: daemon.effects().count("OpenStore") == 2, 20.0, "the new image to hang")
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait_exit(30.0) == 0
+    assert daemon.effects().count("Image") == 3
+    assert daemon.effects()[-1] == "Exit"
+
+
+@pytest.mark.parametrize("effect", ["Import", "ClaimListeners", "Serve", "WarmUp", "OpenGate"])
+def test_after_a_crash_of_the_new_image_the_next_start_serves_the_last_good(
+    make_daemon: Make, effect: str
+) -> None:
+    """SIGKILL stands for a crash in C: nothing of ours runs any more."""
+    cut = {"model_timeout_s": 0.1}
+    daemon = make_daemon(
+        faults=[Fault("kill", "before", effect, nth=2)], tables={"drain": cut}
+    ).start()
+    session = new_session(daemon)
+    accepted(daemon, session, "/count 40 0.03")
+    wait_event(daemon, session, "turn.started")
+    more = ask_for_more(daemon)
+    assert daemon.wait_exit(30.0) == -signal.SIGKILL
+
+    daemon.faults = [TRACE]
+    daemon.start()
+    status = daemon.status()
+    assert status["configuration"] == "last-good"
+    assert status["refusal"]["slug"] == "boot-crashed"
+    assert status["addresses"] == [f"127.0.0.1:{daemon.port}"]
+    assert "the last good configuration is served" in daemon.errors()
+    rows = wait_all_ended(daemon, [session])[session]
+    check_history(rows)
+    assert of_type(rows, "turn.resumed")
+    # It is remembered over one more crash, and tried on request.
+    daemon.kill()
+    daemon.start()
+    assert daemon.status()["refusal"]["slug"] == "boot-crashed"
+    assert daemon.reload()["outcome"] == "applied"
+    assert f"127.0.0.1:{more}" in daemon.status()["addresses"]
+    assert daemon.status()["refusal"] is None
+
+
+def test_a_crash_after_ready_serves_the_new_configuration_again(make_daemon: Make) -> None:
+    daemon = failing(make_daemon, Fault("kill", "before", "Retire", nth=2))
+    wait_for(lambda: "Retire" in daemon.effects(), 10.0, "the first image to have retired")
+    more = ask_for_more(daemon)
+    assert daemon.wait_exit(30.0) == -signal.SIGKILL
+    daemon.faults = []
+    daemon.start()
+    assert daemon.status()["configuration"] == "file"
+    assert f"127.0.0.1:{more}" in daemon.status()["addresses"]
