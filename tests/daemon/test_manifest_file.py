@@ -110,6 +110,7 @@ def test_a_damaged_old_one_is_named_and_hides_no_other(file: ManifestFile, state
     for generation in (7, 8, 9):
         file.write(manifest(generation))
         file.take(generation + 1)
+        file.put_away()
     broken = state / "manifests" / "8.cbor"
     broken.write_bytes(broken.read_bytes()[:-3])
     (state / "manifests" / "notes.txt").touch()
@@ -140,6 +141,7 @@ def test_ten_damaged_ones_stay(file: ManifestFile, state: Path) -> None:
             file.take(generation)
     file.write(manifest(200))
     file.take(201)
+    file.put_away()
     names = {path.name for path in (state / "manifests").iterdir()}
     assert names == {"200.cbor", *(f"damaged-{n}.cbor" for n in range(98, 95 + KEPT + 3))}
 
