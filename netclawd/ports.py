@@ -146,7 +146,8 @@ class Store(Protocol):
     def restart(self, restart_id: RestartId) -> RestartRecord | None: ...
 
     def try_to_write(self) -> None:
-        """Commit what changes nothing; StoreError when nothing can be committed now."""
+        """Commit what changes nothing; StoreError when that can't be done now, or a restart would lack
+        the room to write."""
 
     def trouble(self) -> str:
         """Return why the last write failed, for people; empty once one has gone through.

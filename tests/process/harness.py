@@ -81,6 +81,9 @@ class Daemon:
         }
         self.environment = dict(environment or {})
         self.launcher = launcher
+        #: What runs the daemon: the interpreter, and a command before it (nsenter, prlimit).
+        self.interpreter = sys.executable
+        self.prefix: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
         self.trace = self.home / "trace"
         self.stderr = self.home / "stderr"
@@ -125,8 +128,8 @@ class Daemon:
     def command(self) -> list[str]:
         launcher = self.launcher or (LAUNCHER if self.faults else None)
         if launcher is not None:
-            return [sys.executable, "-P", str(launcher)]
-        return [sys.executable, "-m", "netclawd"]
+            return [*self.prefix, self.interpreter, "-P", str(launcher)]
+        return [*self.prefix, self.interpreter, "-m", "netclawd"]
 
     def full_environment(self) -> dict[str, str]:
         found = {**os.environ, "NETCLAW_HOME": str(self.home), **self.environment}

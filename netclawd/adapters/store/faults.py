@@ -69,6 +69,9 @@ _KINDS: dict[int, type[StoreError]] = {
     sqlite3.SQLITE_NOTADB: StoreDamagedError,
 }
 
+#: An index that can't grow is SQLite's word for a full disk under a store that is being opened.
+_ALIASES = {sqlite3.SQLITE_IOERR_SHMSIZE: sqlite3.SQLITE_FULL}
+
 _DUPLICATE = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
 
 
@@ -88,7 +91,7 @@ def explain(error: Fault, path: str) -> NetclawError:
     if code in _DUPLICATE:
         return ConflictError("That id is taken already.", "Use a fresh id.")
     # An extended code carries its primary code in the low byte (https://sqlite.org/rescode.html).
-    primary = code & 0xFF if code is not None else None
+    primary = _ALIASES.get(code, code & 0xFF) if code is not None else None
     if primary in _MEANINGS:
         what, remedy = _MEANINGS[primary]
         kind = _KINDS.get(primary, StoreError)

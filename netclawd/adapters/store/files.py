@@ -8,10 +8,15 @@ writing to a file that somebody has deleted: acknowledged, and gone with the pro
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 
-from netclawd.errors import StoreDamagedError, StoreGoneError
+from netclawd.errors import StoreDamagedError, StoreFullError, StoreGoneError, StoreReadOnlyError
+
+#: Room that must be left besides what the log holds: for the index and the log of the next image, its
+#: first commits, and a manifest, bytes.
+ROOM_BYTES = 1 << 20
 
 #: Sizes and numbers of https://sqlite.org/walformat.html, sections 2.1 and 4.1.
 _HEADER_BYTES = 32
@@ -19,6 +24,19 @@ _FRAME_HEADER_BYTES = 24
 _VERSION = 3007000
 _MAGIC = 0x377F0682
 _INDEX = struct.Struct("=IIIBBHII2I2I2I")
+
+
+def check_writable(path: str) -> None:
+    """Raise StoreReadOnlyError unless this user may write the file and make others beside it.
+
+    SQLite would open it for reading, or say only that it can't be opened.
+    """
+    for name in (os.path.dirname(path), path):
+        if not os.access(name, os.W_OK):
+            raise StoreReadOnlyError(
+                f"The session store {path} can't be written: {name} is read-only for this user.",
+                "Make the file and its folder writable for this user, or remount the file system.",
+            )
 
 
 def check_log(path: str) -> None:
@@ -69,6 +87,31 @@ def _damaged(path: str, why: str) -> StoreDamagedError:
         "Restore it from a backup together with the store, or, to go on without what it held, "
         "move it and the -shm file beside it away; nothing was changed.",
     )
+
+
+def check_room(path: str) -> None:
+    """Raise StoreFullError unless the store could be closed, opened again and written.
+
+    Closing copies the log into the database, which may grow by all of it. The room is taken for a
+    moment: what the file system says of it is no promise to this user.
+    """
+    spare = f"{path}.room"
+    try:
+        need = ROOM_BYTES + os.stat(f"{path}-wal").st_size
+        descriptor = os.open(spare, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.unlink(spare)
+            os.posix_fallocate(descriptor, 0, need)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return  # Nothing about room; the next commit says what it is.
+        raise StoreFullError(
+            f"The session store {path} has no room: its disk, or the space allowed to this user, "
+            f"has less than {need // 1024} KiB left.",
+            "Free space on that file system; what was acknowledged is safe.",
+        ) from error
 
 
 class Presence:

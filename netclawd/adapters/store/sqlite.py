@@ -58,7 +58,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from netclawd.adapters.store import changes, reads, rows, schema, writes
 from netclawd.adapters.store.faults import explain
-from netclawd.adapters.store.files import check_log
+from netclawd.adapters.store.files import check_log, check_room, check_writable
 from netclawd.adapters.store.readers import Readers
 from netclawd.adapters.store.writer import Spawn, Work, Writer, Written, closed, touch
 from netclawd.core.restart import RestartRecord
@@ -139,6 +139,7 @@ class SqliteStore:
                 raise StoreError(f"There is no session store {path}.", "Start the daemon once.")
             _create(path)
         if not read_only:
+            check_writable(path)
             check_log(path)
         with ExitStack() as undo:
             # The first reader also looks whether we may open the store: it can't change the file,
@@ -222,7 +223,8 @@ class SqliteStore:
         self._submit(lambda db, _: writes.record_restart(db, record, text))
 
     def try_to_write(self) -> None:
-        """Commit what changes nothing; StoreError when nothing can be committed now."""
+        """Commit what changes nothing, with room for more; StoreError when that can't be done now."""
+        check_room(self._path)
         self._submit(touch)
 
     # -- reads ----------------------------------------------------------------------------------

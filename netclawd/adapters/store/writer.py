@@ -30,9 +30,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from netclawd.adapters.store.faults import explain
-from netclawd.adapters.store.files import Presence
+from netclawd.adapters.store.files import Presence, check_room
 from netclawd.core.session import SessionId
-from netclawd.errors import NetclawError, StoreClosedError, StoreError, StoreGoneError
+from netclawd.errors import (
+    NetclawError,
+    StoreClosedError,
+    StoreError,
+    StoreFullError,
+    StoreGoneError,
+)
 
 T = TypeVar("T")
 Spawn = Callable[[str, Callable[[], None]], threading.Thread]
@@ -171,13 +177,22 @@ class Writer:
         with self._mutex:
             while not self._pending and not self._closing:
                 self._wake_at = 1
-                if not self._arrived.wait(PROBE_S if self._trouble else None):
+                waited = self._arrived.wait(PROBE_S if self._trouble else None)
+                if not waited and self._has_room():
                     return [_Job(touch)]
             if self._about >= SIBLINGS and len(self._pending) < self._about:
                 self._linger(self._about)
             self._wake_at = 0
             jobs, self._pending = self._pending, []
             return jobs
+
+    def _has_room(self) -> bool:
+        """Whether a try is worth while: the last pages of a disk take a small commit and no other."""
+        try:
+            check_room(self._path)
+        except StoreFullError:
+            return False
+        return True
 
     def _linger(self, about: int) -> None:
         deadline = time.monotonic() + min(LINGER_EACH_S * about, LINGER_MOST_S)
