@@ -360,6 +360,8 @@ def _undo(state: State, event: Event, _now: float) -> Step:
         effects.OpenGate(),
         effects.NotifyReady(),
         *(effects.Record(r, Outcome.FAILED, event.refusal) for r in state.requests),
+        # Quiescing has ended the watcher.
+        effects.StartWatching(),
     ]
     return _judge_queued(state, todo)
 

@@ -217,6 +217,7 @@ def test_a_failed_execve_puts_everything_back_before_it_says_ready() -> None:
         effects.OpenGate,
         effects.NotifyReady,
     ]
+    assert effects.StartWatching in kinds(todo)
 
 
 def test_an_exit_is_the_last_effect_and_only_leads_to_the_end() -> None:

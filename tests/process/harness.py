@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests import leftovers
 from tests.process.client import Answer, ask, control, control_through_restarts, listens
@@ -279,7 +279,7 @@ class Daemon:
 
     # -- the end -----------------------------------------------------------------------------
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
