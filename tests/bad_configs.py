@@ -110,6 +110,7 @@ IN_SYNTAX: list[tuple[str | bytes, str]] = [
     (b"# \xed\xa0\x80\n", "byte 0xed at line 1, column 3"),
     (gzip.compress(b"[daemon]\n", mtime=0), "not UTF-8: byte 0x8b at line 1, column 2"),
     (b"[daemon]\n\xef\xbb\xbfbacklog = 1\n", "line 2, column 1"),
+    ("[agent]\n" + "a." * 600 + "a = 1\n", "more than 500 dots outside of texts on line 2"),
     (b"#" * (LIMIT_BYTES + 1), "has more than 1024 KiB. Make it shorter."),
 ]
 IN_SCHEMA: list[tuple[str | bytes, str]] = [
@@ -155,7 +156,7 @@ IN_SCHEMA: list[tuple[str | bytes, str]] = [
         "[sessions]\nworkers = 0x" + "f" * 5000 + "\n",
         "sessions.workers is a number of more than 64",
     ),
-    (".".join("a" * 2000) + " = 1\n", "is nested more than 8 levels deep"),
+    (".".join("a" * 400) + " = 1\n", "is nested more than 8 levels deep"),
     ("[agent]\nprovider = 7\n", "agent.provider (line 2) is 7; it must be a text"),
     ("[agent]\nprovider = 'é" + "x" * 500 + "'\n", 'is "éxxx'),
     ('["a\\u0007b"]\n', '"a\\u0007b" '),
@@ -187,6 +188,7 @@ IN_SCHEMA: list[tuple[str | bytes, str]] = [
         "providers has 65 tables; 64 may be",
     ),
     ("".join(f"key{n} = 1\n" for n in range(1000)), "980 more."),
+    (f"[daemon]\nlisten = [{'1,' * 5000}]\n", "it has more than 5000 values"),
 ]
 IN_MEANING: list[tuple[str | bytes, str]] = [
     ('[daemon]\nlisten = ["localhost:1"]\n', "names are not resolved"),

@@ -55,7 +55,15 @@ def preload() -> None:
 
     import jsonschema
 
-    from netclawd.core import digests, exposure, origins, overrides, text, violations  # noqa: F401
+    from netclawd.core import (  # noqa: F401
+        digests,
+        exposure,
+        origins,
+        overrides,
+        text,
+        toml_limits,
+        violations,
+    )
 
     # jsonschema imports more when it first validates.
     list(jsonschema.Draft202012Validator(packaged_schema()).iter_errors({}))
@@ -245,7 +253,14 @@ def _parse(text: str, path: str) -> dict[str, Any]:
     import tomllib
 
     from netclawd.core.text import one_line
+    from netclawd.core.toml_limits import DOT_LIMIT, overlong_key
 
+    line = overlong_key(text)
+    if line is not None:
+        raise ConfigSyntaxError(
+            f"{path} has more than {DOT_LIMIT} dots outside of texts on line {line}.",
+            "Correct that line: no key has so many parts.",
+        )
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -259,6 +274,10 @@ def _read_value(text: str) -> Any:
     """Read one value as TOML writes it; ValueError when the text is anything else."""
     import tomllib
 
+    from netclawd.core.toml_limits import overlong_key
+
+    if overlong_key(text) is not None:
+        raise ValueError("a key of too many parts")
     try:
         document = tomllib.loads(f"value = {text}")
     except RecursionError:

@@ -26,8 +26,8 @@ netclaw.toml - configuration of netclawd
 
 `netclawd` reads `$NETCLAW_HOME/netclaw.toml`; without NETCLAW_HOME, root and the user `netclaw` have
 `/etc/netclaw/netclaw.toml` and everyone else `~/.config/netclaw/netclaw.toml`. It is TOML in UTF-8, of at
-most 1 MiB. Every setting has a default: a daemon that starts without a file, or with an empty one, uses
-those.
+most 1 MiB and 5,000 values. Every setting has a default: a daemon that starts without a file, or with an
+empty one, uses those.
 
 A running daemon watches the file. A change is validated and rehearsed; then the daemon restarts itself
 with it, under the same PID and without losing a connection. A file that is wrong changes nothing, and

@@ -21,6 +21,9 @@ Path = tuple[str | int, ...]
 
 #: Tables and lists may be nested this deep; the schema needs four levels.
 DEPTH_LIMIT = 8
+#: Values of a configuration, tables and entries of lists included; the schema needs a thousand at most.
+#: Naming what is wrong with more would take seconds, in which the arbiter does nothing else.
+VALUE_LIMIT = 5000
 #: Violations that one message names; the rest are counted.
 SHOWN_LIMIT = 20
 
@@ -41,8 +44,13 @@ def unrepresentable(values: Mapping[str, Any]) -> Iterator[str]:
     levels. It doesn't recurse.
     """
     stack: list[tuple[Path, Any]] = [((), values)]
+    count = 0
     while stack:
         path, value = stack.pop()
+        count += 1
+        if count + len(stack) > VALUE_LIMIT:
+            yield f"it has more than {VALUE_LIMIT} values, tables and entries of lists included."
+            return
         if len(path) > DEPTH_LIMIT:
             yield f"{dotted(path)} is nested more than {DEPTH_LIMIT} levels deep."
         elif isinstance(value, Mapping):

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from stat import S_ISREG
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from netclawd.adapters.settings_file import LIMIT_BYTES
-from netclawd.core.settings import Snapshot
 from netclawd.errors import (
     ConfigError,
     ConfigMeaningError,
@@ -98,50 +94,3 @@ def test_a_file_that_may_not_be_read_names_the_user(
 def test_a_file_at_the_limit_is_read(file: Path) -> None:
     file.write_bytes(b"#" * LIMIT_BYTES)
     assert source(file).read(running=True).settings.sessions.workers == 8
-
-
-# -- whatever bytes --------------------------------------------------------------------------------
-
-PIECES = st.sampled_from(
-    [
-        b"[daemon]\n", b"[drain]\n", b"[providers.demo]\n", b"[[x]]\n", b"listen", b"timeout_s", b"kind",
-        b" = ", b".", b'"', b"'", b'"""', b"[", b"]", b"{", b"}", b",", b"\n", b"1", b"1e999", b"nan",
-        b"true", b"1979-05-27T07:32:00Z", b"0x" + b"f" * 40, b"\\ud800", b"\xff", b"\x00", b"env:X", b"#",
-    ]
-)  # fmt: skip
-
-
-def outcome(judged: Callable[[], Snapshot]) -> str:
-    """Return what a person would be told: nothing, or the words of the refusal."""
-    try:
-        judged()
-    except ConfigError as error:
-        return f"{error.what} {error.remedy}"
-    return ""
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.binary(max_size=80) | st.lists(PIECES, max_size=25).map(b"".join))
-def test_whatever_the_file_holds_only_a_config_error_escapes(content: bytes) -> None:
-    assert outcome(lambda: source("/x.toml").judge(content)).isprintable()
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.dictionaries(
-        st.sampled_from(
-            [
-                "DAEMON__LISTEN",
-                "DRAIN__TIMEOUT_S",
-                "AGENT__PROVIDER",
-                "PROVIDERS__X__API_KEY",
-                "A__B",
-            ]
-        ).map(lambda name: f"NETCLAW_{name}"),
-        st.text(max_size=30),
-    )
-)
-def test_whatever_the_environment_holds_only_a_config_error_escapes(
-    environ: dict[str, str],
-) -> None:
-    assert outcome(lambda: judge("", environ)).isprintable()
