@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from netclawd.cli import suggest
 from netclawd.cli.output import ago, json_option, say_json, table, visible
 from netclawd.cli.reach import reach
 
@@ -39,7 +40,7 @@ def _short(question: str) -> str:
 
 @approvals.command()
 @json_option
-@click.argument("approval_id", metavar="APPROVAL")
+@click.argument("approval_id", metavar="APPROVAL", shell_complete=suggest.approvals)
 def grant(as_json: bool, approval_id: str) -> None:
     """Let the tool run."""
     _decide(approval_id, granted=True, as_json=as_json)
@@ -47,7 +48,7 @@ def grant(as_json: bool, approval_id: str) -> None:
 
 @approvals.command()
 @json_option
-@click.argument("approval_id", metavar="APPROVAL")
+@click.argument("approval_id", metavar="APPROVAL", shell_complete=suggest.approvals)
 def deny(as_json: bool, approval_id: str) -> None:
     """Don't let the tool run; the agent is told."""
     _decide(approval_id, granted=False, as_json=as_json)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from netclawd.adapters.control_client import ControlClient
-from netclawd.cli import stream
+from netclawd.cli import stream, suggest
 from netclawd.cli.output import json_option, write
 from netclawd.cli.reach import reach
 from netclawd.cli.send import admit, open_session, read_message, send_one
@@ -23,7 +23,13 @@ MOVING = ("queued", "running", "interrupted")
 
 @click.command()
 @json_option
-@click.option("--session", "session_id", metavar="SESSION", help="Default: a new session.")
+@click.option(
+    "--session",
+    "session_id",
+    metavar="SESSION",
+    shell_complete=suggest.sessions,
+    help="Default: a new session.",
+)
 @click.pass_context
 def chat(ctx: click.Context, as_json: bool, session_id: str | None) -> None:
     """Talk with an agent; Ctrl-D or Ctrl-C leaves, the session stays.

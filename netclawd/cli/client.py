@@ -53,6 +53,7 @@ def _report(error: NetclawError, *, as_json: bool) -> None:
         "logs": "netclawd.cli.logs:logs",
         "daemon": "netclawd.cli.daemon:daemon",
         "demo": "netclawd.cli.demo:demo",
+        "completion": "netclawd.cli.completion:completion",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from netclawd.cli import suggest
 from netclawd.cli.launch import log_path
 from netclawd.cli.log_reader import LogReader, open_log
 from netclawd.cli.output import ago, json_option, note, say_json, table, visible
@@ -36,7 +37,13 @@ _DAEMON_START = "A daemon that `netclaw daemon start` started writes one."
     help="So many of the last lines.",
 )
 @click.option("--crashes", is_flag=True, help="List the crash logs, and show the newest.")
-@click.option("--crash", "crash_name", metavar="NAME", help="Show this crash log.")
+@click.option(
+    "--crash",
+    "crash_name",
+    metavar="NAME",
+    shell_complete=suggest.crash_logs,
+    help="Show this crash log.",
+)
 def logs(as_json: bool, follow: bool, lines: int, crashes: bool, crash_name: str | None) -> None:
     """Show the log of a daemon that was started by `netclaw daemon start`.
 
@@ -140,7 +147,7 @@ def _unit(pid: int) -> tuple[str | None, bool]:
 
 
 def _list_crashes(folder: str, *, as_json: bool) -> None:
-    found = [_facts(folder, name) for name in _crashes(folder)]
+    found = [_facts(folder, name) for name in crash_names(folder)]
     if as_json:
         return say_json(found)
     if not found:
@@ -157,7 +164,7 @@ def _list_crashes(folder: str, *, as_json: bool) -> None:
 
 
 def _show_crash(folder: str, name: str, *, as_json: bool) -> None:
-    if name not in _crashes(folder):
+    if name not in crash_names(folder):
         raise NotFoundError(
             f"There is no crash log {visible(name)} in {folder}.",
             "List them: `netclaw logs --crashes`.",
@@ -169,7 +176,7 @@ def _show_crash(folder: str, name: str, *, as_json: bool) -> None:
     return click.echo(text)
 
 
-def _crashes(folder: str) -> list[str]:
+def crash_names(folder: str) -> list[str]:
     """Return the names of the crash logs, the newest first."""
     try:
         with os.scandir(folder) as entries:

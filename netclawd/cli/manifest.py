@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from netclawd.cli import suggest
 from netclawd.cli.output import ago, count, json_option, say_json, table, visible
 from netclawd.cli.reach import own_paths, reach_or_none
 from netclawd.errors import NotFoundError
@@ -78,7 +79,9 @@ def _as_map(found: Found) -> dict[str, Any]:
 
 @manifest.command()
 @json_option
-@click.argument("generation", type=click.IntRange(1), required=False)
+@click.argument(
+    "generation", type=click.IntRange(1), required=False, shell_complete=suggest.generations
+)
 def show(as_json: bool, generation: int | None) -> None:
     """Show the manifest of the last drain, or the one that GENERATION wrote."""
     from netclawd.core.manifest import to_map

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from netclawd.adapters.control_client import ControlClient
+from netclawd.cli import suggest
 from netclawd.cli.output import json_option, note, say_json, visible, write
 from netclawd.cli.reach import call_patiently, reach
 from netclawd.core.screen import Kind, Screen
@@ -22,7 +23,13 @@ WAIT_S = 20.0
 
 @click.command()
 @json_option
-@click.option("--session", "session_id", metavar="SESSION", help="Default: a new session.")
+@click.option(
+    "--session",
+    "session_id",
+    metavar="SESSION",
+    shell_complete=suggest.sessions,
+    help="Default: a new session.",
+)
 @click.option("--wait", is_flag=True, help="Wait for the reply and print it.")
 @click.argument("text", required=False)
 @click.pass_context

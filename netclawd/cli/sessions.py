@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import click
 
+from netclawd.cli import suggest
 from netclawd.cli.output import ago, json_option, note, say_json, table, write
 from netclawd.cli.reach import call_patiently, own_paths, reach, reach_or_none
 from netclawd.core.screen import Column, Kind, Piece, Screen
@@ -117,7 +118,7 @@ def list_(as_json: bool, limit: int, cursor: str | None) -> None:
 
 @sessions.command()
 @json_option
-@click.argument("session_id", metavar="SESSION")
+@click.argument("session_id", metavar="SESSION", shell_complete=suggest.sessions)
 def show(as_json: bool, session_id: str) -> None:
     """Show a session from its beginning; works also while the daemon is down."""
     with archive() as source:
@@ -161,7 +162,7 @@ def _turn_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @sessions.command()
 @json_option
 @_turn_option
-@click.argument("session_id", metavar="SESSION")
+@click.argument("session_id", metavar="SESSION", shell_complete=suggest.sessions)
 @click.pass_context
 def park(ctx: click.Context, as_json: bool, turn_id: str | None, session_id: str) -> None:
     """Stop a turn at its next checkpoint until it is resumed; the inputs behind it wait.
@@ -192,7 +193,7 @@ def park(ctx: click.Context, as_json: bool, turn_id: str | None, session_id: str
 @sessions.command()
 @json_option
 @_turn_option
-@click.argument("session_id", metavar="SESSION")
+@click.argument("session_id", metavar="SESSION", shell_complete=suggest.sessions)
 def resume(as_json: bool, turn_id: str | None, session_id: str) -> None:
     """Let a parked turn go on from its last checkpoint, with a new budget of resumes and time.
 
@@ -214,7 +215,7 @@ def resume(as_json: bool, turn_id: str | None, session_id: str) -> None:
 @click.option(
     "--all", "everything", is_flag=True, help="All turns of the session, queued ones too."
 )
-@click.argument("session_id", metavar="SESSION")
+@click.argument("session_id", metavar="SESSION", shell_complete=suggest.sessions)
 def cancel(as_json: bool, turn_id: str | None, everything: bool, session_id: str) -> None:
     """End a turn, wherever it stands; the next input of the session is taken up."""
     if everything and turn_id is not None:

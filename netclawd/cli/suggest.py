@@ -1,0 +1,122 @@
+"""What a shell may offer for an argument: ids that the daemon, or the disk, knows.
+
+Asked while somebody types: each question has a short deadline, and whatever goes wrong is silent and
+offers nothing. What is imported is imported in the functions, because every command imports this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from netclawd.core.paths import Paths
+
+#: Longest wait for the daemon, seconds.
+_ANSWER_S = 1.0
+#: So many ids, the newest.
+_MOST = 100
+
+
+def sessions(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Offer sessions, the newest first."""
+    found: list[CompletionItem[str]] = []
+    with contextlib.suppress(Exception):  # A key press is no place for an error, whatever it is.
+        from netclawd.cli.output import ago
+
+        for each in _sessions():
+            state = f", turn {each['turn_state']}" if each["turn_state"] else ""
+            found.append(CompletionItem(each["id"], help=f"began {ago(each['created_at'])}{state}"))
+    return _matching(found, incomplete)
+
+
+def approvals(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Offer approvals that wait for an answer."""
+    found: list[CompletionItem[str]] = []
+    with contextlib.suppress(Exception):
+        from netclawd.cli.output import visible
+
+        for each in _ask("approvals"):
+            question = " ".join(visible(each["question"]).split())
+            found.append(CompletionItem(each["id"], help=question[:60]))
+    return _matching(found, incomplete)
+
+
+def generations(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Offer the generations whose manifest is kept."""
+    found: list[CompletionItem[str]] = []
+    with contextlib.suppress(Exception):
+        from netclawd.cli.output import ago
+        from netclawd.cli.wiring import manifest_file
+
+        for each in manifest_file(_paths()).listing():
+            if (written := each.manifest) is not None:
+                words = f"{written.reason} {ago(written.requested_at)}"
+                found.append(CompletionItem(str(written.generation), help=words))
+    return _matching(found, incomplete)
+
+
+def crash_logs(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Offer the crash logs, the newest first."""
+    found: list[CompletionItem[str]] = []
+    with contextlib.suppress(Exception):
+        from netclawd.cli.logs import crash_names
+
+        found += map(CompletionItem, crash_names(os.path.join(_paths().state, "logs")))
+    return _matching(found, incomplete)
+
+
+def _matching(items: Iterable[CompletionItem[str]], incomplete: str) -> list[Any]:
+    return [item for item in items if item.value.startswith(incomplete)]
+
+
+def _sessions() -> list[dict[str, Any]]:
+    from netclawd.cli.reach import own_paths
+    from netclawd.cli.wiring import open_store_read_only
+    from netclawd.core.values import as_map
+    from netclawd.errors import NotRunningError
+
+    try:
+        page: dict[str, Any] = _ask("sessions", limit=_MOST)
+        return list(page["sessions"])
+    except NotRunningError:
+        store = open_store_read_only(own_paths())
+        try:
+            return [as_map(session) for session in store.sessions(None, _MOST).sessions]
+        finally:
+            store.close()
+
+
+def _paths() -> Paths:
+    """Return the paths of the daemon that answers; this user's own without one."""
+    from netclawd.cli.reach import own_paths
+    from netclawd.core.paths import Paths
+    from netclawd.errors import NotRunningError
+
+    try:
+        status = _ask("status")
+    except NotRunningError:
+        return own_paths()
+    return Paths(status["home"], status["config_path"], status["state_dir"], status["runtime_dir"])
+
+
+def _ask(do: str, **arguments: Any) -> Any:
+    """Ask the daemon that a command would ask; NotRunningError when there is none."""
+    from netclawd.adapters.control_client import ControlClient
+    from netclawd.cli.reach import own_paths
+    from netclawd.core.paths import client_folders
+    from netclawd.errors import NotRunningError
+
+    for folder in client_folders(own_paths()):
+        path = os.path.join(folder, "control.sock")
+        with ControlClient(path, patience_s=0.0, answer_s=_ANSWER_S) as client:
+            try:
+                return client.call(do, **arguments)
+            except NotRunningError:
+                continue
+    raise NotRunningError("No daemon answers.")
