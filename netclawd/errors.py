@@ -71,6 +71,18 @@ class ConfigMeaningError(ConfigError):
     slug = "config-meaning"
 
 
+class ConfigNotWrittenError(NetclawError):
+    """The configuration file can't be changed; it is what it was."""
+
+    slug = "config-not-written"
+
+
+class EditorError(NetclawError):
+    """The editor can't be started or ended with an error."""
+
+    slug = "editor-failed"
+
+
 class RehearsalError(NetclawError):
     """The child that rehearses a configuration with the code on disk failed."""
 

@@ -116,8 +116,8 @@ class SettingsFile:
         from netclawd.core.exposure import judge_meaning
 
         schema = packaged_schema()
-        text = _decode(content or b"", self.path)
-        in_file = _parse(text, self.path)
+        text = decode(content or b"", self.path)
+        in_file = parse_toml(text, self.path)
         self._refuse(_unrepresentable(in_file))
         merged = self._merge(in_file)
         self._refuse([*merged.problems, *_unrepresentable(merged.values)])
@@ -138,8 +138,8 @@ class SettingsFile:
         """Return ``daemon.on_invalid_config`` as a file that may be wrong elsewhere has it, its default
         included; None when it can't be parsed, or that value is wrong."""
         try:
-            text = _decode(read_file(self.path) or b"", self.path)
-            daemon = self._merge(_parse(text, self.path)).values.get("daemon")
+            text = decode(read_file(self.path) or b"", self.path)
+            daemon = self._merge(parse_toml(text, self.path)).values.get("daemon")
             return OnInvalid(daemon["on_invalid_config"]) if isinstance(daemon, Mapping) else None
         except (ConfigError, KeyError, ValueError):
             return None
@@ -151,8 +151,8 @@ class SettingsFile:
         """
         from netclawd.core.origins import locate_keys, origins_of
 
-        text = _decode(snapshot.text or b"", snapshot.path)
-        in_file = _parse(text, snapshot.path)
+        text = decode(snapshot.text or b"", snapshot.path)
+        in_file = parse_toml(text, snapshot.path)
         variables = self._merge(in_file).origins
         return origins_of(snapshot.effective, in_file, locate_keys(text), variables)
 
@@ -166,7 +166,7 @@ class SettingsFile:
         from netclawd.core.overrides import overlay
 
         schema = packaged_schema()
-        merged = overlay(schema, schemas.with_defaults(schema, in_file), self._environ, _read_value)
+        merged = overlay(schema, schemas.with_defaults(schema, in_file), self._environ, read_value)
         merged.values = schemas.with_defaults(schema, merged.values)
         return merged
 
@@ -235,7 +235,8 @@ def _unreadable(path: str, error: OSError | ValueError) -> ConfigSyntaxError:
 # -- its content ---------------------------------------------------------------------------------
 
 
-def _decode(content: bytes, path: str) -> str:
+def decode(content: bytes, path: str) -> str:
+    """Return the text of a file; ConfigSyntaxError says where it is no UTF-8."""
     try:
         return content.removeprefix(_BOM).decode()
     except UnicodeDecodeError as error:
@@ -249,7 +250,8 @@ def _decode(content: bytes, path: str) -> str:
         ) from None
 
 
-def _parse(text: str, path: str) -> dict[str, Any]:
+def parse_toml(text: str, path: str) -> dict[str, Any]:
+    """Return the values of a text; ConfigSyntaxError says where it is no TOML."""
     import tomllib
 
     from netclawd.core.text import one_line
@@ -270,7 +272,7 @@ def _parse(text: str, path: str) -> dict[str, Any]:
     raise ConfigSyntaxError(f"{path} is not TOML: {reason}.", "Correct it at that place.")
 
 
-def _read_value(text: str) -> Any:
+def read_value(text: str) -> Any:
     """Read one value as TOML writes it; ValueError when the text is anything else."""
     import tomllib
 

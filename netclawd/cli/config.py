@@ -18,6 +18,9 @@ from netclawd.errors import ControlError
     cls=LazyGroup,
     lazy={
         "plan": "netclawd.cli.config_plan:plan",
+        "set": "netclawd.cli.config_edit:set_",
+        "unset": "netclawd.cli.config_edit:unset",
+        "edit": "netclawd.cli.config_edit:edit",
     },
 )
 def config() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any
 
 import click
 
-from netclawd.adapters.control_client import ControlClient
+from netclawd.adapters.control_client import PATIENCE_S, RETRY_S, ControlClient
 from netclawd.adapters.secrets import Secrets
 from netclawd.adapters.settings_file import LIMIT_BYTES, SettingsFile, read_file
 from netclawd.cli.output import json_option
@@ -19,7 +20,7 @@ from netclawd.core.paths import Paths
 from netclawd.core.plan import Plan, Verdict, plan_start
 from netclawd.core.settings import Snapshot
 from netclawd.core.values import frozen
-from netclawd.errors import ConfigError, ConfigSyntaxError
+from netclawd.errors import ConfigError, ConfigSyntaxError, NetclawError, StoreClosedError
 
 _STANDARD_INPUT = "standard input"
 
@@ -85,14 +86,26 @@ def _candidate(file: str | None) -> Candidate | None:
 def ask_daemon(client: ControlClient, candidate: Candidate | None) -> dict[str, Any]:
     """Return the plan of the running daemon for a candidate, None for the file that it has."""
     if candidate is None:
-        return dict(client.call("plan"))
+        return dict(ask_patiently(client, "plan"))
     content = candidate.content or b""
     try:
         text = content.decode()
     except UnicodeDecodeError:
         source(candidate.name).judge(content)  # Says at which byte; it can't pass.
         raise
-    return dict(client.call("plan", text=text, name=candidate.name))
+    return dict(ask_patiently(client, "plan", text=text, name=candidate.name))
+
+
+def ask_patiently(client: ControlClient, do: str, **arguments: Any) -> Any:
+    """Ask what needs the store, which is closed for a moment between two generations."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return client.call(do, **arguments)
+        except NetclawError as error:
+            if error.slug != StoreClosedError.slug or time.monotonic() > deadline:
+                raise
+        time.sleep(RETRY_S)
 
 
 def source(path: str) -> SettingsFile:

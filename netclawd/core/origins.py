@@ -70,6 +70,11 @@ def _opens(value: str) -> str | None:
     return None
 
 
+def parse_key(text: str) -> Path | None:
+    """Read a dotted key as TOML writes it (``providers."my.own".kind``), None when it isn't one."""
+    return _parts(text) if re.fullmatch(_KEY, text) else None
+
+
 def _parts(key: str) -> Path:
     return tuple(part.strip("\"'") for part in re.findall(_PART, key))
 

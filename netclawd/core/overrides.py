@@ -85,6 +85,21 @@ def parse(setting: Schema, text: str, read_toml: ReadToml) -> Any:
             return text
 
 
+def assigned(setting: Schema, text: str, read_toml: ReadToml) -> Any:
+    """Read a value from a command line: as TOML writes it, else as text where text is expected.
+
+    ValueError when it is neither.
+    """
+    text.encode()  # as above
+    try:
+        value = read_toml(text)
+    except ValueError:
+        if setting.get("type") != "string":
+            raise
+        return text
+    return text if setting.get("type") == "string" and not isinstance(value, str) else value
+
+
 def _parse_list(text: str, read_toml: ReadToml) -> Any:
     if text.startswith("["):
         # "[::1]:5199, …" also begins with a bracket; only TOML's own arrays are read as such.

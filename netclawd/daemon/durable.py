@@ -15,9 +15,7 @@ def replace_file(path: str, content: bytes, mode: int = 0o600, *, durable: bool 
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         os.fchmod(descriptor, mode)
-        view = memoryview(content)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        write_whole(descriptor, content)
         if durable:
             os.fsync(descriptor)
     finally:
@@ -25,6 +23,13 @@ def replace_file(path: str, content: bytes, mode: int = 0o600, *, durable: bool 
     os.rename(temporary, path)
     if durable:
         sync_folder(os.path.dirname(path))
+
+
+def write_whole(descriptor: int, content: bytes) -> None:
+    """Write all of it, however many calls the kernel needs."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def sync_folder(path: str) -> None:

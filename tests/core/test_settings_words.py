@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netclawd.core.origins import locate_keys
-from netclawd.core.overrides import override_names, variable_for
+from netclawd.adapters.settings_file import read_value
+from netclawd.core.origins import locate_keys, parse_key
+from netclawd.core.overrides import assigned, override_names, variable_for
 from netclawd.core.violations import joined, nearest
 from netclawd.core.words import dotted, shown
 from tests.core.test_settings import SCHEMA
@@ -130,3 +131,51 @@ def test_a_score_of_sentences_is_listed_and_the_rest_counted() -> None:
     assert joined(["One.", "Two."]) == "One. Two."
     assert joined(["x."] * 20).count("x.") == 20
     assert joined(["x."] * 23).endswith("x. 3 more.")
+
+
+# -- keys and values of a command line -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("drain.timeout_s", ("drain", "timeout_s")),
+        ("daemon . listen", ("daemon", "listen")),
+        ('providers."my.own".kind', ("providers", "my.own", "kind")),
+        ("providers.'a b'.kind", ("providers", "a b", "kind")),
+        ("drain", ("drain",)),
+        ("", None),
+        ("drain.", None),
+        ("drain..x", None),
+        ("a = 1", None),
+        ("a\nb", None),
+        ("a\n", None),
+        ("[a]", None),
+    ],
+)
+def test_a_key_is_read_as_toml_writes_it(text: str, path: tuple[str, ...] | None) -> None:
+    assert parse_key(text) == path
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "value"),
+    [
+        ({"type": "string"}, "plain words", "plain words"),
+        ({"type": "string"}, '"quoted"', "quoted"),
+        ({"type": "string"}, "5", "5"),
+        ({"type": "number"}, "2.5", 2.5),
+        ({"type": "integer"}, "5", 5),
+        ({"type": "boolean"}, "true", True),
+        ({"type": "array"}, '["a"]', ["a"]),
+    ],
+)
+def test_a_value_is_toml_or_a_text_where_one_is_expected(
+    setting: dict[str, str], text: str, value: object
+) -> None:
+    assert assigned(setting, text, read_value) == value
+
+
+@pytest.mark.parametrize("text", ["soon", "", "1\nb = 2", "\udcff"])
+def test_what_is_neither_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the words are the TOML reader's
+        assigned({"type": "number"}, text, read_value)
