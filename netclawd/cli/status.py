@@ -113,7 +113,8 @@ def describe(found: Mapping[str, Any]) -> Iterator[str]:
 def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "answers on", ", ".join(found["addresses"]) or "no address"
     yield "home", found["home"]
-    yield "configuration", f"{found['config_path']} (digest {found['digest'][:12]})"
+    of = "the last good one of " if found.get("configuration") == "last-good" else ""
+    yield "configuration", f"{of}{found['config_path']} (digest {found['digest'][:12]})"
     if found.get("watcher"):  # not yet, right after a start
         yield "watched by", found["watcher"].replace("+", " and ")
     yield "turns", describe_turns(found["turns"])

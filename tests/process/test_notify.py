@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.process.faults import Fault
 from tests.process.harness import Daemon, full_or
 from tests.process.notify_socket import NotifySocket
 from tests.process.talk import accepted, new_session, wait_event
@@ -60,6 +61,22 @@ def test_a_refusal_is_told_and_announces_nothing(make_daemon: Make, address: str
             "the refusal to be told",
         )
     assert supervisor.states() == ["READY"]
+
+
+def test_a_rollback_is_one_reload_that_ends_ready_and_refused(
+    make_daemon: Make, address: str
+) -> None:
+    with NotifySocket(address) as supervisor:
+        daemon = make_daemon(
+            environment={"NOTIFY_SOCKET": address},
+            faults=[Fault("raise", "before", "Serve", nth=2)],
+        ).start()
+        assert daemon.reload(force=True)["outcome"] == "rolled-back"
+        assert daemon.stop() == 0
+    assert supervisor.states() == ["READY", "RELOADING", "READY", "STOPPING"]
+    assert {notice.pid for notice in supervisor.notices} == {daemon.pid}
+    ready = supervisor.with_field("READY")[1]["STATUS"]
+    assert ready.startswith("configuration refused: The new image failed")
 
 
 def test_a_plain_hup_with_nothing_new_is_answered(make_daemon: Make, address: str) -> None:
