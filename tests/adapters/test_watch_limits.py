@@ -69,6 +69,33 @@ def test_watches_that_run_out_later_lose_no_change_and_come_back(file: Path) -> 
         child.expect("third")
 
 
+def test_without_a_descriptor_the_refusal_says_what_to_raise(file: Path) -> None:
+    with watching(file, POLL_S) as child:
+        child.say("no-descriptors")
+        child.say("start")
+        wait_for(lambda: child.errors, 10, "the refusal")
+        assert "can't be watched: Too many open files. Raise LimitNOFILE=" in child.errors[0]
+        child.say("descriptors")
+        child.say("start")
+        assert child.state() == ("inotify", "")
+
+
+def test_while_descriptors_are_short_polling_goes_on_and_takes_no_error_for_a_change(
+    file: Path,
+) -> None:
+    with watching(file, POLL_S) as child:
+        child.say("limit", "max_inotify_instances", 0)
+        child.say("start")
+        assert child.state()[0] == "polling"
+        child.say("no-descriptors")
+        replace(file, "new")
+        # The trouble is judged anew with every try of inotify: by then many looks were taken.
+        wait_for(lambda: "no descriptor left" in child.state()[1], 10, "looks without descriptors")
+        assert child.changes == []
+        child.say("descriptors")
+        child.expect("new")
+
+
 def test_what_can_not_be_seen_for_want_of_a_permission_is_polled_in_addition(
     file: Path, tmp_path: Path
 ) -> None:

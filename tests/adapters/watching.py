@@ -2,14 +2,16 @@
 
 Run as a program: ``watching.py FILE POLL_S [UID]``. It enters a user namespace, where the limits are its
 own, unless it is to be another user; then it obeys lines of standard input: ``limit NAME VALUE``
-(``max_inotify_instances``, ``max_inotify_watches``), ``start``, ``state``; it ends with its input. On
-standard output are lines of JSON: ``{"change": CONTENT}``, ``{"state": [MODE, TROUBLE]}``.
+(``max_inotify_instances``, ``max_inotify_watches``), ``no-descriptors`` (from now on none can be opened),
+``descriptors`` (they can again), ``start``, ``state``; it ends with its input. On standard output are
+lines of JSON: ``{"change": CONTENT}``, ``{"state": [MODE, TROUBLE]}``, ``{"error": WORDS}``.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -18,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from netclawd.adapters.watch import FileWatcher
+from netclawd.errors import NetclawError
 from tests.waiting import wait_for
 
 
@@ -27,6 +31,7 @@ class Watching:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.changes: list[str | None] = []
+        self.errors: list[str] = []
         self._states: list[tuple[str, str]] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -37,6 +42,8 @@ class Watching:
             told = json.loads(line)
             if "change" in told:
                 self.changes.append(told["change"])
+            elif "error" in told:
+                self.errors.append(told["error"])
             else:
                 self._states.append(tuple(told["state"]))
 
@@ -116,8 +123,6 @@ def main(path: str, poll_s: float, uid: int | None) -> None:
     # Imported before the privileges go: the other user may not read the code.
     import pyinotify  # noqa: F401
 
-    from netclawd.adapters.watch import FileWatcher
-
     if uid is None:
         enter_user_namespace()
     else:
@@ -135,10 +140,22 @@ def main(path: str, poll_s: float, uid: int | None) -> None:
         if words[0] == "limit":
             limit(words[1], words[2])
         elif words[0] == "start":
-            watcher.start(on_change)
+            start(watcher, on_change)
+        elif words[0] == "no-descriptors":
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+        elif words[0] == "descriptors":
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         else:
             tell(state=[watcher.state().mode.value, watcher.state().trouble])
     watcher.stop()
+
+
+def start(watcher: FileWatcher, on_change: Callable[[], None]) -> None:
+    try:
+        watcher.start(on_change)
+    except NetclawError as error:
+        tell(error=str(error))
 
 
 def tell(**what: Any) -> None:

@@ -89,7 +89,7 @@ class FileWatcher:
             ) from error
         try:
             self._arm()
-            self._wake = os.pipe2(os.O_CLOEXEC)
+            self._wake = _pipe()
             self._thread = self._spawn("watch", lambda: self._run(on_change))
         except BaseException:
             self._close()
@@ -194,6 +194,16 @@ class FileWatcher:
         if self._inotify is not None:
             self._inotify.close()
             self._inotify = None
+
+
+def _pipe() -> tuple[int, int]:
+    try:
+        return os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise WatchError(
+            f"The configuration file can't be watched: {error.strerror}.",
+            "Raise LimitNOFILE= or `ulimit -n`, and run `netclaw daemon restart`.",
+        ) from error
 
 
 class _Armed(Inotify):
