@@ -75,16 +75,21 @@ def judge(image: Image, request: Request) -> Event:
 
 
 def _judge_error(image: Image, error: ConfigError, *, by_itself: bool) -> Event:
-    """Refuse, or end the daemon. What can't be parsed may be half-written: no reason to die."""
+    """Refuse, or end the daemon."""
     refusal = Refusal(error.slug, error.what, error.remedy)
     if by_itself and refusal == image.refusal:
         return JudgedUnchanged()
-    aborts = image.settings.daemon.on_invalid_config is OnInvalid.ABORT
-    if not aborts or isinstance(error, ConfigSyntaxError):
+    if not aborts(image, error):
         return Refused(refusal)
     parts = image.parts
     stop = Request(RestartId(parts.ids.new("r")), Trigger("abort"), at=parts.clock.wall())
     return JudgedFatal(refusal, stop)
+
+
+def aborts(image: Image, error: ConfigError) -> bool:
+    """Whether this error ends the daemon. What can't be parsed may be half-written: no reason to die."""
+    abort = image.settings.daemon.on_invalid_config is OnInvalid.ABORT
+    return abort and not isinstance(error, ConfigSyntaxError)
 
 
 def read_candidate(image: Image, text: str | None = None, name: str = "") -> Snapshot:

@@ -11,12 +11,11 @@ from typing import Any
 
 from netclawd.core.events import Refusal
 from netclawd.core.plan import Activity, Now, Plan, TurnNow, plan_refusal, plan_reload
-from netclawd.core.settings import OnInvalid
 from netclawd.core.values import replace
 from netclawd.daemon.board import Kind
 from netclawd.daemon.image import Image
-from netclawd.daemon.judgement import read_candidate
-from netclawd.errors import ConfigAbsentError, ConfigError, ConfigSyntaxError
+from netclawd.daemon.judgement import aborts, read_candidate
+from netclawd.errors import ConfigAbsentError, ConfigError
 
 #: Restarts whose gaps are looked at.
 RESTARTS = 50
@@ -34,19 +33,18 @@ def _plan(image: Image, text: str | None, name: str) -> Plan:
         candidate = read_candidate(image, text, name)
     except ConfigAbsentError as error:
         if not error.missing:
-            return _refused(now, error)
+            return _refused(image, now, error)
         # A file that is missing under a running daemon is not a change.
         candidate, note = now.snapshot, error.what
     except ConfigError as error:
-        return _refused(now, error)
+        return _refused(image, now, error)
     environment = image.parts.source.overridden(candidate)
     return replace(plan_reload(now, candidate, environment), note=note)
 
 
-def _refused(now: Now, error: ConfigError) -> Plan:
-    abort = now.snapshot.settings.daemon.on_invalid_config is OnInvalid.ABORT
+def _refused(image: Image, now: Now, error: ConfigError) -> Plan:
     refusal = Refusal(error.slug, error.what, error.remedy)
-    return plan_refusal(now, refusal, aborts=abort and not isinstance(error, ConfigSyntaxError))
+    return plan_refusal(now, refusal, aborts=aborts(image, error))
 
 
 def _now(image: Image) -> Now:

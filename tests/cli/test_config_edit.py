@@ -18,6 +18,7 @@ import pytest
 from netclawd.cli import config_write
 from netclawd.cli.config_write import outcome_of
 from tests.cli.conftest import CommandLine
+from tests.process.faults import Fault
 from tests.process.harness import Daemon, free_port, full_or
 from tests.waiting import scaled, wait_for
 
@@ -276,6 +277,25 @@ def test_a_bind_that_fails_is_shown_as_the_refusal_that_it_is(
         back = netclaw.json("config", "set", "daemon.listen", f'["127.0.0.1:{daemon.port}"]')
         assert back["outcome"] == "unchanged"
         wait_for(lambda: daemon.status()["refusal"] is None, 10.0, "the refusal to end")
+
+
+def test_a_new_image_that_fails_is_shown_as_rolled_back(
+    monkeypatch: pytest.MonkeyPatch, netclaw: CommandLine
+) -> None:
+    with Daemon(faults=[Fault("raise", "before", "Serve", nth=2)]) as daemon:
+        monkeypatch.setenv("NETCLAW_HOME", str(daemon.home))
+        daemon.start()
+        result = netclaw("config", "set", "sessions.workers", "3")
+        assert result.exit_code == 1
+        assert "rolled back; the last good configuration serves again." in result.stderr
+        assert "has the change all the same" in result.stderr
+        assert daemon.wait_ready(above=2) == 3
+        # The content that failed is remembered: writing it again is no reason to try it again.
+        plan = netclaw.json("config", "plan")
+        assert (plan["verdict"], plan["refused_before"]) == ("restart", True)
+        again = netclaw("config", "set", "drain.timeout_s", "30")
+        assert (again.exit_code, "refused this content before" in again.stderr) == (1, True)
+        assert daemon.generation() == 3
 
 
 def test_without_waiting_it_returns_when_it_is_written(

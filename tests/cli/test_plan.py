@@ -21,7 +21,10 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     """A real daemon, and the command line's home is its home."""
     with Daemon() as one:
         monkeypatch.setenv("NETCLAW_HOME", str(one.home))
-        yield one.start()
+        one.start()
+        # The last thing that a start writes.
+        wait_for((one.home / "state" / "last-good.toml").exists, 10.0, "the start to be over")
+        yield one
 
 
 @pytest.fixture
@@ -246,6 +249,17 @@ def test_it_is_compared_with_what_served_last(run: CommandLine, home: Path) -> N
     assert "sessions.workers: 2 → 3" in run("config", "plan").stdout
     plan = json.loads(run("config", "plan", "-", "--json", stdin="[sessions]\nworkers=2").stdout)
     assert (plan["changes"], plan["compared_with"]) == ([], "what served last")
+
+
+def test_what_a_daemon_served_is_what_its_next_start_is_compared_with(
+    daemon: Daemon, netclaw: CommandLine
+) -> None:
+    daemon.stop()
+    daemon.write_config(tables={"sessions": {"workers": 3}})
+    plan = netclaw.json("config", "plan")
+    assert (plan["verdict"], plan["compared_with"]) == ("start", "what served last")
+    assert plan["changes"] == [{"key": "sessions.workers", "old": 8, "new": 3}]
+    assert plan["listeners"]["bind"] == [f"127.0.0.1:{daemon.port}"]
 
 
 def test_a_candidate_is_compared_with_the_file_where_nothing_served(

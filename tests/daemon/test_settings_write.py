@@ -56,7 +56,7 @@ def test_a_change_in_the_last_moment_is_not_overwritten(
 
 def test_of_many_writers_at_once_one_wins(file: Path) -> None:
     won: list[int] = []
-    barrier = threading.Barrier(8)
+    barrier = threading.Barrier(16)
 
     def write(number: int) -> None:
         barrier.wait(10)
@@ -66,7 +66,7 @@ def test_of_many_writers_at_once_one_wins(file: Path) -> None:
             return
         won.append(number)
 
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
