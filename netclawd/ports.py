@@ -446,7 +446,13 @@ class HttpServer(Protocol):
         """Undo a quiesce: accept again, go on with the kept connections (execve failed)."""
 
     def retire(self, names: Sequence[str], done: Callable[[], None]) -> None:
-        """Accept what is queued on these listeners, then close them; the connections live on."""
+        """Accept what is queued on these listeners, then close them; the connections live on.
+
+        No newcomer finds them any more; a handshake that has begun gets a moment to end.
+        """
+
+    def empty(self, listeners: Mapping[str, Any]) -> None:
+        """Accept what is queued on sockets that are not served, and close them."""
 
     def stop(self, timeout_s: float) -> None:
         """Close everything politely and end the threads."""

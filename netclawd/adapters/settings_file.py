@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from netclawd.core.settings import OnInvalid, Settings, Snapshot
+from netclawd.core.settings import OnInvalid, Settings, Snapshot, UnixAccess
 from netclawd.errors import (
     ConfigAbsentError,
     ConfigError,
@@ -78,14 +78,16 @@ class SettingsFile:
         environ: Mapping[str, str],
         digest_key: bytes,
         resolve: Callable[[str], str],
+        find_owner: Callable[[UnixAccess], object] = lambda _access: None,
     ) -> None:
         """``environ``: what the daemon was started with. ``digest_key``: keys the hashes of secrets,
         the same for the life of the state folder. ``resolve``: reference to value, or
-        ConfigMeaningError."""
+        ConfigMeaningError. ``find_owner`` raises it for an account that this host lacks."""
         self.path = path
         self._environ = environ
         self._digest_key = digest_key
         self._resolve = resolve
+        self._find_owner = find_owner
 
     def read(self, *, running: bool) -> Snapshot:
         """Read the file once, apply the environment, validate all of it.
@@ -125,6 +127,7 @@ class SettingsFile:
         effective = schemas.normalised(schema, merged.values)
         settings = Settings.from_effective(effective)
         judge_meaning(settings)
+        self._find_owner(settings.daemon.unix)
         secrets = self._resolve_all(settings)
         return Snapshot(
             path=self.path,

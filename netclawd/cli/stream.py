@@ -139,13 +139,17 @@ class SessionStream:
             yield Item(Kind.EVENT, event)
 
 
+#: Where a daemon that listens everywhere is asked.
+_AS_LOOPBACK = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
+
+
 def tcp_address(addresses: Iterable[str]) -> tuple[str, int] | None:
     """Return the first address that HTTP can be spoken to, a wildcard as loopback."""
     for address in addresses:
         host, colon, port = address.rpartition(":")
-        if colon and port.isdigit() and host not in ("fd", "unix"):
+        if colon and port.isdigit() and not address.startswith(("fd:", "unix:")):
             host = host.strip("[]")
-            return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)  # noqa: S104 - read, not bound
+            return _AS_LOOPBACK.get(host, host), int(port)
     return None
 
 

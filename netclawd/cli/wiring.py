@@ -25,7 +25,7 @@ from netclawd.core.beginning import Beginning
 from netclawd.core.handoff import HandoffRecord
 from netclawd.core.paths import Paths, locate
 from netclawd.core.redact import Redactor
-from netclawd.core.settings import Settings, Snapshot
+from netclawd.core.settings import Settings, Snapshot, UnixAccess
 from netclawd.daemon import handoff as handoffs
 from netclawd.daemon.descriptors import Inheritance
 from netclawd.daemon.lock import hold_lock
@@ -76,7 +76,16 @@ def settings_source(
     path: str, environ: Mapping[str, str], state: str, *, create: bool = False
 ) -> SettingsFile:
     """Return the reader of the configuration; ``create`` makes the digest key if there is none."""
-    return SettingsFile(path, environ, digest_key(state, create=create), Secrets(environ).resolve)
+    key = digest_key(state, create=create)
+    return SettingsFile(path, environ, key, Secrets(environ).resolve, find_owner)
+
+
+def find_owner(access: UnixAccess) -> None:
+    """Raise ConfigMeaningError for an owner or a group of Unix sockets that this host lacks."""
+    if access.user or access.group:
+        from netclawd.daemon.accounts import owner_of
+
+        owner_of(access)
 
 
 def digest_key(state: str, *, create: bool) -> bytes:
@@ -391,7 +400,9 @@ def import_rest() -> None:
     import netclawd.daemon.crash
     import netclawd.daemon.plan
     import netclawd.daemon.reading
-    import netclawd.daemon.rehearsal  # noqa: F401
+    import netclawd.daemon.rehearsal
+    import netclawd.daemon.sharing
+    import netclawd.daemon.unix_sockets  # noqa: F401
     from netclawd.adapters import settings_file
 
     settings_file.preload()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from netclawd.core.events import Change, Refusal, Request
 from netclawd.core.listeners import ListenerPlan
 from netclawd.core.restart import Outcome
-from netclawd.core.settings import Snapshot
+from netclawd.core.settings import Snapshot, UnixAccess
 from netclawd.core.values import frozen
 
 
@@ -97,6 +97,8 @@ class BindNew(Effect):
     """Bind all new addresses, not listening; posts Bound or Refused."""
 
     plan: ListenerPlan
+    #: For the files of Unix sockets.
+    access: UnixAccess
 
 
 @frozen

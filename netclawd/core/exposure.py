@@ -75,7 +75,7 @@ def _judge_local(addresses: Sequence[Address]) -> None:
             raise ConfigMeaningError(
                 f"The address {address} in daemon.listen can be reached from other hosts, but"
                 ' daemon.exposure is "local".',
-                'Listen on 127.0.0.1 or [::1], or set daemon.exposure = "reverse-proxy" with'
+                'Listen on 127.0.0.1, [::1] or a Unix socket, or set daemon.exposure = "reverse-proxy" with'
                 " daemon.trusted_proxies and daemon.allow_unauthenticated = true.",
             )
 
@@ -87,7 +87,7 @@ def _judge_reverse_proxy(
     if all(address.loopback and address.family is not Family.FD for address in addresses):
         raise ConfigMeaningError(
             'daemon.exposure is "reverse-proxy", but every address in daemon.listen is a loopback'
-            " one, which no other host reaches.",
+            " one or a Unix socket, which no other host reaches.",
             'Set daemon.exposure = "local", or add the address that the proxy connects to.',
         )
     if not proxies:

@@ -304,9 +304,10 @@ def _bind(state: State, event: Event, _now: float) -> Step:
     assert isinstance(event, events.Rehearsed)
     assert state.change is not None
     held = (*state.change.plan.keep, *state.change.plan.retire)
-    wanted = parse_addresses(event.snapshot.settings.daemon.listen)
+    daemon = event.snapshot.settings.daemon
+    wanted = parse_addresses(daemon.listen)
     change = replace(state.change, snapshot=event.snapshot, plan=plan_listeners(held, wanted))
-    return replace(state, change=change), [effects.BindNew(change.plan)]
+    return replace(state, change=change), [effects.BindNew(change.plan, daemon.unix)]
 
 
 def _drain(state: State, _event: Event, now: float) -> Step:

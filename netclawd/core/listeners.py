@@ -3,11 +3,12 @@
 Pure. A descriptor is known by its name (``tcp4=127.0.0.1=5199``), never by its number. The plan
 keeps one invariant: an address that stays configured is adopted, never bound again, so its accept
 queue is never lost. New addresses are bound before anything else changes; old ones are retired
-after the new generation serves.
+after the new generation serves. An old and a new address may overlap; two of one configuration may not.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,9 @@ from netclawd.errors import ConfigMeaningError
 class Family(StrEnum):
     TCP4 = "tcp4"
     TCP6 = "tcp6"
+    #: One socket for IPv6 and IPv4, at every address of the host.
+    TCP = "tcp"
+    UNIX = "unix"
     #: Handed over by systemd under a FileDescriptorName and kept by it.
     FD = "fd"
 
@@ -30,9 +34,9 @@ class Address:
     """One entry of ``daemon.listen``, checked."""
 
     family: Family
-    #: Numeric host; the FileDescriptorName for FD.
+    #: Numeric host; ``*`` for TCP, the absolute path or ``@name`` for UNIX, the FileDescriptorName for FD.
     host: str
-    #: 0 for FD.
+    #: 0 for UNIX and FD.
     port: int
 
     @property
@@ -40,18 +44,45 @@ class Address:
         """Descriptor name: ASCII, no colon (LISTEN_FDNAMES separates by colons)."""
         if self.family is Family.TCP6:
             return f"tcp6={ipaddress.IPv6Address(self.host).packed.hex()}={self.port}"
+        if self.family is Family.TCP:
+            return f"tcp={self.port}"
+        if self.family is Family.UNIX:
+            return f"unix={self.path_hash}"
         if self.family is Family.FD:
             return self.host
         return f"tcp4={self.host}={self.port}"
 
     @property
+    def path_hash(self) -> str:
+        """What stands for a Unix socket's path where the path has no room, 32 hex digits."""
+        return hashlib.sha256(self.host.encode()).hexdigest()[:32]
+
+    @property
+    def path(self) -> str | None:
+        """Path of the file that clients connect to; None for what is no file."""
+        return self.host if self.family is Family.UNIX and self.host[0] == "/" else None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Numeric hosts that it is bound to, wildcards as such; none for what has no host."""
+        if self.family is Family.TCP:
+            return ("0.0.0.0", "::")  # noqa: S104 - named, not bound
+        return (self.host,) if self.family in (Family.TCP4, Family.TCP6) else ()
+
+    @property
     def loopback(self) -> bool:
         """Whether only this host reaches it. What systemd binds is systemd's to answer for."""
-        return self.family is Family.FD or ipaddress.ip_address(self.host).is_loopback
+        return all(ipaddress.ip_address(host).is_loopback for host in self.hosts)
+
+    def overlaps(self, other: Address) -> bool:
+        """Whether the kernel would bind both only by SO_REUSEPORT; an address overlaps itself."""
+        if not self.hosts or self.port != other.port:
+            return self == other
+        return any(_overlap(one, two) for one in self.hosts for two in other.hosts)
 
     def __str__(self) -> str:
-        if self.family is Family.FD:
-            return f"fd:{self.host}"
+        if self.family in (Family.FD, Family.UNIX):
+            return f"{self.family.value}:{self.host}"
         return (
             f"[{self.host}]:{self.port}"
             if self.family is Family.TCP6
@@ -59,16 +90,36 @@ class Address:
         )
 
 
+def _overlap(one: str, two: str) -> bool:
+    """Compare two numeric hosts of sockets whose IPv6 wildcard is IPv6 only."""
+    first, second = ipaddress.ip_address(one), ipaddress.ip_address(two)
+    if first.version != second.version:
+        return False
+    return first == second or first.is_unspecified or second.is_unspecified
+
+
 #: Names of inherited descriptors that are not listeners of HTTP.
-RESERVED_NAMES = frozenset({"control", "lock", "handoff"})
+RESERVED_NAMES = frozenset({"control", "lock", "handoff", "boot"})
+
+#: Longest path of a Unix socket, bytes: what sun_path holds besides its NUL, unix(7).
+LONGEST_PATH_BYTES = 107
+
+
+def temporary_path(path: str) -> str:
+    """Return the path that a Unix socket is bound at first: beside its own, told by its hash."""
+    digest = hashlib.sha256(path.encode()).hexdigest()
+    return f"{path.rpartition('/')[0]}/.{digest[:8]}.new"
 
 
 def parse_address(text: str) -> Address:
-    """Parse ``127.0.0.1:5199``, ``[::1]:5199`` or ``fd:NAME``; ConfigMeaningError says what is wrong."""
+    """Parse ``127.0.0.1:5199``, ``[::1]:5199``, ``*:5199``, ``unix:/PATH``, ``unix:@NAME`` or ``fd:NAME``.
+
+    ConfigMeaningError says what is wrong.
+    """
     if text.startswith("fd:"):
         return _parse_fd(text)
     if text.startswith("unix:"):
-        raise _wrong(text, "is a Unix socket, which is not served yet", "Use a TCP address.")
+        return _parse_unix(text)
     match = _TCP.fullmatch(text)
     if match is None:
         raise _wrong(text, "is not an address", "Write HOST:PORT, for example 127.0.0.1:5199.")
@@ -77,6 +128,8 @@ def parse_address(text: str) -> Address:
         raise _wrong(text, "has no port", "Write HOST:PORT, for example 127.0.0.1:5199.")
     if not (_PORT.fullmatch(port_text) and 1 <= int(port_text) <= 65535):
         raise _wrong(text, f"has the port {shown(port_text)}", "Use a port from 1 to 65535.")
+    if host == "*" and not bracketed:
+        return Address(Family.TCP, "*", int(port_text))
     ip = _parse_host(text, host, bracketed=bracketed)
     return Address(Family.TCP6 if bracketed else Family.TCP4, str(ip), int(port_text))
 
@@ -91,8 +144,6 @@ _PORT = re.compile(r"[0-9]{1,5}")
 def _parse_host(
     text: str, host: str, *, bracketed: bool
 ) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    if host == "*":
-        raise _wrong(text, "asks for both IPv4 and IPv6", "Name 0.0.0.0 and [::] one by one.")
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
@@ -124,12 +175,33 @@ def _parse_fd(text: str) -> Address:
     return Address(Family.FD, name, 0)
 
 
+def _parse_unix(text: str) -> Address:
+    name = text[5:]
+    remedy = "Write unix:/PATH, for example unix:/run/netclaw/api.sock, or unix:@NAME."
+    if not name.isprintable():
+        raise _wrong(text, "has characters that can't be shown", remedy)
+    if len(name.encode()) > LONGEST_PATH_BYTES:
+        what = f"is longer than the {LONGEST_PATH_BYTES} bytes that a socket's path may have"
+        raise _wrong(text, what, "Choose a shorter one.")
+    if name.startswith("@") and len(name) > 1:
+        return Address(Family.UNIX, name, 0)
+    if not name.startswith("/"):
+        raise _wrong(text, "is neither a path from / nor a name after @", remedy)
+    if any(part in ("", ".", "..") for part in name[1:].split("/")):
+        what = "has a path in which a part is empty, . or .."
+        raise _wrong(text, what, "Write the path without them.")
+    if len(temporary_path(name).encode()) > LONGEST_PATH_BYTES:
+        what = "lies in a folder whose path leaves no room for the socket's temporary name"
+        raise _wrong(text, what, "Choose a folder with a shorter path.")
+    return Address(Family.UNIX, name, 0)
+
+
 def _wrong(text: str, what: str, remedy: str) -> ConfigMeaningError:
     return ConfigMeaningError(f"The address {shown(text)} in daemon.listen {what}.", remedy)
 
 
 def parse_addresses(texts: Sequence[str]) -> tuple[Address, ...]:
-    """Parse all; ConfigMeaningError for none at all, a duplicate, or a bad one."""
+    """Parse all; ConfigMeaningError for none at all, a duplicate, two that overlap, or a bad one."""
     if not texts:
         raise ConfigMeaningError(
             "daemon.listen is empty.", "Name at least one address, or remove the key."
@@ -138,14 +210,21 @@ def parse_addresses(texts: Sequence[str]) -> tuple[Address, ...]:
     for index, address in enumerate(addresses):
         if address in addresses[:index]:
             raise ConfigMeaningError(f"daemon.listen names {address} twice.", "Remove one of them.")
+        for other in addresses[:index]:
+            if address.overlaps(other):
+                raise ConfigMeaningError(
+                    f"daemon.listen names {other} and {address}, and one of them takes in the other.",
+                    "Remove the narrower one, or give it another port.",
+                )
     return addresses
 
 
 def address_of_name(name: str, *, handed_over: bool = False) -> Address | None:
     """Return the address that a descriptor name tells, None for a name of another kind.
 
-    A name without an address is a socket of the supervisor's where an old image ``handed_over``
-    only what it had claimed; at a cold start it may be anything.
+    That of a Unix socket tells only a hash: its address is asked of the socket. A name without an
+    address is a socket of the supervisor's where an old image ``handed_over`` only what it had
+    claimed; at a cold start it may be anything.
     """
     family, separator, rest = name.partition("=")
     if not separator and handed_over and name not in RESERVED_NAMES:
@@ -157,6 +236,8 @@ def address_of_name(name: str, *, handed_over: bool = False) -> Address | None:
         if family == Family.TCP6:
             packed = ipaddress.IPv6Address(bytes.fromhex(host))
             return Address(Family.TCP6, str(packed), int(port))
+        if family == Family.TCP:
+            return Address(Family.TCP, "*", int(rest))
     except ValueError:
         return None  # Somebody else's name that looks like ours.
     return None

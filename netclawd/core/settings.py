@@ -34,9 +34,25 @@ class OnInvalid(StrEnum):
 
 
 @frozen
+class UnixAccess:
+    """Who may connect to the Unix sockets: what their files are given."""
+
+    #: Permission bits.
+    mode: int
+    #: Name or number of the owner and the group; empty: as the process runs.
+    user: str
+    group: str
+
+
+@frozen
 class DaemonSettings:
     #: Addresses in the notation of :mod:`netclawd.core.listeners`.
     listen: tuple[str, ...]
+    #: Permission bits of Unix sockets.
+    unix_mode: int
+    #: Name or number of their owner and group; empty: as the process runs.
+    unix_user: str
+    unix_group: str
     exposure: Exposure
     #: CIDR networks whose X-Forwarded-* headers are believed.
     trusted_proxies: tuple[str, ...]
@@ -52,6 +68,10 @@ class DaemonSettings:
     on_invalid_config: OnInvalid
     #: From execve to READY, seconds; afterwards the stub goes back to the last good snapshot.
     boot_timeout_s: float
+
+    @property
+    def unix(self) -> UnixAccess:
+        return UnixAccess(self.unix_mode, self.unix_user, self.unix_group)
 
 
 @frozen
@@ -113,6 +133,9 @@ class Settings:
         return cls(
             daemon=DaemonSettings(
                 listen=tuple(daemon["listen"]),
+                unix_mode=int(daemon["unix_mode"], 8),
+                unix_user=daemon["unix_user"],
+                unix_group=daemon["unix_group"],
                 exposure=Exposure(daemon["exposure"]),
                 trusted_proxies=tuple(daemon["trusted_proxies"]),
                 allow_unauthenticated=daemon["allow_unauthenticated"],

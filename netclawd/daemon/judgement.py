@@ -21,7 +21,7 @@ from netclawd.core.events import (
     Trigger,
 )
 from netclawd.core.handoff import HandoffRecord
-from netclawd.core.listeners import parse_addresses, plan_listeners
+from netclawd.core.listeners import parse_addresses
 from netclawd.core.restart import Outcome, RestartRecord
 from netclawd.core.session import RestartId
 from netclawd.core.settings import OnInvalid, Snapshot, changed_keys, secrets_changed
@@ -69,7 +69,7 @@ def judge(image: Image, request: Request) -> Event:
     image.candidate_digest = snapshot.digest
     image.candidate_published = snapshot.published_digest
     wanted = parse_addresses(snapshot.settings.daemon.listen)
-    plan = plan_listeners(image.listeners.held, wanted)
+    plan = image.listeners.plan(wanted)
     keys = changed_keys(image.snapshot.effective, snapshot.effective)
     return JudgedChanged(Change(snapshot, plan, keys, code_changed))
 

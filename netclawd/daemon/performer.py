@@ -137,13 +137,16 @@ class Performer:
 
     def _bind_new(self, effect: effects.BindNew) -> Event:
         try:
-            self._image.listeners.bind(effect.plan)
+            self._image.listeners.bind(effect.plan, effect.access)
         except AddressError as error:
             return events.Refused(Refusal(error.slug, error.what, error.remedy))
         return events.Bound()
 
     def _close_new(self, _effect: effects.CloseNew) -> None:
-        self._image.listeners.close_new()
+        """Nobody loses by it who has connected to one that listened already: HTTP empties them."""
+        new = self._image.listeners.give_up_new()
+        assert self._image.http is not None
+        self._image.http.empty(new)
 
     # -- the handoff ---------------------------------------------------------------------------
 
@@ -212,7 +215,10 @@ class Performer:
             say_aborted(effect.refusal.reason, effect.refusal.remedy)
         if image.control is not None:
             image.control.stop()
+        new = image.listeners.give_up_new()
+        image.listeners.withdraw(image.listeners.held)
         if image.http is not None:
+            image.http.empty(new)
             image.http.stop(timeout_s=1.0)
         image.listeners.close()
         for name in ("control.sock", "netclawd.pid"):

@@ -19,7 +19,7 @@ from netclawd.daemon import handoff, judgement
 from netclawd.daemon.durable import replace_file
 from netclawd.daemon.image import Image
 from netclawd.daemon.signals import blocked, spawn
-from netclawd.errors import ManifestError, NetclawError, StoreError
+from netclawd.errors import AddressError, ManifestError, NetclawError, StoreError
 from netclawd.ports import Post, Service
 
 log = logging.getLogger("netclawd.lifecycle")
@@ -44,6 +44,7 @@ class Starting:
             parts.inheritance,
             wanted,
             image.settings.daemon.backlog,
+            image.settings.daemon.unix,
             handed_over=parts.handoff is not None,
         )
         image.control_socket = handoff.claim_control(parts.inheritance) or parts.bind_control()
@@ -121,6 +122,7 @@ class Starting:
         with blocked():
             control.start(image.control_socket)
         image.kept = ()
+        self._give_access()
         log.info(
             "serving on %s: netclawd %s, pid %d, generation %d",
             ", ".join(str(a) for a in image.listeners.held if a not in image.retiring),
@@ -129,6 +131,14 @@ class Starting:
             image.generation,
         )
         return events.Serving()
+
+    def _give_access(self) -> None:
+        """Give adopted Unix sockets the mode and owner that are configured now; it was tried before."""
+        try:
+            self._image.listeners.give_access(self._image.settings.daemon.unix)
+        except AddressError as error:
+            log.error("a Unix socket keeps its mode and owner: %s", error)
+            self._image.degraded["unix"] = f"A Unix socket keeps its mode and owner: {error.what}"
 
     def warm_up(self, _effect: effects.WarmUp) -> None:
         """Make the engine. An input admitted before is in the store, where reconciling finds it."""
@@ -233,6 +243,7 @@ class Starting:
         if not image.retiring:
             return
         assert image.http is not None
+        image.listeners.withdraw(image.retiring)
         emptied = threading.Event()
         image.http.retire([address.name for address in image.retiring], emptied.set)
         if not emptied.wait(_RETIRE_TIMEOUT_S):

@@ -11,6 +11,7 @@ import pytest
 from netclawd.adapters.secrets import Secrets
 from netclawd.adapters.settings_file import SettingsFile, packaged_schema, preload
 from netclawd.core.settings import Exposure, Snapshot
+from netclawd.daemon.accounts import owner_of
 from netclawd.errors import (
     ConfigAbsentError,
     ConfigSchemaError,
@@ -23,7 +24,7 @@ KEYED = '[providers.demo]\nkind = "demo"\napi_key = '
 
 def source(path: Path | str, environ: dict[str, str] | None = None) -> SettingsFile:
     environ = environ or {}
-    return SettingsFile(str(path), environ, KEY, Secrets(environ).resolve)
+    return SettingsFile(str(path), environ, KEY, Secrets(environ).resolve, owner_of)
 
 
 def judge(text: str | bytes, environ: dict[str, str] | None = None) -> Snapshot:

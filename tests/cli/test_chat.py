@@ -187,7 +187,8 @@ def test_a_person_asks_is_answered_and_leaves(
         (["fd:http", "[::1]:80"], ("::1", 80)),
         (["0.0.0.0:80"], ("127.0.0.1", 80)),
         (["[::]:80"], ("::1", 80)),
-        (["fd:80", "unix:/run/x.sock", "unix:1"], None),
+        (["*:80"], ("127.0.0.1", 80)),
+        (["fd:80", "unix:/run/x.sock", "unix:/run/x:80", "unix:@x:80"], None),
         ([], None),
     ],
 )

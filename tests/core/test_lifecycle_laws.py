@@ -252,7 +252,7 @@ def test_the_plan_is_made_again_from_what_the_code_on_disk_reads() -> None:
     read = snapshot(str(OLD), str(KEPT))
     after, todo = step(example(Stage.REHEARSING), events.Rehearsed(read), NOW)
     plan = ListenerPlan(keep=(OLD, KEPT), bind=(), retire=())
-    assert todo == (effects.BindNew(plan),)
+    assert todo == (effects.BindNew(plan, read.settings.daemon.unix),)
     assert after.change == replace(CHANGE, snapshot=read, plan=plan)
 
 

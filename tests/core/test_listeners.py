@@ -30,6 +30,16 @@ from netclawd.errors import ConfigMeaningError
         ("[::1]:5199", "tcp6", "::1", 5199, f"tcp6={'0' * 31}1=5199", True),
         ("[::]:5199", "tcp6", "::", 5199, f"tcp6={'0' * 32}=5199", False),
         ("[2001:DB8:0::7]:80", "tcp6", "2001:db8::7", 80, f"tcp6=20010db8{'0' * 23}7=80", False),
+        ("*:5199", "tcp", "*", 5199, "tcp=5199", False),
+        (
+            "unix:/run/netclaw/api.sock",
+            "unix",
+            "/run/netclaw/api.sock",
+            0,
+            "unix=a9a58992a00dd3bf1829854a0a9576dc",
+            True,
+        ),
+        ("unix:@netclaw", "unix", "@netclaw", 0, "unix=ea3da4ce64ae428655347b2b59675061", True),
         ("fd:http", "fd", "http", 0, "http", True),
         ("fd:a name.with-more", "fd", "a name.with-more", 0, "a name.with-more", True),
     ],
@@ -75,8 +85,26 @@ def test_an_address_is_parsed(
         ("[fe80::1%eth0]:5199", "has a zone"),
         ("224.0.0.1:5199", "is a multicast address"),
         ("[ff02::1]:5199", "is a multicast address"),
-        ("unix:/run/netclaw/api.sock", "is a Unix socket"),
-        ("*:5199", "[::]"),
+        ("unix:", "is neither a path from / nor a name after @"),
+        ("unix:@", "is neither a path from / nor a name after @"),
+        ("unix:api.sock", "is neither a path from / nor a name after @"),
+        ("unix:~/api.sock", "is neither a path from / nor a name after @"),
+        ("unix:/", "a part is empty"),
+        ("unix://run/api.sock", "a part is empty"),
+        ("unix:/run/", "a part is empty"),
+        ("unix:/run/./api.sock", "a part is empty"),
+        ("unix:/run/../api.sock", "a part is empty"),
+        ("unix:/run/a\nb", "can't be shown"),
+        ("unix:/run/a\0b", "can't be shown"),
+        ("unix:@a\x7fb", "can't be shown"),
+        ("unix:/run/\udc80", "can't be shown"),
+        ("unix:/" + "x" * 107, "longer than the 107 bytes"),
+        ("unix:@" + "ö" * 54, "longer than the 107 bytes"),
+        ("unix:/" + "x" * 99 + "/a", "no room for the socket's temporary name"),
+        ("*", "has no port"),
+        ("*:0", 'has the port "0"'),
+        ("[*]:5199", "has a host that is not numeric"),
+        ("*:*", 'has the port "*"'),
         ("fd:", "has no usable name"),
         ("fd:a:b", "has no usable name"),
         ("fd:a\nb", "has no usable name"),
@@ -103,6 +131,9 @@ def test_a_bad_address_is_refused_with_its_reason(text: str, words: str) -> None
         (["127.0.0.1:1", "127.0.0.1:01"], "names 127.0.0.1:1 twice"),
         (["[::1]:1", "[0:0::1]:1"], "names [::1]:1 twice"),
         (["fd:http", "127.0.0.1:1", "fd:http"], "names fd:http twice"),
+        (["unix:@a", "unix:@a"], "names unix:@a twice"),
+        (["127.0.0.1:1", "0.0.0.0:1"], "names 127.0.0.1:1 and 0.0.0.0:1, and one of them"),
+        (["*:1", "[::1]:1"], "names *:1 and [::1]:1, and one of them"),
     ],
 )
 def test_a_list_must_name_something_and_nothing_twice(texts: list[str], words: str) -> None:
@@ -116,7 +147,30 @@ def test_a_list_keeps_its_order() -> None:
     assert [str(address) for address in parse_addresses(texts)] == texts
 
 
-@given(st.text())
+OVERLAPPING = [
+    {"0.0.0.0:1", "127.0.0.1:1"},
+    {"[::]:1", "[::1]:1"},
+    {"*:1", "127.0.0.1:1"},
+    {"*:1", "0.0.0.0:1"},
+    {"*:1", "[::1]:1"},
+    {"*:1", "[::]:1"},
+]
+EVERY_KIND = [
+    *("127.0.0.1:1", "0.0.0.0:1", "[::1]:1", "[::]:1", "*:1", "127.0.0.2:1", "127.0.0.1:2"),
+    *("unix:/run/a", "unix:/run/b", "unix:@a", "fd:a"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.product(EVERY_KIND, repeat=2)))
+def test_addresses_overlap_where_the_kernel_says_so(one: str, other: str) -> None:
+    """tests/daemon/test_listeners.py asks the kernel."""
+    wide = {"0.0.0.0:1", "*:1"}
+    expected = one == other or {one, other} in OVERLAPPING
+    expected = expected or ("127.0.0.2:1" in {one, other} and bool({one, other} & wide))
+    assert parse_address(one).overlaps(parse_address(other)) is expected
+
+
+@given(st.text().map(lambda text: f"unix:{text}") | st.text())
 def test_any_text_is_an_address_or_a_refusal(text: str) -> None:
     try:
         address = parse_address(text)
@@ -124,6 +178,7 @@ def test_any_text_is_an_address_or_a_refusal(text: str) -> None:
         return
     assert address.name.isascii()
     assert ":" not in address.name
+    assert len(address.name) <= 255
     assert parse_address(str(address)) == address
 
 

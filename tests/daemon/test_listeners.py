@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from netclawd.core.listeners import Address, Family, ListenerPlan, parse_address, plan_listeners
+from netclawd.core.settings import UnixAccess
 from netclawd.daemon import listeners
 from netclawd.daemon.descriptors import Inheritance, Named
 from netclawd.daemon.listeners import ListenerSet, bounded_backlog, inherited_hosts
 from netclawd.errors import EXIT_TEMPORARY, AddressError
 
 NOBODY = Inheritance([])
+ACCESS = UnixAccess(0o660, "", "")
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def connects(address: Address) -> bool:
 @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
 def test_a_cold_start_listens(held: ListenerSet, host: str) -> None:
     address = free_address(host)
-    assert held.claim(NOBODY, [address], backlog=16) == ()
+    assert held.claim(NOBODY, [address], backlog=16, access=ACCESS) == ()
     assert held.held == (address,)
     assert connects(address)
     assert not os.get_inheritable(held.sockets()[address.name].fileno())
@@ -95,7 +97,7 @@ def test_ipv6_leaves_ipv4_alone(held: ListenerSet) -> None:
     """``[::]:P`` and ``0.0.0.0:P`` are two addresses, which two configurations may name."""
     port = free_address().port
     both = [parse_address(f"[::]:{port}"), parse_address(f"0.0.0.0:{port}")]
-    held.claim(NOBODY, both, backlog=16)
+    held.claim(NOBODY, both, backlog=16, access=ACCESS)
     assert held.held == tuple(both)
 
 
@@ -112,7 +114,7 @@ def test_an_address_that_cannot_be_had_is_named(
     held: ListenerSet, address: Address, why: str
 ) -> None:
     with pytest.raises(AddressError, match=why) as caught:
-        held.claim(NOBODY, [address], backlog=16)
+        held.claim(NOBODY, [address], backlog=16, access=ACCESS)
     assert caught.value.remedy
     assert caught.value.exit_code == EXIT_TEMPORARY
 
@@ -126,7 +128,7 @@ def test_a_protocol_that_this_host_lacks_is_a_refusal(
     with pytest.raises(OSError, match="not supported"):
         socket.socket(unavailable, socket.SOCK_STREAM)
     with pytest.raises(AddressError, match="can't be bound"):
-        held.bind(bind_only(parse_address("[::1]:5199")))
+        held.bind(bind_only(parse_address("[::1]:5199")), ACCESS)
 
 
 # -- new addresses for the next generation -------------------------------------------------------
@@ -134,7 +136,7 @@ def test_a_protocol_that_this_host_lacks_is_a_refusal(
 
 def test_what_is_bound_is_not_served_before_it_listens(held: ListenerSet) -> None:
     address = free_address()
-    held.bind(bind_only(address))
+    held.bind(bind_only(address), ACCESS)
     assert held.held == ()
     assert not connects(address)
     held.listen_new(backlog=16)
@@ -143,10 +145,10 @@ def test_what_is_bound_is_not_served_before_it_listens(held: ListenerSet) -> Non
 
 def test_a_failed_bind_closes_the_new_ones_and_changes_nothing(held: ListenerSet) -> None:
     first, free, taken = free_address(), free_address(), free_address()
-    held.claim(NOBODY, [first], backlog=16)
+    held.claim(NOBODY, [first], backlog=16, access=ACCESS)
     before = inode(held.sockets()[first.name])
     with listening(taken), pytest.raises(AddressError, match=f"{taken} can't be bound: it is in"):
-        held.bind(bind_only(free, taken))
+        held.bind(bind_only(free, taken), ACCESS)
     listening(free).close()  # Free again.
     assert held.held == (first,)
     assert inode(held.sockets()[first.name]) == before
@@ -158,7 +160,7 @@ def test_new_addresses_are_closed_again_when_the_restart_does_not_take_place(
     held: ListenerSet,
 ) -> None:
     address = free_address()
-    held.bind(bind_only(address))
+    held.bind(bind_only(address), ACCESS)
     held.close_new()
     held.close_new()
     assert held.to_hand_over() == []
@@ -168,7 +170,7 @@ def test_new_addresses_are_closed_again_when_the_restart_does_not_take_place(
 def test_an_address_that_was_taken_before_it_listened_is_a_refusal(held: ListenerSet) -> None:
     """Until it listens Linux lets another program with SO_REUSEADDR have the port."""
     address = free_address()
-    held.bind(bind_only(address))
+    held.bind(bind_only(address), ACCESS)
     with listening(address), pytest.raises(AddressError, match="it is in use"):
         held.listen_new(backlog=16)
 
@@ -178,8 +180,8 @@ def test_an_address_that_was_taken_before_it_listened_is_a_refusal(held: Listene
 
 def test_held_and_new_are_handed_over_by_name(held: ListenerSet) -> None:
     old, new = free_address(), free_address()
-    held.claim(NOBODY, [old], backlog=16)
-    held.bind(bind_only(new))
+    held.claim(NOBODY, [old], backlog=16, access=ACCESS)
+    held.bind(bind_only(new), ACCESS)
     named = held.to_hand_over()
     assert [item.name for item in named] == [old.name, new.name]
     assert inode(named[0].fd) == inode(held.sockets()[old.name])
@@ -192,7 +194,7 @@ def test_an_inherited_socket_is_adopted_and_never_bound_again(held: ListenerSet,
     sock = listening(address)
     before = inode(sock)
     with socket.create_connection((address.host, address.port), timeout=5) as waiting:
-        assert held.claim(inherit((address.name, sock)), [address], backlog=16) == ()
+        assert held.claim(inherit((address.name, sock)), [address], backlog=16, access=ACCESS) == ()
         adopted = held.sockets()[address.name]
         assert inode(adopted) == before
         accepted, peer = adopted.accept()
@@ -203,7 +205,7 @@ def test_an_inherited_socket_is_adopted_and_never_bound_again(held: ListenerSet,
 def test_what_is_no_longer_wanted_is_held_until_it_is_forgotten(held: ListenerSet) -> None:
     old, kept = free_address(), free_address()
     sockets = (old.name, listening(old)), (kept.name, listening(kept))
-    assert held.claim(inherit(*sockets), [kept], backlog=16) == (old,)
+    assert held.claim(inherit(*sockets), [kept], backlog=16, access=ACCESS) == (old,)
     assert connects(old), "served a moment longer"
     held.forget([old])
     assert held.held == (kept,)
@@ -217,7 +219,7 @@ def test_what_is_no_longer_wanted_is_held_until_it_is_forgotten(held: ListenerSe
 def test_a_name_that_is_no_listeners_is_left_for_others(held: ListenerSet, name: str) -> None:
     address, other = free_address(), free_address()
     inherited = inherit((address.name, listening(address)), (name, listening(other)))
-    assert held.claim(inherited, [address], backlog=16) == ()
+    assert held.claim(inherited, [address], backlog=16, access=ACCESS) == ()
     assert inherited.names() == (name,)
     assert inherited.close_rest() == (name,)
     assert not connects(other)
@@ -229,7 +231,7 @@ def test_a_bound_socket_that_does_not_listen_yet_listens_after_the_claim(
     address = free_address()
     sock = socket.socket()
     sock.bind((address.host, address.port))
-    held.claim(inherit((address.name, sock)), [address], backlog=16)
+    held.claim(inherit((address.name, sock)), [address], backlog=16, access=ACCESS)
     assert connects(address)
 
 
@@ -244,7 +246,7 @@ def test_an_ipv6_address_is_compared_as_a_number(held: ListenerSet) -> None:
         port = sock.getsockname()[1]
         assert sock.getsockname()[0] != address.host
         address = parse_address(f"[::1:2]:{port}")
-        held.claim(inherit((address.name, sock)), [address], backlog=16)
+        held.claim(inherit((address.name, sock)), [address], backlog=16, access=ACCESS)
     assert held.held == (address,)
 
 
@@ -274,7 +276,7 @@ def test_a_wrong_inherited_socket_is_refused_and_closed(
 ) -> None:
     address = free_address()
     with pytest.raises(AddressError, match="is not the socket that its name says"):
-        held.claim(inherit((address.name, wrong(address))), [address], backlog=16)
+        held.claim(inherit((address.name, wrong(address))), [address], backlog=16, access=ACCESS)
     assert held.held == ()
 
 
@@ -285,7 +287,7 @@ def test_a_file_under_a_listeners_name_is_refused_and_closed(
     address = parse_address(text)
     fd = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(AddressError, match="is not the socket that its name says"):
-        held.claim(Inheritance([Named(address.name, fd)]), [address], backlog=16)
+        held.claim(Inheritance([Named(address.name, fd)]), [address], backlog=16, access=ACCESS)
 
 
 # -- sockets of the supervisor -------------------------------------------------------------------
@@ -296,7 +298,7 @@ def test_a_socket_of_the_supervisor_is_claimed_by_its_name(held: ListenerSet) ->
     sock = listening(where)
     before = inode(sock)
     address = parse_address("fd:web")
-    held.claim(inherit(("web", sock)), [address], backlog=16)
+    held.claim(inherit(("web", sock)), [address], backlog=16, access=ACCESS)
     assert inode(held.sockets()["web"]) == before
     assert connects(where)
 
@@ -306,7 +308,7 @@ def test_a_socket_of_the_supervisor_must_listen(held: ListenerSet, kind: socket.
     sock = socket.socket(socket.AF_INET, kind)
     sock.bind(("127.0.0.1", 0))
     with pytest.raises(AddressError, match="'web' is not the socket that its name says"):
-        held.claim(inherit(("web", sock)), [parse_address("fd:web")], backlog=16)
+        held.claim(inherit(("web", sock)), [parse_address("fd:web")], backlog=16, access=ACCESS)
 
 
 def test_a_socket_of_the_supervisor_that_is_no_longer_wanted_is_retired_like_any(
@@ -318,7 +320,7 @@ def test_a_socket_of_the_supervisor_that_is_no_longer_wanted_is_retired_like_any
     handed_over = [("control", control[0]), ("web", listening(where)), (kept.name, listening(kept))]
     inherited = inherit(*handed_over)
     web = parse_address("fd:web")
-    assert held.claim(inherited, [kept], backlog=16, handed_over=True) == (web,)
+    assert held.claim(inherited, [kept], backlog=16, access=ACCESS, handed_over=True) == (web,)
     assert connects(where), "served a moment longer"
     held.forget([web])
     assert not connects(where)
@@ -331,7 +333,7 @@ def test_the_host_of_a_socket_of_the_supervisor_is_known(held: ListenerSet, host
     web = parse_address("fd:web")
     inherited = inherit(("web", listening(free_address(host))))
     assert inherited_hosts(inherited, [web]) == {"web": host}
-    held.claim(inherited, [web], backlog=16)
+    held.claim(inherited, [web], backlog=16, access=ACCESS)
     assert held.handed_over_hosts() == {"web": host}
     held.forget([web])
     assert held.handed_over_hosts() == {}
@@ -370,7 +372,7 @@ def test_a_limit_that_cannot_be_read_is_assumed(monkeypatch: pytest.MonkeyPatch)
 def test_a_changed_backlog_takes_effect_on_an_adopted_socket(held: ListenerSet) -> None:
     """With a queue of one, Linux completes two connections; the others wait."""
     address = free_address()
-    held.claim(inherit((address.name, listening(address, 0))), [address], backlog=16)
+    held.claim(inherit((address.name, listening(address, 0))), [address], backlog=16, access=ACCESS)
     clients = [socket.socket() for _ in range(8)]
     try:
         for client in clients:

@@ -43,9 +43,12 @@ def test_a_write_moves_the_daemon_under_the_same_pid(daemon: Daemon, in_place: b
     assert entry["trigger"] in ("file", "boot")
     assert entry["changed_keys"] == ["daemon.listen"]
     assert entry["gap_ms"] > 0
-    said = daemon.errors()
-    assert f"serving on 127.0.0.1:{daemon.port}: netclawd" in said
-    assert f"listeners retired: 127.0.0.1:{old_port}\n" in said
+    assert f"serving on 127.0.0.1:{daemon.port}: netclawd" in daemon.errors()
+    wait_for(
+        lambda: f"listeners retired: 127.0.0.1:{old_port}\n" in daemon.errors(),
+        REFUSED_WITHIN_S,
+        "the retirement to be logged",
+    )
 
 
 def test_the_daemon_moves_again_and_again(daemon: Daemon) -> None:

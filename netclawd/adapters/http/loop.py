@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,8 @@ logger = logging.getLogger("netclawd.http")
 _TURN_S = 1.0
 #: Turns of a loop that something is waiting for.
 _BUSY_TURN_S = 0.02
+#: What a handshake gets to end before its listener is closed, seconds.
+_HANDSHAKE_S = 0.2
 #: Between two looks for connections whose time is up, seconds.
 _SWEEP_S = 0.5
 #: At the limit of connections: how many make room in one look, and who has waited too briefly for it,
@@ -93,6 +95,8 @@ class Loop:
         self._accepting: dict[str, Accepting] = {}
         self._commands: deque[Callable[[], None]] = deque()
         self._leaving: list[tuple[Channel, LeaveWorker]] = []
+        #: Listeners to be closed, from which monotonic instant on, and whom to tell.
+        self._retiring: list[tuple[float, list[str], Callable[[], None]]] = []
         self._swept_at = 0.0
         self._ended = False
 
@@ -142,7 +146,7 @@ class Loop:
     def _timeout_s(self) -> float:
         if self._commands:
             return 0.0
-        if self.each_turn is not None or self._leaving:
+        if self.each_turn is not None or self._leaving or self._retiring:
             return _BUSY_TURN_S
         return _TURN_S
 
@@ -155,6 +159,8 @@ class Loop:
                 self._leave(channel, leave)
         if self.paused:
             return
+        if self._retiring:
+            self._end_retiring(now)
         if now - self._swept_at >= _SWEEP_S:
             self._swept_at = now
             self._sweep(now)
@@ -183,14 +189,39 @@ class Loop:
         self._accepting[name] = Accepting(name, sock, self._map, self._on_accept, self._may_accept)
 
     def retire(self, names: Sequence[str], done: Callable[[], None]) -> None:
-        """Take what is queued on these listeners, then close them."""
+        """Take what is queued on these listeners, which nobody finds any more, then close them.
+
+        A connection whose handshake has begun is not in the queue yet: those of TCP get a moment.
+        """
+        served = [name for name in names if name in self._accepting]
+        # In a pause there are no turns to wait for.
+        at_once = [name for name in served if self.paused or self._accepting[name].local]
+        self.close_listeners(at_once)
+        left = [name for name in served if name not in at_once]
+        if left:
+            self._retiring.append((time.monotonic() + _HANDSHAKE_S, left, done))
+        else:
+            done()
+
+    def close_listeners(self, names: Iterable[str]) -> None:
+        """Take what is queued on these listeners now, and close them."""
         for name in names:
             listener = self._accepting.pop(name, None)
             if listener is not None:
-                while listener.accept_one():
-                    pass
-                listener.close()
-        done()
+                listener.empty()
+
+    def empty(self, listeners: Mapping[str, socket.socket]) -> None:
+        """Take what is queued on sockets that were never served, and close them."""
+        for name, sock in listeners.items():
+            # Out of the map: it is not to be looked at.
+            Accepting(name, sock, {}, self._on_accept, self._may_accept).empty()
+
+    def _end_retiring(self, now: float) -> None:
+        due = [entry for entry in self._retiring if now >= entry[0]]
+        self._retiring = [entry for entry in self._retiring if now < entry[0]]
+        for _, names, done in due:
+            self.close_listeners(names)
+            done()
 
     def listener_names(self) -> tuple[str, ...]:
         return tuple(self._accepting)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 
-from netclawd.core.listeners import Address, Family
+from netclawd.core.listeners import Address
 
 #: Verdicts remembered; clients send few different values, attackers must not fill memory.
 _REMEMBERED = 256
@@ -51,7 +51,7 @@ class Gatekeeper:
     ) -> None:
         self._names = {"localhost"}
         self._ips: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
-        configured = [a.host for a in addresses if a.family is not Family.FD]
+        configured = [host for address in addresses for host in address.hosts]
         for text in (*configured, *allowed_hosts):
             self._accept(text)
         self._allowed = {_host_or_ip(text) for text in allowed_hosts}
@@ -101,6 +101,8 @@ class Gatekeeper:
         if not self._proxies:
             return False
         ip = _ip(peer)
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped  # How IPv4 comes in by a socket for both.
         return ip is not None and any(ip in network for network in self._proxies)
 
 

@@ -120,10 +120,12 @@ class Quiescence:
 
 
 def _peer(peer: object) -> tuple[str | int, ...]:
-    """Return the peer's address as a tuple; a Unix socket's is a path or nothing."""
-    if isinstance(peer, tuple):
-        return peer
-    return (peer if isinstance(peer, str) else "",)
+    """Return the peer's address as a tuple.
+
+    A Unix socket's is one empty string: a client may bind its own to any bytes, which no record has
+    to carry.
+    """
+    return peer if isinstance(peer, tuple) else ("",)
 
 
 class Closing:
@@ -140,7 +142,7 @@ class Closing:
         now = time.monotonic()
         # A socket that systemd holds (its name is no address) keeps its queue for the next daemon.
         ours = [name for name in loop.listener_names() if "=" in name]
-        loop.retire(ours, lambda: None)
+        loop.close_listeners(ours)
         raw = problem.cut_response(loop.generation(), self._retry_after_s)
         for channel in loop.channels():
             asked = channel.socket is not None and unread(channel.socket)

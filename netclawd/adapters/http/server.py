@@ -112,6 +112,10 @@ class WaitressHttpServer:
         """Accept what is queued on these listeners, then close them; the connections live on."""
         self._loop.post(partial(self._loop.retire, names, done))
 
+    def empty(self, listeners: Mapping[str, Any]) -> None:
+        """Accept what is queued on sockets that are not served, and close them."""
+        self._loop.post(partial(self._loop.empty, listeners))
+
     def stop(self, timeout_s: float) -> None:
         """Close everything politely and end the threads; it takes ``timeout_s`` at most.
 

@@ -48,6 +48,7 @@ class Accepting(wasyncore.dispatcher):  # type: ignore[misc]
         may_accept: Callable[[], bool],
     ) -> None:
         self.name = name
+        self.local = sock.family == socket.AF_UNIX
         self._on_accept = on_accept
         self._may_accept = may_accept
         self._paused_until = 0.0
@@ -78,6 +79,12 @@ class Accepting(wasyncore.dispatcher):  # type: ignore[misc]
             return error.errno in _OF_THE_NEWCOMER
         self._on_accept(conn, peer, self.name)
         return True
+
+    def empty(self) -> None:
+        """Take all that is queued, whatever the limit, then close."""
+        while self.accept_one():
+            pass
+        self.close()
 
     def handle_error(self) -> None:
         self.logger.exception("error on the listener %s", self.name)
