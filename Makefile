@@ -5,7 +5,7 @@ VENV := .venv
 HOME_FOLDER := $(CURDIR)/.netclaw
 PYTEST := -m pytest $(ARGS)
 
-.PHONY: help setup run test test-oldest prove check docs bench
+.PHONY: help setup run test test-oldest prove guards check docs bench
 
 help:
 	@echo 'make run          set up and start the daemon in the foreground on 127.0.0.1:5199'
@@ -13,6 +13,7 @@ help:
 	@echo 'make test         run every test (without root: all but those that mount or make namespaces)'
 	@echo 'make test-oldest  run them on the oldest supported libraries'
 	@echo 'make prove        run the process and fuzz tests at their full counts (minutes)'
+	@echo 'make guards       break each guard of a restart and see its test fail (minutes)'
 	@echo 'make check        lint, format, types, spelling, shell scripts, generated pages'
 	@echo 'make docs         generate what is generated under docs/'
 	@echo 'make bench        measure; ARGS=--quick for a short look'
@@ -37,6 +38,9 @@ test-oldest:
 
 prove: setup
 	@NETCLAW_PROVE=1 $(VENV)/bin/python $(PYTEST) tests/process tests/http/test_fuzz.py
+
+guards: setup
+	@$(VENV)/bin/python -m tests.guards
 
 check: setup
 	@tools/check

@@ -1,0 +1,172 @@
+"""The guards of a restart, broken one at a time: each makes a test fail that names what is lost.
+
+``python -m tests.guards [NAME…]`` (``make guards``) copies the source, breaks one guard in the copy, runs its
+test there, and expects it to fail. ``tests/test_guards.py`` keeps the list true to the source and to
+docs/internals/restart.md without running it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+#: A test that takes longer than this has not failed, it hangs, seconds.
+LIMIT_S = 180.0
+
+
+@dataclass(frozen=True)
+class Guard:
+    name: str
+    #: The file under netclawd/, the code that guards, and what stands there when it is broken.
+    path: str
+    code: str
+    broken: str
+    #: The test that must fail.
+    test: str
+
+
+GUARDS = (
+    Guard(
+        "signals are blocked before execve",
+        "daemon/handoff.py",
+        '    """Replace this image by the next. Returns only when that did not happen."""\n'
+        "    signals.block()\n",
+        '    """Replace this image by the next. Returns only when that did not happen."""\n',
+        "tests/process/test_signals.py::test_term_stops_a_restart_wherever_it_is",
+    ),
+    Guard(
+        "every thread but main has the signals blocked",
+        "daemon/signals.py",
+        "    with blocked():\n        thread.start()\n",
+        "    thread.start()\n",
+        "tests/daemon/test_arbiter.py::test_other_threads_are_never_handed_a_signal",
+    ),
+    Guard(
+        "the queue is searched for a stop before execve",
+        "daemon/handoff.py",
+        "    stop = queue.pending_stop()\n",
+        "    stop = None\n",
+        "tests/process/test_signals.py::test_term_stops_a_restart_wherever_it_is",
+    ),
+    Guard(
+        "what is inherited is closed on exec at once",
+        "daemon/descriptors.py",
+        "                os.set_inheritable(FIRST + offset, False)\n",
+        "                os.get_inheritable(FIRST + offset)\n",
+        "tests/daemon/test_descriptors.py::test_a_listener_a_connection_and_a_record_cross_execve",
+    ),
+    Guard(
+        "a replaced file is synced before its rename",
+        "daemon/durable.py",
+        "        if durable:\n            os.fsync(descriptor)\n    finally:",
+        "    finally:",
+        "tests/daemon/test_manifest_file.py::test_a_kill_while_writing_leaves_the_old_or_the_new_one_whole",
+    ),
+    Guard(
+        "a bind that fails leaves nothing bound",
+        "daemon/listeners.py",
+        "        except AddressError:\n            self.close_new()\n            raise\n",
+        "        except AddressError:\n            raise\n",
+        "tests/process/test_bad_config.py::test_an_address_in_use_is_refused_and_nothing_new_is_left_bound",
+    ),
+    Guard(
+        "all is bound before anything is announced",
+        "core/lifecycle.py",
+        "    return replace(state, change=change), [effects.BindNew(change.plan)]\n",
+        "    return replace(state, change=change), [\n"
+        "        effects.NotifyReloading(),\n        effects.BindNew(change.plan),\n    ]\n",
+        "tests/core/test_lifecycle_machine.py",
+    ),
+    Guard(
+        "an older generation is fenced",
+        "adapters/store/changes.py",
+        "    writes.refuse_superseded(db, lease.generation)\n",
+        "",
+        "tests/adapters/test_store_contract.py::test_an_older_generation_is_fenced_from_leasing_and_committing",
+    ),
+    Guard(
+        "a reply has one identity in the outbox",
+        "adapters/store/changes.py",
+        "    if change.state not in OUTBOX_MOVES[old]:\n",
+        "    if not OUTBOX_MOVES:\n",
+        "tests/adapters/test_store_contract_records.py",
+    ),
+    Guard(
+        "the refused digest is not tried again by itself",
+        "daemon/judgement.py",
+        "    if by_itself and snapshot.digest == image.refused_digest:\n        return JudgedUnchanged()\n",
+        "",
+        "tests/process/test_rollback.py::"
+        "test_the_watcher_does_not_try_what_was_rolled_back_and_takes_what_is_mended",
+    ),
+    Guard(
+        "the refused digest is remembered over a crash",
+        "daemon/memory.py",
+        "        if refused is not None:\n            _write(",
+        "        if refused is None:\n            _write(",
+        "tests/process/test_beginnings.py::"
+        "test_what_was_refused_is_not_tried_after_a_crash_and_is_after_a_stop",
+    ),
+    Guard(
+        "the stub holds what was handed over",
+        "__main__.py",
+        "                self._held.append((name, _lift(fd, _FIRST + len(handed_over))))\n",
+        "                self._held.append((name, fd))\n",
+        "tests/process/test_rollback.py::test_a_boot_that_fails_leads_back_and_loses_nothing",
+    ),
+    Guard(
+        "the manifest is put away only by an image that is ready",
+        "daemon/manifest_file.py",
+        "            self._taken = self._read(self._path)\n        except",
+        "            self._taken = self._read(self._path)\n            self.put_away()\n        except",
+        "tests/daemon/test_manifest_file.py::test_putting_away_renames",
+    ),
+)
+
+
+def break_and_test(guard: Guard) -> bool:
+    """Run the guard's test on a copy without the guard; return whether it failed, as it must."""
+    with tempfile.TemporaryDirectory(prefix="netclaw-guard-") as folder:
+        copy = Path(folder)
+        for name in ("netclawd", "tests"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "docs"):
+            os.symlink(ROOT / name, copy / name)
+        source = copy / "netclawd" / guard.path
+        source.write_text(source.read_text().replace(guard.code, guard.broken, 1))
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", guard.test],
+            cwd=copy,
+            # Before what is installed: daemons of the copy must run the copy.
+            env={**os.environ, "PYTHONPATH": folder},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    if done.returncode not in (0, 1):
+        sys.stdout.write(done.stdout.decode(errors="replace"))
+        raise SystemExit(f"{guard.test} could not be run")
+    return done.returncode == 1
+
+
+def main() -> None:
+    chosen = [g for g in GUARDS if not sys.argv[1:] or g.name in sys.argv[1:]]
+    green = []
+    for guard in chosen:
+        red = break_and_test(guard)
+        sys.stdout.write(f"{'red  ' if red else 'GREEN'} {guard.name}: {guard.test}\n")
+        sys.stdout.flush()
+        green += [] if red else [guard.name]
+    if green:
+        raise SystemExit(f"No test misses: {', '.join(green)}")
+
+
+if __name__ == "__main__":
+    main()
