@@ -71,16 +71,16 @@ GUARDS = (
     Guard(
         "a bind that fails leaves nothing bound",
         "daemon/listeners.py",
-        "        except AddressError:\n            self.close_new()\n            raise\n",
-        "        except AddressError:\n            raise\n",
+        "                self._bind_one(address, access)\n        except AddressError:\n"
+        "            self.close_new()\n",
+        "                self._bind_one(address, access)\n        except AddressError:\n",
         "tests/process/test_bad_config.py::test_an_address_in_use_is_refused_and_nothing_new_is_left_bound",
     ),
     Guard(
         "all is bound before anything is announced",
         "core/lifecycle.py",
-        "    return replace(state, change=change), [effects.BindNew(change.plan)]\n",
-        "    return replace(state, change=change), [\n"
-        "        effects.NotifyReloading(),\n        effects.BindNew(change.plan),\n    ]\n",
+        "[effects.BindNew(change.plan, daemon.unix)]\n",
+        "[effects.NotifyReloading(), effects.BindNew(change.plan, daemon.unix)]\n",
         "tests/core/test_lifecycle_machine.py",
     ),
     Guard(
