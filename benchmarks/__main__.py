@@ -14,7 +14,16 @@ from benchmarks.figures import Figure, table, write
 from tests import leftovers
 
 #: Modules of this package with a ``measure(quick)``, in the order in which they run.
-ALL = ("gap", "loss", "durable_posts", "warm_up", "health", "status_command")
+ALL = (
+    "gap",
+    "loss",
+    "durable_posts",
+    "warm_up",
+    "health",
+    "machinery",
+    "side_roads",
+    "status_command",
+)
 
 
 def main() -> int:

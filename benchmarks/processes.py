@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +48,36 @@ def started_generator(**options: Any) -> Iterator[subprocess.Popen[str]]:
 @contextmanager
 def bare_server(threads: int) -> Iterator[int]:
     """Serve the bare falcon application on waitress; yield its port."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.bare", str(port), str(threads)], cwd=ROOT
-    )
-    try:
-        wait_for(lambda: listens(port), 20.0, "the bare server to listen")
+    with _server("benchmarks.bare", threads) as (port, _pid):
         yield port
+
+
+@contextmanager
+def front_server(threads: int) -> Iterator[tuple[int, int]]:
+    """Serve the daemon's HTTP side without a daemon; yield its port and its PID."""
+    with _server("benchmarks.front", threads) as server:
+        yield server
+
+
+@contextmanager
+def _server(module: str, threads: int) -> Iterator[tuple[int, int]]:
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", module, str(port), str(threads)], cwd=ROOT)
+    try:
+        wait_for(lambda: listens(port), 20.0, f"{module} to listen")
+        yield port, process.pid
     finally:
         process.terminate()
         process.wait()
+
+
+def cpu_s(pid: int) -> float:
+    """Return how long the threads of a process that live now have been on a CPU, seconds."""
+    total_ns = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # It has just ended.
+            total_ns += int((task / "schedstat").read_text().split()[0])
+    return total_ns / 1e9
 
 
 def time_command(command: Sequence[str], environment: dict[str, str] | None = None) -> float:
