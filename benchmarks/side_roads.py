@@ -1,7 +1,8 @@
-"""The side roads of a restart against the plain re-exec: a listener change and refused reloads.
+"""The side roads of a restart against the plain re-exec: a listener change, a rollback, refused reloads.
 
-Of a road that leads to a new generation the gap is compared; of a refusal, which has none, the time from
-the request to its outcome.
+Of a road that leads to a new generation the gap is compared: that of a rollback holds the starts of
+two images, the one that failed right before it served and the one that serves. Of a
+refusal, which has no gap, it is the time from the request to its outcome.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import socket
 from typing import Any
 
 from benchmarks.figures import Figure, median
+from tests.process.faults import Fault
 from tests.process.harness import Daemon, free_port
 
 Entry = dict[str, Any]
@@ -32,12 +34,20 @@ def measure(quick: bool) -> list[Figure]:
             unbound.append(_refused(daemon, daemon.config_text(listen=both)))
             daemon.write_config(text=good)
             _reload(daemon, "unchanged")
+    plain_gap = median([entry["gap_ms"] for entry in plain])
     return [
         Figure(
             "gap of a listener change, p50",
             median([entry["gap_ms"] for entry in moved]),
             "ms",
-            median([entry["gap_ms"] for entry in plain]),
+            plain_gap,
+            "ms plain re-exec",
+        ),
+        Figure(
+            "gap of a rollback, p50",
+            median([entry["gap_ms"] for entry in _rolled_back(rounds)]),
+            "ms",
+            plain_gap,
             "ms plain re-exec",
         ),
         _against("reload refused for its syntax, p50", unread, plain),
@@ -73,6 +83,16 @@ def _move(daemon: Daemon) -> Entry:
     entry: Entry = daemon.ended_restarts()[0]
     assert (entry["outcome"], entry["changed_keys"]) == ("applied", ["daemon.listen"]), entry
     return entry
+
+
+def _rolled_back(rounds: int) -> list[Entry]:
+    """Let an image fail right before it serves, again and again, each time in a daemon of its own."""
+    entries = []
+    for _ in range(rounds):
+        with Daemon(faults=[Fault("raise", "before", "Serve", nth=2)]) as daemon:
+            daemon.start()
+            entries.append(_reload(daemon, "rolled-back", force=True))
+    return entries
 
 
 def _refused(daemon: Daemon, text: str) -> Entry:

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.process.faults import Fault
-from tests.process.harness import Daemon
+from tests.process.harness import Daemon, free_port
 from tests.process.load import Target, check_nothing_lost, under_load
 from tests.process.talk import (
     accepted,
@@ -143,6 +143,30 @@ def test_the_metrics_are_answered_while_the_daemon_drains_and_warms_up(make_daem
     daemon.wait_ready(above=1)
     wait_all_ended(daemon, [session])
     check_equal(scrape(daemon), of_store(daemon, [session]))
+
+
+@pytest.mark.parametrize("effect", ["Serve", "NotifyReady"])
+def test_what_a_failed_image_committed_is_counted_after_the_rollback(
+    make_daemon: Make, effect: str
+) -> None:
+    daemon = make_daemon(faults=[Fault("raise", "before", effect, nth=2)]).start()
+    session, slow = everything = [new_session(daemon) for _ in range(2)]
+    accepted(daemon, slow, "/count 40 0.05")
+    wait_event(daemon, slow, "turn.started")
+    first = scrape(daemon)
+    with under_load(Target(daemon.port, session), at_most_s=60):
+        more = f"127.0.0.1:{free_port()}"
+        daemon.write_config(listen=[f"127.0.0.1:{daemon.port}", more])
+        assert daemon.wait_ready(above=2) == 3
+    wait_all_ended(daemon, everything, timeout_s=60.0)
+    daemon.ended_restarts()
+    found = scrape(daemon)
+    check_not_less(first, found)
+    check_equal(found, of_store(daemon, everything))
+    assert found["netclawd_restarts_total rolled-back"] >= 1
+    assert found["netclawd_restarts_total applied"] == 0
+    assert found["netclawd_restart_gap_seconds_count"] == 1
+    assert found["netclawd_config_refused"] == 1
 
 
 class OnBorrowedTime(Daemon):
