@@ -209,7 +209,7 @@ class Starting:
             watcher = image.parts.make_watcher()
             watcher.start(lambda: self._ask("file"))
             image.watcher = watcher
-        except NetclawError as error:
+        except (NetclawError, OSError, RuntimeError) as error:  # No descriptor, no thread.
             log.error("configuration is not watched: %s", error)
             image.degraded["watcher"] = f"The configuration file is not watched: {error}"
         # With a refusal the file may have been mended before anybody watched: that is no difference.

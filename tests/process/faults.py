@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fault:
-    #: kill, raise, thread, hold, signal, modules; see launcher.py.
+    #: kill, raise, thread, hold, signal, modules, execve; see launcher.py.
     do: str
     #: before, after.
     when: str
@@ -20,6 +20,8 @@ class Fault:
     signal: str = ""
     until: Path | None = None
     thread: str = ""
+    #: Name of the error that the next execve fails with (execve).
+    errno: str = ""
 
     def as_row(self) -> dict[str, Any]:
         return {
@@ -30,6 +32,7 @@ class Fault:
             "signal": self.signal,
             "until": str(self.until),
             "thread": self.thread,
+            "errno": self.errno,
         }
 
     @property

@@ -9,7 +9,7 @@ monotonic nanoseconds), and ``faults``, a list of ``{"do", "when", "effect", "nt
 * ``do``: ``kill`` (SIGKILL to itself), ``raise``, ``exit`` (SystemExit), ``hang`` (for ``HOLD_S``),
   ``seize`` (the same with the interpreter's lock held), ``thread`` (a thread named ``thread`` dies), ``hold``
   (until the file ``until`` exists, at most ``HOLD_S``), ``signal`` (send itself ``signal``), ``modules``
-  (write the names of all imported modules to ``until``).
+  (write the names of all imported modules to ``until``), ``execve`` (the next execve fails, as by ``errno``).
 * ``when``: ``before`` or ``after``.
 * ``effect``: a class name of netclawd.core.effects, or ``Image`` for the start of an image, ``Import``
   for the moment when the stub imports what serves, or ``Rehearsal`` for the start of the rehearsing
@@ -20,6 +20,7 @@ monotonic nanoseconds), and ``faults``, a list of ``{"do", "when", "effect", "nt
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib
 import importlib.abc
 import json
@@ -74,6 +75,8 @@ class Faults:
                 deadline = time.monotonic() + HOLD_S
                 while not os.path.exists(fault["until"]) and time.monotonic() < deadline:
                     time.sleep(0.002)
+            case "execve":
+                fail_execve(getattr(errno, fault["errno"]))
             case "modules":
                 Path(fault["until"]).write_text("\n".join(sys.modules))
             case other:
@@ -98,6 +101,31 @@ class ImportWatch(importlib.abc.MetaPathFinder):
             wrap_performer(self._faults)
 
 
+def fail_execve(number: int) -> None:
+    """Let the next execve of this image fail, as the kernel would."""
+    real = os.execve
+
+    def failing(path: Any, *_: Any) -> None:
+        os.execve = real
+        raise OSError(number, os.strerror(number), path)
+
+    os.execve = failing  # type: ignore[assignment]
+
+
+def shift_clock(path: str) -> None:
+    """Let the wall clock be off by the seconds in a file, which may change at any time."""
+    real = time.time
+
+    def offset() -> float:
+        try:
+            return float(Path(path).read_text())
+        except (OSError, ValueError):
+            return 0.0
+
+    time.time = lambda: real() + offset()
+    time.time_ns = lambda: int((real() + offset()) * 1e9)
+
+
 def wrap_performer(faults: Faults) -> None:
     performer = importlib.import_module("netclawd.daemon.performer").Performer
     perform = performer.perform
@@ -113,6 +141,8 @@ def wrap_performer(faults: Faults) -> None:
 
 
 def main() -> None:
+    if "TEST_CLOCK" in os.environ:
+        shift_clock(os.environ["TEST_CLOCK"])
     specification = os.environ.get("TEST_FAULTS")
     if specification:
         faults = Faults(json.loads(specification))

@@ -1,0 +1,434 @@
+"""What can go wrong around a running daemon, by real means: it serves, says what is wrong, loses nothing.
+
+Full and read-only disks are in test_disk_faults.py, damaged records in test_damaged_records.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.adapters.test_store_faults import held
+from tests.process.faults import TRACE, Fault
+from tests.process.harness import Daemon, free_port
+from tests.process.talk import (
+    accepted,
+    check_history,
+    events,
+    new_session,
+    of_type,
+    send,
+    wait_all_ended,
+    wait_event,
+)
+from tests.waiting import scaled, wait_for
+
+Make = Callable[..., Daemon]
+
+DAY_S = 86400.0
+
+
+def check_ends(daemon: Daemon, session: str, last_words: str) -> None:
+    """Every turn of the session ends, and its history is whole."""
+    (rows,) = wait_all_ended(daemon, [session], timeout_s=60.0).values()
+    check_history(rows)
+    assert of_type(rows, "reply.sent")[-1]["text"].endswith(last_words)
+
+
+def degraded(daemon: Daemon, words: str) -> None:
+    wait_for(
+        lambda: any(words in line for line in daemon.status()["degraded"]),
+        15.0,
+        lambda: f"{words!r} in {daemon.status()['degraded']}",
+    )
+
+
+@contextmanager
+def idle_connection(daemon: Daemon) -> Iterator[Callable[[], int]]:
+    """A connection that stays open; calling it makes a request over it and returns the status."""
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=scaled(10)) as connection:
+
+        def request() -> int:
+            connection.sendall(b"GET /api/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = connection.recv(65536)
+            while b"\r\n\r\n" not in answer:
+                answer += connection.recv(65536)
+            return int(answer.split()[1])
+
+        assert request() == 200
+        yield request
+
+
+# -- a store that is held by another program --------------------------------------------------------
+
+
+def test_a_locked_store_refuses_messages_and_restarts_and_heals(daemon: Daemon) -> None:
+    session = new_session(daemon)
+    store = daemon.home / "state" / "netclawd.db"
+    with held(str(store)):
+        answer = send(daemon, session, "/count 3", "key")
+        assert (answer.status, answer.json["type"]) == (503, "urn:netclaw:problem:store-locked")
+        assert answer.retry_later
+        assert "fuser" in answer.json["remedy"]
+        degraded(daemon, "is locked by another program")
+        assert events(daemon, session) == []
+        entry = daemon.reload(force=True)
+        assert (entry["outcome"], entry["slug"]) == ("refused", "store-locked")
+    wait_for(lambda: not daemon.status()["degraded"], 15.0, "the lock to be gone")
+    accepted(daemon, session, "/count 3", "key")
+    wait_all_ended(daemon, [session])
+    assert daemon.reload(force=True)["outcome"] == "applied"
+
+
+def test_a_start_on_a_locked_store_ends_with_75_and_names_the_way_out(daemon: Daemon) -> None:
+    session = new_session(daemon)
+    assert daemon.stop() == 0
+    with held(str(daemon.home / "state" / "netclawd.db")):
+        daemon.spawn()
+        assert daemon.wait_exit() == 75
+        assert "is locked by another program" in daemon.errors()
+    daemon.start()
+    assert events(daemon, session) == []
+
+
+def test_a_damaged_log_stops_the_start_until_somebody_decides(make_daemon: Make) -> None:
+    daemon = make_daemon().start()
+    session = new_session(daemon)
+    accepted(daemon, session, "/count 3")
+    wait_all_ended(daemon, [session])
+    daemon.kill()
+    log = daemon.home / "state" / "netclawd.db-wal"
+    whole = log.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"\xa5" * len(whole)):
+        log.write_bytes(damaged)
+        daemon.spawn()
+        assert daemon.wait_exit() == 1
+        assert "Traceback" not in daemon.errors()
+        assert "netclawd.db-wal is damaged" in daemon.errors()
+        assert log.read_bytes() == damaged, "what may be mended was not changed"
+    log.write_bytes(whole)
+    daemon.start()
+    check_ends(daemon, session, " 3")
+
+
+# -- folders that vanish ---------------------------------------------------------------------------
+
+
+def test_a_state_folder_that_vanishes_is_told_and_nothing_more_is_acknowledged(
+    daemon: Daemon,
+) -> None:
+    session = new_session(daemon)
+    accepted(daemon, session, "/count 3")
+    wait_all_ended(daemon, [session])
+    before = events(daemon, session)
+    shutil.rmtree(daemon.home / "state")
+    answer = send(daemon, session, "/count 3")
+    assert (answer.status, answer.json["type"]) == (503, "urn:netclaw:problem:store-gone")
+    assert f"/proc/{daemon.pid}/fd" in answer.json["remedy"]
+    degraded(daemon, "was moved or deleted")
+    assert events(daemon, session) == before, "reads go on"
+    entry = daemon.reload(force=True)
+    assert entry["outcome"] == "refused"
+    assert "no session store" in entry["reason"]
+    assert daemon.generation() == 1
+    assert daemon.stop() == 1, "exit 0 promises a manifest"
+    assert "Traceback" not in daemon.errors()
+    daemon.start()  # Anew.
+    assert daemon.ask(f"/api/sessions/{session}").status == 404
+
+
+def test_a_state_folder_that_is_moved_away_and_back_goes_on(daemon: Daemon) -> None:
+    session = new_session(daemon)
+    state = daemon.home / "state"
+    state.rename(daemon.home / "elsewhere")
+    assert send(daemon, session, "/count 3", "key").status == 503
+    (daemon.home / "elsewhere").rename(state)
+    wait_for(lambda: not daemon.status()["degraded"], 15.0, "the store to be found again")
+    accepted(daemon, session, "/count 3", "key")
+    check_ends(daemon, session, " 3")
+    assert daemon.reload(force=True)["outcome"] == "applied"
+    assert daemon.stop() == 0
+
+
+# -- a clock that jumps ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S], ids=["forward", "back"])
+def test_a_clock_that_jumps_in_a_drain_loses_no_turn(make_daemon: Make, jump_s: float) -> None:
+    """The wall clock; what is measured and bounded is so on the monotonic one."""
+    daemon = make_daemon()
+    clock = daemon.home / "clock"
+    hold = Fault("hold", "after", "DrainTurns", until=daemon.home / "go")
+    daemon.faults, daemon.environment = [hold], {"TEST_CLOCK": str(clock)}
+    daemon.tables["drain"] = {"model_timeout_s": 0.3, "tool_timeout_s": 0.3}
+    daemon.start()
+    told, session = new_session(daemon), new_session(daemon)
+    accepted(daemon, told, "/count 3")
+    wait_all_ended(daemon, [told])
+    accepted(daemon, session, "/count 60 0.05")
+    wait_event(daemon, session, "turn.started")
+    began = time.monotonic()
+    daemon.control("reload", force=True)
+    wait_for(lambda: hold.reached, 15.0, "the drain to begin")
+    wait_event(daemon, session, "turn.interrupted")
+    clock.write_text(str(jump_s))
+    hold.release()
+    daemon.wait_ready(above=1)
+    took_s = time.monotonic() - began
+    entry = daemon.ended_restarts()[0]
+    assert entry["outcome"] == "applied"
+    assert 0 <= entry["drain_s"] <= took_s
+    assert 0 <= entry["gap_ms"] <= took_s * 1000
+    accepted(daemon, told, "/count 3")
+    check_ends(daemon, told, " 3")
+    if jump_s < 0:
+        check_ends(daemon, session, " 60")
+    else:
+        # Ten minutes from the interruption are over by every clock there is: it waits for a person.
+        wait_event(daemon, session, "turn.parked")
+        assert of_type(events(daemon, session), "turn.parked")[0]["reason"] == "resume-deadline"
+        check_history(events(daemon, session))
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S], ids=["forward", "back"])
+def test_a_clock_that_jumps_under_running_turns_changes_nothing(
+    make_daemon: Make, jump_s: float
+) -> None:
+    daemon = make_daemon(faults=[TRACE])
+    clock = daemon.home / "clock"
+    daemon.environment = {"TEST_CLOCK": str(clock)}
+    daemon.start()
+    session = new_session(daemon)
+    accepted(daemon, session, "/count 20 0.05")
+    wait_event(daemon, session, "turn.started")
+    clock.write_text(str(jump_s))
+    later = new_session(daemon)
+    accepted(daemon, later, "/count 3")
+    check_ends(daemon, session, " 20")
+    check_ends(daemon, later, " 3")
+    assert daemon.status()["degraded"] == []
+    assert daemon.reload(force=True)["outcome"] == "applied"
+    assert daemon.stop() == 0
+
+
+# -- what the kernel has no more of ------------------------------------------------------------------
+
+
+@contextmanager
+def limited(daemon: Daemon, kind: int, most: int) -> Iterator[None]:
+    """Give a running daemon a low limit; afterwards the old one."""
+    soft, hard = resource.prlimit(daemon.pid, kind)
+    resource.prlimit(daemon.pid, kind, (most, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(daemon.pid, kind, (soft, hard))
+
+
+def at_rest(daemon: Daemon) -> None:
+    """Wait until the start has ended behind the scenes too: the file is watched."""
+    wait_for(lambda: daemon.status()["watcher"], 15.0, "the configuration to be watched")
+
+
+def spent_s(daemon: Daemon) -> float:
+    """Return the processor time that the daemon has used, seconds."""
+    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_no_descriptor_left_neither_ends_the_daemon_nor_lets_it_spin(make_daemon: Make) -> None:
+    daemon = make_daemon()
+    daemon.prefix = ["prlimit", "--nofile=64:64"]
+    daemon.start()
+    session = new_session(daemon)
+    with ExitStack() as stack:
+        for _ in range(64):
+            crowd = socket.create_connection(("127.0.0.1", daemon.port), timeout=scaled(5))
+            stack.enter_context(crowd)
+        for _ in range(16):
+            control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            stack.enter_context(control).connect(str(daemon.control_path))
+        used, began = spent_s(daemon), time.monotonic()
+        os.kill(daemon.pid, 1)  # HUP: nothing new, or refused with words; the process goes on.
+        wait_for(lambda: time.monotonic() - began > 1.5, 30.0, "a moment to pass")
+        assert spent_s(daemon) - used < 0.75, "it spins"
+        assert daemon.running.poll() is None
+    wait_for(lambda: answers(daemon), 15.0, "the crowd to have gone")
+    accepted(daemon, session, "/count 3")
+    check_ends(daemon, session, " 3")
+    entry = daemon.reload(force=True)
+    assert entry["outcome"] == "applied", entry
+    assert daemon.stop() == 0
+
+
+def answers(daemon: Daemon) -> bool:
+    with contextlib.suppress(OSError):
+        return daemon.ask("/api/health/ready").status == 200
+    return False
+
+
+def test_a_restart_without_descriptors_is_refused_with_words(daemon: Daemon) -> None:
+    at_rest(daemon)
+    session = new_session(daemon)
+    used = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+    with limited(daemon, resource.RLIMIT_NOFILE, used + 3):
+        entry = daemon.reload(force=True)
+        assert entry["outcome"] == "refused", entry
+        assert "Too many open files" in entry["reason"]
+        assert entry["remedy"]
+        accepted(daemon, session, "/count 3")
+        check_ends(daemon, session, " 3")
+    assert daemon.status()["degraded"] == []
+    assert daemon.reload(force=True)["outcome"] == "applied"
+
+
+#: Somebody whom limits bind, and who may read a clone that is root's alone.
+SOMEBODY = 61_347
+RIGHTS = "+dac_override,+dac_read_search"
+
+
+@pytest.mark.needs_root
+def test_a_restart_without_processes_is_refused_with_words(make_daemon: Make) -> None:
+    """RLIMIT_NPROC binds everybody but root; threads count."""
+    daemon = make_daemon()
+    daemon.write_config()
+    os.chown(daemon.home, SOMEBODY, -1)
+    rights = [f"--inh-caps={RIGHTS}", f"--ambient-caps={RIGHTS}"]
+    daemon.prefix = ["setpriv", f"--reuid={SOMEBODY}", "--clear-groups", *rights]
+    daemon.start()
+    session = new_session(daemon)
+    at_rest(daemon)
+    tasks = len(os.listdir(f"/proc/{daemon.pid}/task"))
+    old, _ = resource.getrlimit(resource.RLIMIT_NPROC)  # It was inherited.
+    for spare in (0, 1):  # Not even the child; the child, but nobody to wait for it.
+        limit_as(daemon, f"{tasks + spare}:")
+        entry = daemon.reload(force=True)
+        assert (entry["outcome"], entry["slug"]) == ("refused", "rehearsal-failed"), entry
+        assert entry["remedy"]
+    accepted(daemon, session, "/count 3")
+    check_ends(daemon, session, " 3")
+    limit_as(daemon, "unlimited:" if old == resource.RLIM_INFINITY else f"{old}:")
+    assert daemon.reload(force=True)["outcome"] == "applied"
+    assert daemon.stop() == 0
+
+
+def limit_as(daemon: Daemon, limit: str) -> None:
+    """Limit the processes of the daemon's user, as that user: root may lack the right to."""
+    command = [*daemon.prefix, "prlimit", f"--pid={daemon.pid}", f"--nproc={limit}"]
+    subprocess.run(command, check=True)
+
+
+# -- execve ----------------------------------------------------------------------------------------
+
+
+def own_interpreter(daemon: Daemon) -> Path:
+    """Start the daemon by an interpreter that can be taken away: a link in its home."""
+    link = daemon.home / "bin" / "python"
+    link.parent.mkdir()
+    link.symlink_to(os.path.realpath(sys.executable))
+    daemon.interpreter = str(link)
+    paths = [str(Path(__file__).parents[2]), sysconfig.get_paths()["purelib"]]
+    daemon.environment["PYTHONPATH"] = os.pathsep.join(paths)
+    return link
+
+
+def gone(link: Path) -> None:
+    link.unlink()
+
+
+def not_executable(link: Path) -> None:
+    link.unlink()
+    link.write_bytes(b"\x7fELF")
+    link.chmod(0o644)
+
+
+def not_a_program(link: Path) -> None:
+    link.unlink()
+    link.write_bytes(b"\x00 no program\n")
+    link.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (gone, "No such file or directory"),
+        (not_executable, "Permission denied"),
+        (not_a_program, "Exec format error"),
+    ],
+    ids=["ENOENT", "EACCES", "ENOEXEC"],
+)
+def test_an_interpreter_that_is_spoilt_after_the_rehearsal_fails_the_restart(
+    make_daemon: Make, spoil: Callable[[Path], None], words: str
+) -> None:
+    daemon = make_daemon()
+    hold = Fault("hold", "before", "Exec", until=daemon.home / "go")
+    daemon.faults = [hold]
+    link = own_interpreter(daemon)
+    daemon.start()
+
+    def break_it() -> None:
+        wait_for(lambda: hold.reached, 20.0, "the execve to be near")
+        spoil(link)
+        hold.release()
+
+    def mend_it() -> None:
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.realpath(sys.executable))
+
+    check_failed_restart(daemon, words, break_it, mend_it)
+
+
+@pytest.mark.parametrize(
+    ("errno", "words"), [("ENOMEM", "Cannot allocate memory"), ("E2BIG", "Argument list too long")]
+)
+def test_an_execve_that_the_kernel_refuses_fails_the_restart(
+    make_daemon: Make, errno: str, words: str
+) -> None:
+    daemon = make_daemon(faults=[Fault("execve", "before", "Exec", errno=errno)]).start()
+    check_failed_restart(daemon, words, lambda: None, lambda: None)
+
+
+def check_failed_restart(
+    daemon: Daemon, words: str, break_it: Callable[[], None], mend_it: Callable[[], None]
+) -> None:
+    """The old generation goes on with its connections and turns; the next restart succeeds."""
+    session, port = new_session(daemon), free_port()
+    accepted(daemon, session, "/count 40 0.05")
+    wait_event(daemon, session, "turn.started")
+    with idle_connection(daemon) as request:
+        old = [f"127.0.0.1:{daemon.port}"]
+        daemon.write_config(listen=[*old, f"127.0.0.1:{port}"])
+        break_it()
+        wait_for(lambda: failed(daemon), 30.0, lambda: f"the failure to be told{daemon.errors()}")
+        last = daemon.status()["last_restart"]
+        assert words in last["reason"]
+        assert "interpreter" in last["remedy"]
+        assert daemon.status()["addresses"] == old, "the new address is closed again"
+        assert request() == 200, "the connection was kept"
+        check_ends(daemon, session, " 40")
+        mend_it()
+        entry: Any = daemon.reload(force=True)
+        assert (entry["outcome"], entry["new_generation"]) == ("applied", 2)
+        assert request() == 200
+    assert daemon.ask("/api/health/ready").status == 200
+    assert len(daemon.status()["addresses"]) == 2
+    assert daemon.stop() == 0
+
+
+def failed(daemon: Daemon) -> bool:
+    last = daemon.status()["last_restart"]
+    return last is not None and last["outcome"] == "failed"
