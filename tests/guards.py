@@ -81,7 +81,7 @@ GUARDS = (
         "core/lifecycle.py",
         "[effects.BindNew(change.plan, daemon.unix)]\n",
         "[effects.NotifyReloading(), effects.BindNew(change.plan, daemon.unix)]\n",
-        "tests/core/test_lifecycle_machine.py",
+        "tests/core/test_interruptions.py::test_every_road_ends_with_everybody_answered",
     ),
     Guard(
         "an older generation is fenced",
