@@ -236,3 +236,24 @@ def test_a_crash_after_ready_serves_the_new_configuration_again(make_daemon: Mak
     daemon.start()
     assert daemon.status()["configuration"] == "file"
     assert f"127.0.0.1:{more}" in daemon.status()["addresses"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_unix_sockets_of_the_failed_configuration_go_and_the_others_stay(
+    make_daemon: Make, when: str
+) -> None:
+    daemon = make_daemon(faults=[Fault("raise", when, "Serve", nth=2)])
+    stays, goes = daemon.home / "stays.sock", daemon.home / "goes.sock"
+    tcp = f"127.0.0.1:{daemon.port}"
+    daemon.write_config(listen=[tcp, f"unix:{stays}"])
+    daemon.start()
+    inode = stays.stat().st_ino
+    daemon.write_config(listen=[tcp, f"unix:{stays}", f"unix:{goes}", f"unix:@{daemon.home}"])
+    assert daemon.wait_ready(above=2) == 3
+    assert daemon.status()["addresses"] == [tcp, f"unix:{stays}"]
+    assert stays.stat().st_ino == inode
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(scaled(10.0))
+        client.connect(str(stays))
+        assert ask_over(client).generation == 3
+    wait_for(lambda: not goes.exists(), 10.0, "the socket of the failed configuration to go")
