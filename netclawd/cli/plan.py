@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from netclawd.cli.output import count, duration, note, say_json, visible
+from netclawd.core.words import shown
 
 #: Turns that are named one by one; the rest are counted.
 NAMED = 20
@@ -90,7 +91,11 @@ def _changes(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _value(value: Any) -> str:
-    return "not set" if value is None else json.dumps(value, ensure_ascii=False)
+    if value is None:
+        return "not set"
+    if isinstance(value, float):
+        return shown(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _listeners(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

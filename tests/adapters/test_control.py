@@ -87,6 +87,18 @@ def test_a_reload_names_who_asked_and_gives_an_id(
     assert trigger.actor == f"uid {os.getuid()} pid {os.getpid()}"
 
 
+def test_a_plan_is_of_the_file_or_of_a_text_with_its_name(
+    client: ControlClient, service: ServiceDouble
+) -> None:
+    service.plan_values = {"verdict": "unchanged"}
+    assert client.call("plan") == {"verdict": "unchanged"}
+    client.call("plan", text="[drain]\n", name="/tmp/x.toml")
+    assert service.planned == [(None, "The candidate"), ("[drain]\n", "/tmp/x.toml")]
+    with pytest.raises(errors.BadRequestError, match="'text' is not a string"):
+        client.call("plan", text=3)
+    assert service.triggers == [], "a plan asks for nothing"
+
+
 def test_a_stop_is_passed_on(client: ControlClient, service: ServiceDouble) -> None:
     client.call("stop")
     assert service.triggers[0][0] == "stop"

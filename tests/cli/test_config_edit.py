@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import config_write
 from netclawd.cli.config_write import outcome_of
 from tests.cli.conftest import CommandLine
@@ -296,6 +297,46 @@ def test_a_new_image_that_fails_is_shown_as_rolled_back(
         again = netclaw("config", "set", "drain.timeout_s", "30")
         assert (again.exit_code, "refused this content before" in again.stderr) == (1, True)
         assert daemon.generation() == 3
+
+
+def test_a_daemon_that_stops_meanwhile_takes_it_up_at_its_next_start(
+    monkeypatch: pytest.MonkeyPatch, netclaw: CommandLine
+) -> None:
+    # A daemon that was reached is given time to come back; this one won't.
+    defaults = ControlClient.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "patience_s", 0.5)
+    fault = Fault("signal", "after", "Rehearse", signal="SIGTERM")
+    with Daemon(faults=[fault]) as daemon:
+        monkeypatch.setenv("NETCLAW_HOME", str(daemon.home))
+        daemon.start()
+        result = netclaw("config", "set", "sessions.workers", "3")
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "has ended meanwhile: it takes effect at the next start" in result.stdout
+        assert daemon.wait_exit() == 0
+        assert "workers = 3" in daemon.config_path.read_text()
+
+
+def test_an_overwritten_change_is_not_taken_for_applied(
+    monkeypatch: pytest.MonkeyPatch, netclaw: CommandLine, tmp_path: Path
+) -> None:
+    hold = Fault("hold", "before", "Judge", until=tmp_path / "go")
+    with Daemon(faults=[hold]) as daemon:
+        monkeypatch.setenv("NETCLAW_HOME", str(daemon.home))
+        daemon.start()
+
+        def overwrite() -> None:
+            wait_for(lambda: hold.reached, 10.0, "the change to be seen")
+            daemon.write_config(tables={"sessions": {"workers": 4}})
+            hold.release()
+
+        thread = threading.Thread(target=overwrite)
+        thread.start()
+        result = netclaw("config", "set", "sessions.workers", "3")
+        thread.join()
+        assert (result.exit_code, "was changed again before" in result.stderr) == (1, True)
+        assert daemon.wait_ready(above=1) == 2
+        assert "workers = 4" in daemon.config_path.read_text()
 
 
 def test_without_waiting_it_returns_when_it_is_written(

@@ -84,7 +84,7 @@ def test_a_candidate_is_compared_with_what_runs_and_nothing_happens(
     assert result.exit_code == 0, result.stderr
     assert "would restart generation 1 in place" in result.stdout
     assert f'daemon.listen: ["127.0.0.1:{daemon.port}"] → ["127.0.0.1:{port}"]' in result.stdout
-    assert "drain.timeout_s: 30.0 → 3.0" in result.stdout
+    assert "drain.timeout_s: 30 → 3" in result.stdout
     assert f"binds          127.0.0.1:{port} (" in result.stdout
     assert f"retires        127.0.0.1:{daemon.port}" in result.stdout
     assert "not known yet" in result.stdout
