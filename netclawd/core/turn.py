@@ -368,6 +368,15 @@ def judge_interrupted(turn: Turn, now: float, limits: Limits) -> Resume | Park |
     return Resume()
 
 
+def is_suspect(turn: Turn, limits: Limits) -> bool:
+    """Whether a turn that ran at a crash is resumed for the last time, having been resumed before.
+
+    Such turns run one at a time: the one that ends the daemon then uses up its own last resume, and
+    not that of all which happened to run beside it.
+    """
+    return 0 < turn.resumes == limits.resumes - 1
+
+
 def resume_deadline(interrupted_at: float | None, now: float, limits: Limits) -> float:
     """Return the wall clock until which a turn first interrupted then, or now, is resumed."""
     return (now if interrupted_at is None else interrupted_at) + limits.deadline_s

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,8 @@ class Board:
         #: Turns that wait for a person.
         self.parked: set[TurnId] = set()
         self._reserved: set[TurnId] = set()
+        #: Sessions of which one at a time runs: a turn of theirs may have ended the daemon more than once.
+        self.suspects: set[SessionId] = set()
         #: Turns that were decided about since a reconciliation began; None while none goes on.
         self.decided: set[TurnId] | None = None
 
@@ -145,18 +147,24 @@ class Board:
             self.cond.wait_for(lambda: self.stopping or self._something_to_take())
             if self.stopping:
                 return None
-            session_id = self.queue.take(gate_open=self.gate_open)
+            session_id = self.queue.take(gate_open=self.gate_open, but=self._held_back())
             assert session_id is not None
             run = self.runs[session_id] = make(session_id)
             return run
 
     def _something_to_take(self) -> bool:
-        waiting = len(self.queue) if self.gate_open else self.queue.first
-        return self.drain is None and waiting > 0
+        if self.drain is not None:
+            return False
+        return self.queue.peek(gate_open=self.gate_open, but=self._held_back()) is not None
+
+    def _held_back(self) -> Collection[SessionId]:
+        return () if self.suspects.isdisjoint(self.runs) else self.suspects
 
     def finish(self, run: TurnRun, *, again: bool, parked: bool) -> None:
         """Close a run; ``again``: its session may have more to do; ``parked``: it waits for a person."""
         with self.cond:
+            if run.turn is not None:
+                self.suspects.discard(run.session_id)
             if parked and run.turn is not None:
                 self.parked.add(run.turn.id)
             del self.runs[run.session_id]

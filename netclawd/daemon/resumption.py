@@ -13,7 +13,7 @@ from itertools import islice
 
 from netclawd.core.manifest import Manifest
 from netclawd.core.session import Lease, RestartId, Turn, TurnId, TurnState
-from netclawd.core.turn import Limits, Park, Resume
+from netclawd.core.turn import Limits, Park, Resume, is_suspect
 from netclawd.core.values import frozen
 from netclawd.core.warm_up import Boot, Judged, judge_all, plan_change, plan_stop, plan_take_up
 from netclawd.daemon.board import Board
@@ -101,7 +101,7 @@ class Resumption:
                 self._commit(rows, boot)
             finally:
                 self._board.unclaim(claimed)
-            self._let_go(rows)
+            self._let_go(rows, boot)
 
     def _commit(self, batch: Sequence[tuple[Turn, Resume | Park]], boot: Boot) -> None:
         store, now = self._parts.store, self._parts.clock.wall()
@@ -114,13 +114,15 @@ class Resumption:
         # a worker has taken have been resumed once more.
         store.commit_all(changes, now)
 
-    def _let_go(self, batch: Sequence[tuple[Turn, Resume | Park]]) -> None:
+    def _let_go(self, batch: Sequence[tuple[Turn, Resume | Park]], boot: Boot) -> None:
         with self._board.cond:
             for turn, verdict in batch:
                 if isinstance(verdict, Park):
                     self._board.parked.add(turn.id)
-                else:
-                    self._board.queue.add(turn.session_id, first=True)
+                    continue
+                if boot.cause == "crash" and is_suspect(turn, self._limits):
+                    self._board.suspects.add(turn.session_id)
+                self._board.queue.add(turn.session_id, first=True)
             self._board.cond.notify_all()
 
     def take_back(self, turn_id: TurnId) -> None:

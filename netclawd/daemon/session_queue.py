@@ -7,6 +7,8 @@ thread-safe; the engine guards it. Invariant: a session is in at most one of ``f
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from netclawd.core.session import SessionId
 
 
@@ -37,15 +39,19 @@ class SessionQueue:
         elif session_id not in self._first:
             self._ready.setdefault(session_id)
 
-    def take(self, *, gate_open: bool) -> SessionId | None:
-        """Hold and return the session whose turn it is, None when none may run."""
-        source = self._first or (self._ready if gate_open else None)
-        if not source:
-            return None
-        session_id = next(iter(source))
-        del source[session_id]
-        self._held[session_id] = (False, False)
+    def take(self, *, gate_open: bool, but: Collection[SessionId] = ()) -> SessionId | None:
+        """Hold and return the session whose turn it is, None when none may run; none of ``but``."""
+        session_id = self.peek(gate_open=gate_open, but=but)
+        if session_id is not None:
+            for source in (self._first, self._ready):
+                source.pop(session_id, None)
+            self._held[session_id] = (False, False)
         return session_id
+
+    def peek(self, *, gate_open: bool, but: Collection[SessionId] = ()) -> SessionId | None:
+        """Return what :meth:`take` would."""
+        sources = (self._first, self._ready) if gate_open else (self._first,)
+        return next((s for source in sources for s in source if s not in but), None)
 
     def release(self, session_id: SessionId, *, again: bool) -> None:
         """Give a held session back; ``again``: it may have more to do, and queues behind the others."""

@@ -184,6 +184,28 @@ def test_a_lease_binds_the_turn_to_the_generation(store: Store) -> None:
     assert store.turn(turn_id).generation == generation
 
 
+def test_a_lease_for_a_resume_counts_it(store: Store) -> None:
+    generation = store.begin_generation(1.0, None)
+    turn_id = admit(store)
+    for count in (1, 2):
+        store.lease(turn_id, generation, resumed=True)
+        assert store.turn(turn_id).resumes == count
+    store.lease(turn_id, generation)
+    assert store.turn(turn_id).resumes == 2
+
+
+def test_what_is_forgiven_is_forgotten_but_for_what_comes_with_it(store: Store) -> None:
+    lease = leased(store)
+    store.commit(Change(lease, state=TurnState.INTERRUPTED, resumes=2, interrupted_at=5.5), 6.0)
+    store.commit(Change(lease, state=TurnState.RUNNING, forgiven=True), 7.0)
+    turn = store.turn(lease.turn_id)
+    assert (turn.resumes, turn.interrupted_at) == (0, None)
+    store.commit(Change(lease, state=TurnState.INTERRUPTED, resumes=2, interrupted_at=5.5), 8.0)
+    store.commit(Change(lease, interrupted_at=9.0, forgiven=True), 9.0)
+    turn = store.turn(lease.turn_id)
+    assert (turn.resumes, turn.interrupted_at) == (0, 9.0)
+
+
 def test_many_leases_are_one_transaction_and_all_refused_when_one_is(store: Store) -> None:
     turns = [admit(store, session) for session in (B, A, B)]
     generation = store.begin_generation(1.0, None)

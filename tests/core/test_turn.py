@@ -20,7 +20,7 @@ from netclawd.core.session import (
 )
 from netclawd.core.turn_invariants import InvariantError, check_invariants
 from netclawd.core.values import replace
-from tests.core.turns import TOOLS, Play, interrupt, stamp
+from tests.core.turns import TOOLS, Play, interrupt, park, stamp
 
 _STEPS = [(), ("once",), ("safe",), ("ask",), ("once", "safe"), ("ask", "once"), ("safe", "ask")]
 #: Every turn of up to two steps with tools, and a longer one.
@@ -86,6 +86,22 @@ def test_a_turn_interrupted_twice_anywhere_completes(plan: tuple[tuple[str, ...]
             interrupt(twice)
             check_invariants(twice.finish())
             assert twice.events[-1].type is EventType.TURN_COMPLETED
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("state", ["drained", "cut"])
+def test_a_turn_that_is_parked_anywhere_and_resumed_completes(
+    plan: tuple[tuple[str, ...], ...], state: str
+) -> None:
+    whole = Play(plan).finish()
+    for length in range(1, len(whole) + 1):
+        play = Play(plan, events=list(whole[:length]))
+        park(play, state)
+        check_invariants(play.finish())
+        assert play.events[-1].type is EventType.TURN_COMPLETED
+        retries = [event.data for event in play.events if event.type is EventType.STEP_RETRY]
+        assert all(retry["reason"] == "request" for retry in retries)
+        assert not retries or state == "cut"
 
 
 def _effects_of(events: list[SessionEvent]) -> list[str]:
@@ -186,6 +202,13 @@ def test_an_interrupted_turn_is_judged_by_budget_and_deadline(
     case: Turn, verdict: turn.Resume | turn.Park | turn.Leave
 ) -> None:
     assert turn.judge_interrupted(case, 1000.0, LIMITS) == verdict
+
+
+@pytest.mark.parametrize(("resumes", "suspect"), [(0, False), (1, False), (2, True), (3, False)])
+def test_only_a_turn_at_its_last_resume_is_a_suspect(resumes: int, suspect: bool) -> None:
+    assert turn.is_suspect(_turn(TurnState.RUNNING, resumes), LIMITS) is suspect
+    only = turn.Limits(resumes=1, deadline_s=600.0)
+    assert not turn.is_suspect(_turn(TurnState.RUNNING, 0), only), "one crash is no pattern"
 
 
 def _call(**more: object) -> dict[str, object]:

@@ -10,6 +10,7 @@ from netclawd.core import turn
 from netclawd.core.session import (
     CallId,
     EventType,
+    ParkReason,
     SessionEvent,
     SessionId,
     ToolCall,
@@ -147,3 +148,12 @@ def interrupt(play: Play, state: str = "cut", cause: str = "crash") -> None:
             (EventType.RESTART, {"cause": cause, "restart_id": "r1", "trigger": "boot"}),
             (EventType.TURN_RESUMED, {"cause": cause, "generation": 2, "resumes": 1}),
         )
+
+
+def park(play: Play, state: str) -> None:
+    """What is written about a turn that a person parks and resumes, whatever it was doing."""
+    standing = turn.read_turn(play.events)
+    if not standing.ended and standing.parked is None:
+        play.commit((EventType.TURN_PARKED, {"reason": "request", "by": "uid 0", "state": state}))
+        assert turn.plan_next(play.events, TOOLS) == turn.Wait(ParkReason.REQUEST)
+        play.commit((EventType.TURN_RESUMED, {"cause": "request", "generation": 1, "resumes": 0}))

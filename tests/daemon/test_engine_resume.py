@@ -21,8 +21,9 @@ from netclawd.core.session import (
     TurnState,
 )
 from netclawd.core.turn_invariants import check_invariants
+from netclawd.daemon.engine import Engine
 from netclawd.errors import StoreClosedError
-from tests.daemon.engines import LONG_S, Home, ScriptedTool, Step, Wrapped, as_store, named
+from tests.daemon.engines import LONG_S, Drained, Home, ScriptedTool, Step, Wrapped, as_store, named
 from tests.waiting import wait_for
 
 
@@ -135,6 +136,45 @@ def test_the_third_resume_is_the_last_one(home: Home) -> None:
     # A person decides what becomes of it; then the session goes on.
     engine.cancel(SessionId("a"), turn, "uid 0")
     home.await_completed(behind)
+
+
+def _crash_while_asked(home: Home, engine: Engine, bad: TurnId) -> Engine:
+    """Let every turn that may run come to its model call, then end the daemon and start it again.
+
+    What may run before a new turn is taken before it; so once that has ended, nothing else comes.
+    """
+    wait_for(lambda: bad in {each.turn_id for each in engine.running()}, LONG_S, "the bad turn")
+    home.await_completed(home.send(engine, "new", "hello"))
+    engine.stop(LONG_S)
+    return home.boot()
+
+
+def test_a_turn_that_ends_the_daemon_again_and_again_parks_no_other(home: Home) -> None:
+    home.workers = 4
+    engine = home.boot()
+    others = [home.send(engine, name, f"{name} /hold") for name in ("a", "b")]
+    wait_for(lambda: len(home.model.seen) == 2, LONG_S, "two model calls")
+    bad = home.send(engine, "c", "bad /hold")
+    for crash in range(4):
+        assert home.store.turn(bad).resumes <= crash
+        engine = _crash_while_asked(home, engine, bad)
+    assert home.await_state(bad, TurnState.PARKED).park_reason is ParkReason.RESUME_LIMIT
+    assert [home.store.turn(turn).resumes for turn in others] == [2, 2]
+    home.model.gate.go.set()
+    home.await_completed(*others)
+
+
+def test_turns_that_were_restarted_often_are_not_held_back(home: Home) -> None:
+    home.workers = 3
+    engine = home.boot()
+    turns = [home.send(engine, name, f"{name} /hold") for name in ("a", "b")]
+    for n in range(1, 4):
+        wait_for(lambda n=n: len(home.model.seen) == 2 * n, LONG_S, "two model calls")  # type: ignore[misc]
+        Drained(engine, model_s=0.0).wait()
+        engine.stop(LONG_S)
+        engine = home.boot(cause="restart")
+    wait_for(lambda: len(home.model.seen) == 8, LONG_S, "both at the same time")
+    assert {home.store.turn(turn).resumes for turn in turns} == {3}
 
 
 def test_a_turn_that_was_interrupted_long_ago_is_parked(home: Home) -> None:

@@ -57,6 +57,16 @@ ACTIONS = st.lists(
 )
 
 
+def test_what_is_held_back_is_passed_over_and_keeps_its_place() -> None:
+    queue, (a, b) = SessionQueue(), (SessionId("a"), SessionId("b"))
+    queue.add(a, first=True)
+    queue.add(b)
+    assert queue.take(gate_open=False, but={a}) is None
+    assert queue.peek(gate_open=True, but={a}) == b
+    assert queue.take(gate_open=True, but={a}) == b
+    assert queue.take(gate_open=False) == a
+
+
 @given(ACTIONS)
 def test_every_session_with_work_is_taken_in_the_end(
     actions: list[tuple[str, SessionId]],

@@ -217,3 +217,35 @@ def test_a_turn_is_resumed_at_most_so_often(make_daemon: Make) -> None:
     daemon.reload(force=True)
     assert wait_event(daemon, session, "turn.parked")["reason"] == "resume-limit"
     check_history(events(daemon, session))
+
+
+def test_who_runs_beside_a_turn_that_ends_the_daemon_is_not_parked_with_it(
+    make_daemon: Make,
+) -> None:
+    daemon = make_daemon().start()
+    sessions = [new_session(daemon) for _ in range(3)]
+    for session in sessions:
+        accepted(daemon, session, "/count 1000 0.1")
+        wait_event(daemon, session, "turn.started")
+    for count in (1, 2):
+        daemon.kill()
+        daemon.start()
+        for session in sessions:
+            wait_event(daemon, session, "step.retry", count=count)
+    daemon.kill()
+    daemon.start()
+
+    def at_work() -> list[str]:
+        return [s for s in sessions if len(of_type(events(daemon, s), "step.retry")) > 2]
+
+    (bad,) = wait_for(at_work, 20.0, "one of them to be at work")
+    daemon.kill()
+    daemon.start()
+    assert wait_event(daemon, bad, "turn.parked")["reason"] == "resume-limit"
+    left = [session for session in sessions if session != bad]
+    for count in (1, 2):  # one after the other, whatever the order
+        (session, *_) = wait_for(lambda: [s for s in at_work() if s in left], 20.0, "the next")
+        daemon.control("cancel", session_id=session)
+        left.remove(session)
+        assert len(left) == 2 - count
+    check_history(events(daemon, bad))
