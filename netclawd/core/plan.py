@@ -137,7 +137,7 @@ class Plan:
     refusal: Refusal | None = None
     #: The refusal would end the daemon (``daemon.on_invalid_config = "abort"``).
     aborts: bool = False
-    #: Why there is nothing to compare (a file that is missing under a running daemon).
+    #: What else is to be known: the file is missing, a restart is under way.
     note: str = ""
     changes: tuple[ValueChange, ...] = ()
     code_changed: bool = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from netclawd.core.events import Refusal
+from netclawd.core.lifecycle import Phase
 from netclawd.core.plan import Activity, Now, Plan, TurnNow, plan_refusal, plan_reload
 from netclawd.core.values import replace
 from netclawd.daemon.board import Kind
@@ -39,7 +40,18 @@ def _plan(image: Image, text: str | None, name: str) -> Plan:
     except ConfigError as error:
         return _refused(image, now, error)
     environment = image.parts.source.overridden(candidate)
+    note = " ".join(filter(None, (note, _busy(image.phase))))
     return replace(plan_reload(now, candidate, environment), note=note)
+
+
+def _busy(phase: Phase) -> str:
+    if phase is Phase.READY:
+        return ""
+    if phase is Phase.STOPPING:
+        return "The daemon is stopping: it carries out no reload any more."
+    return (
+        f"The daemon is {phase.value}: a reload waits for the end of that, and meets what is then."
+    )
 
 
 def _refused(image: Image, now: Now, error: ConfigError) -> Plan:

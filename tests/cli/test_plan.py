@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import CommandLine
+from tests.process.faults import Fault
 from tests.process.harness import Daemon, free_port, refused
 from tests.process.talk import accepted, new_session, wait_event
 from tests.waiting import wait_for
@@ -185,6 +186,24 @@ def test_turns_in_flight_are_named_with_what_would_become_of_them(
     assert f"{writing}: tool ledger for" in words
     assert "1 turn parked for a person" in words
     assert daemon.generation() == 1
+
+
+def test_a_restart_that_is_under_way_is_said(
+    monkeypatch: pytest.MonkeyPatch, netclaw: CommandLine, tmp_path: Path
+) -> None:
+    hold = Fault("hold", "before", "DrainTurns", until=tmp_path / "go")
+    with Daemon(faults=[hold]) as daemon:
+        monkeypatch.setenv("NETCLAW_HOME", str(daemon.home))
+        daemon.start()
+        daemon.write_config(tables={"sessions": {"workers": 3}})
+        wait_for(lambda: hold.reached, 10.0, "the drain to begin")
+        plan = netclaw.json("reload", "--plan")
+        hold.release()
+        assert plan["note"].startswith("The daemon is draining: a reload waits")
+        assert daemon.wait_ready(above=1) == 2
+        wait_for(
+            lambda: netclaw.json("reload", "--plan")["note"] == "", 10.0, "nothing to be under way"
+        )
 
 
 def test_the_gap_comes_from_the_journal(daemon: Daemon, netclaw: CommandLine) -> None:
