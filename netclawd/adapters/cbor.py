@@ -65,7 +65,7 @@ def _unwritable(why: str) -> ManifestError:
 def _damaged(why: str) -> ManifestError:
     return ManifestError(
         f"The record can't be read: {why}.",
-        "It is set aside; the sessions are resumed from the store.",
+        "Nothing is lost: the sessions are resumed from the store.",
     )
 
 

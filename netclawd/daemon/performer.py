@@ -20,7 +20,7 @@ from netclawd.core.events import Event, Refusal
 from netclawd.core.lifecycle import Phase, State
 from netclawd.core.restart import Outcome
 from netclawd.core.values import replace
-from netclawd.daemon import handoff, judgement
+from netclawd.daemon import handoff, judgement, runtime_files
 from netclawd.daemon.draining import Draining
 from netclawd.daemon.image import Image
 from netclawd.daemon.last_words import say_aborted
@@ -96,6 +96,7 @@ class Performer:
     def on_tick(self) -> None:
         notifier = self._image.parts.notifier
         notifier.watchdog()
+        runtime_files.restore_control(self._image)
         if self._image.phase in (Phase.DRAINING, Phase.STOPPING):
             # A drain is bounded by its own deadline; the supervisor's timer must not come first.
             notifier.extend_timeout(5_000_000)

@@ -163,6 +163,21 @@ def test_a_state_folder_that_is_moved_away_and_back_goes_on(daemon: Daemon) -> N
     assert daemon.stop() == 0
 
 
+def test_a_runtime_folder_that_vanishes_comes_back(daemon: Daemon) -> None:
+    session = new_session(daemon)
+    shutil.rmtree(daemon.home / "run")
+    assert daemon.status()["pid"] == daemon.pid, "HTTP does not need it"
+    wait_for(daemon.control_path.exists, 10.0, "the control socket to be there again")
+    assert daemon.control("status")["pid"] == daemon.pid
+    assert (daemon.control_path.stat().st_mode & 0o777) == 0o660
+    assert daemon.reload(force=True)["outcome"] == "applied"
+    assert daemon.control("status")["generation"] == 2
+    accepted(daemon, session, "/count 3")
+    check_ends(daemon, session, " 3")
+    assert daemon.status()["degraded"] == []
+    assert daemon.stop() == 0
+
+
 # -- a clock that jumps ----------------------------------------------------------------------------
 
 
