@@ -110,7 +110,7 @@ def test_what_can_not_be_seen_for_want_of_a_permission_is_polled_in_addition(
     # pytest's folders are closed to others.
     for folder in [tmp_path, *tmp_path.parents[:2]]:
         folder.chmod(folder.stat().st_mode | 0o755)
-    with watching(closed / "current" / file.name, POLL_S, uid=65534) as child:
+    with watching(closed / "current" / file.name, POLL_S, where=65534) as child:
         child.say("start")
         assert child.state() == ("inotify+polling", "")
         (closed / "next").symlink_to("../releases/2")
@@ -118,6 +118,32 @@ def test_what_can_not_be_seen_for_want_of_a_permission_is_polled_in_addition(
         child.expect("2")
         (releases / "2" / file.name).write_text("edited")
         child.expect("edited")
+
+
+def test_a_change_that_raises_no_event_is_seen_by_polling_in_addition(tmp_path: Path) -> None:
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("needs /dev/fuse")
+    (tmp_path / "mnt").mkdir()
+    with watching(tmp_path / "mnt" / "netclaw.toml", POLL_S, where="fuse") as child:
+        child.say("start")
+        assert child.state() == ("inotify+polling", "")
+        for content in ("first", "other"):
+            child.say("content", content)
+            child.expect(content)
+
+
+def test_a_file_system_that_has_died_holds_up_no_stop(tmp_path: Path) -> None:
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("needs /dev/fuse")
+    (tmp_path / "mnt").mkdir()
+    with watching(tmp_path / "mnt" / "netclaw.toml", POLL_S, where="fuse") as child:
+        child.say("start")
+        child.state()
+        child.say("content", "new")
+        child.expect("new")
+        child.say("hang")
+        child.state()
+    assert child.stopped, "and the child has ended in good order"
 
 
 #: Mounts a FUSE file system that nobody serves, in a namespace of its own, and asks about a path on it.

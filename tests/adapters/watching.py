@@ -1,10 +1,16 @@
 """A child process that watches a file with limits on inotify of its own, and tells what it notices.
 
-Run as a program: ``watching.py FILE POLL_S [UID]``. It enters a user namespace, where the limits are its
-own, unless it is to be another user; then it obeys lines of standard input: ``limit NAME VALUE``
-(``max_inotify_instances``, ``max_inotify_watches``), ``no-descriptors`` (from now on none can be opened),
-``descriptors`` (they can again), ``start``, ``state``; it ends with its input. On standard output are
-lines of JSON: ``{"change": CONTENT}``, ``{"state": [MODE, TROUBLE]}``, ``{"error": WORDS}``.
+Run as a program: ``watching.py FILE POLL_S WHERE``. It enters a user namespace, where the limits are its
+own, unless WHERE is the number of another user to be, or ``fuse``: a file system mounted on the file's
+folder. Then it obeys lines of standard input, and ends with that:
+
+* ``start``, ``state``;
+* ``limit NAME VALUE``: of inotify (``max_inotify_instances``, ``max_inotify_watches``);
+* ``no-descriptors``, ``descriptors``: from now on none can be opened, or they can again;
+* ``content WORD``, ``hang``: of the file system.
+
+On standard output are lines of JSON: ``{"change": CONTENT}``, ``{"state": [MODE, TROUBLE]}``,
+``{"error": WORDS}``.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ from typing import Any
 
 from netclawd.adapters.watch import FileWatcher
 from netclawd.errors import NetclawError
+from tests.adapters.fuse import OneFile
 from tests.waiting import wait_for
 
 
@@ -64,6 +71,11 @@ class Watching:
         wait_for(lambda: content in self.changes, 10, lambda: f"{content!r} in {self.changes}")
         self.changes.clear()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the watcher's end has come; only after the context."""
+        return ("stopped", "") in self._states
+
     def end(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -78,11 +90,10 @@ class Watching:
 
 
 @contextmanager
-def watching(file: Path, poll_s: float, uid: int | None = None) -> Iterator[Watching]:
+def watching(file: Path, poll_s: float, where: int | str = "") -> Iterator[Watching]:
     """Run the child; it has not started to watch yet."""
-    other = [] if uid is None else [str(uid)]
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(file), str(poll_s), *other],
+        [sys.executable, "-m", __name__, str(file), str(poll_s), str(where)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -119,13 +130,17 @@ def limit(name: str, value: str) -> None:
     Path("/proc/sys/user", name).write_text(value)
 
 
-def main(path: str, poll_s: float, uid: int | None) -> None:
+def main(path: str, poll_s: float, where: str) -> None:
     # Imported before the privileges go: the other user may not read the code.
     import pyinotify  # noqa: F401
 
-    if uid is None:
+    mounted: OneFile | None = None
+    if where == "fuse":
+        mounted = OneFile(os.path.dirname(path), os.path.basename(path), "old")
+    elif not where:
         enter_user_namespace()
     else:
+        uid = int(where)
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
@@ -139,6 +154,12 @@ def main(path: str, poll_s: float, uid: int | None) -> None:
         words = line.split()
         if words[0] == "limit":
             limit(words[1], words[2])
+        elif words[0] == "content":
+            assert mounted is not None
+            mounted.change(words[1])
+        elif words[0] == "hang":
+            assert mounted is not None
+            mounted.hang()
         elif words[0] == "start":
             start(watcher, on_change)
         elif words[0] == "no-descriptors":
@@ -149,6 +170,9 @@ def main(path: str, poll_s: float, uid: int | None) -> None:
         else:
             tell(state=[watcher.state().mode.value, watcher.state().trouble])
     watcher.stop()
+    tell(state=["stopped", ""])
+    if mounted is not None:
+        mounted.unmount()
 
 
 def start(watcher: FileWatcher, on_change: Callable[[], None]) -> None:
@@ -170,4 +194,4 @@ def spawn(name: str, target: Callable[[], None]) -> threading.Thread:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else None)
+    main(sys.argv[1], float(sys.argv[2]), sys.argv[3])

@@ -37,6 +37,8 @@ log = logging.getLogger("netclawd.watch")
 SETTLE_S = 0.2
 #: Between two looks at the file, seconds.
 POLL_S = 2.0
+#: How long a stop waits for a look that is being taken, seconds.
+STOP_S = 1.0
 #: Looks after which inotify is tried again where it was used up.
 RETRY_LOOKS = 15
 #: Walks of a path that keeps changing before the watcher waits for it to settle.
@@ -96,10 +98,17 @@ class FileWatcher:
             raise
 
     def stop(self) -> None:
-        """End the thread and close the descriptors. Idempotent."""
+        """End the thread and close the descriptors. Idempotent.
+
+        A thread that hangs in a dead network file system is left behind, with what it holds: neither a
+        restart nor a stop may wait for that.
+        """
         if self._thread is not None:
             os.write(self._wake[1], b"\0")
-            self._thread.join()
+            self._thread.join(STOP_S)
+            if self._thread.is_alive():
+                log.warning("the watcher hangs in the file system of %s: left behind", self._path)
+                self._wake, self._inotify = (-1, -1), None
             self._thread = None
         self._close()
 
@@ -113,9 +122,10 @@ class FileWatcher:
     # -- the thread --------------------------------------------------------------------------
 
     def _run(self, on_change: Callable[[], None]) -> None:
+        wake = self._wake[0]
         while True:
-            happened = self._wait()
-            if self._wake[0] in happened:
+            happened = self._wait(wake)
+            if wake in happened:
                 return
             now = time.monotonic()
             inotify = self._inotify
@@ -127,10 +137,10 @@ class FileWatcher:
             if self._settled_at is not None and now >= self._settled_at:
                 self._settle(now, on_change)
 
-    def _wait(self) -> frozenset[int]:
+    def _wait(self, wake: int) -> frozenset[int]:
         """Wait until something happens or is due; return the descriptors that are ready."""
         poll = select.poll()
-        poll.register(self._wake[0], select.POLLIN)
+        poll.register(wake, select.POLLIN)
         if self._inotify is not None:
             poll.register(self._inotify.fd, select.POLLIN)
         due = [at for at in (self._look_at, self._settled_at) if at is not None]
