@@ -224,20 +224,22 @@ def test_refusals_and_failed_execves_in_one_image_leak_nothing() -> None:
             # What is only loaded for the first refusal and the first failure counts for nothing.
             assert daemon.reload_refused()["outcome"] == "refused"
             assert daemon.reload_in_vain(1)["outcome"] == "failed"
-            (first, _size), sizes = look(daemon), []
+            first, after_failures, after_refusals = look(daemon)[0], [], []
             for nth in failing[1:]:
                 streams.join()
                 assert daemon.reload_in_vain(nth)["outcome"] == "failed"
                 streams.end()
                 facts, size = look(daemon)
                 assert facts == first
-                sizes.append(size)
+                after_failures.append(size)
             for _ in range(REFUSALS):
                 assert daemon.reload_refused()["outcome"] == "refused"
-                sizes.append(resident_bytes(daemon.pid))
+                after_refusals.append(resident_bytes(daemon.pid))
             assert look(daemon)[0] == first
             for wire in idle:
                 assert wire.ask("GET", "/api/health/live").status == 200
         assert daemon.generation() == 1
-        check_flat(sizes)
+        # SQLite's page cache and the journal's last outcomes fill up, each to its limit.
+        check_flat(after_failures)
+        check_flat(after_refusals)
         assert daemon.reload(force=True)["outcome"] == "applied"
