@@ -10,12 +10,13 @@ import os
 import resource
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,51 @@ def test_a_damaged_log_stops_the_start_until_somebody_decides(make_daemon: Make)
     log.write_bytes(whole)
     daemon.start()
     check_ends(daemon, session, " 3")
+
+
+def test_a_store_that_this_user_may_only_read_ends_the_start_in_words(make_daemon: Make) -> None:
+    daemon = make_daemon(launcher=Path(__file__).with_name("unprivileged.py")).start()
+    session = new_session(daemon)
+    assert daemon.stop() == 0
+    store = daemon.home / "state" / "netclawd.db"
+    for path, mode in ((store, 0o400), (store.parent, 0o500)):
+        old = path.stat().st_mode
+        path.chmod(mode)
+        daemon.spawn()
+        assert daemon.wait_exit() == 1
+        assert f"{path} is read-only for this user. Make the file and its folder" in daemon.errors()
+        path.chmod(old)
+    daemon.start()
+    assert events(daemon, session) == []
+
+
+def test_a_corrupt_page_fails_what_needs_it_and_nothing_else(daemon: Daemon) -> None:
+    """The events of one table are lost; the daemon says so, restarts and stops all the same."""
+    session = new_session(daemon)
+    for _ in range(10):
+        accepted(daemon, session, "/count 200")
+    wait_all_ended(daemon, [session])
+    assert daemon.stop() == 0
+    store = daemon.home / "state" / "netclawd.db"
+    with closing(sqlite3.connect(store)) as db:
+        names = "events", "events_by_seq"
+        roots = [
+            page
+            for name in names
+            for (page,) in db.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,))
+        ]
+    with open(store, "r+b") as file:
+        for page in roots:
+            file.seek((page - 1) * 4096)
+            file.write(b"\xa5" * 4096)
+    daemon.start()
+    answer = daemon.ask(f"/api/sessions/{session}/events?after=0")
+    assert (answer.status, answer.json["type"]) == (500, "urn:netclaw:problem:store-damaged")
+    assert "backup" in answer.json["remedy"]
+    assert daemon.ask("/api/sessions").status == 200
+    assert daemon.reload(force=True)["outcome"] == "applied"
+    assert daemon.generation() == 3
+    assert daemon.stop() == 0
 
 
 # -- folders that vanish ---------------------------------------------------------------------------
