@@ -84,11 +84,21 @@ def test_a_host_is_taken_out_of_its_authority() -> None:
     assert host_of("[2001:DB8::1]:80") == "2001:db8::1"
 
 
+def test_an_address_without_a_host_adds_none() -> None:
+    gate = Gatekeeper(parse_addresses(["*:80", "unix:/run/api.sock", "unix:@api", "fd:web"]))
+    assert gate.host_acceptable("0.0.0.0:80"), "as where 0.0.0.0:80 is configured"
+    for authority in ("*", "/run/api.sock", "@api", "api", "web", "192.0.2.7"):
+        assert not gate.host_acceptable(authority)
+
+
 def test_only_named_proxies_are_trusted() -> None:
     assert GATE.proxy_trusted("10.1.2.3")
     assert GATE.proxy_trusted("fd00::1")
     assert not GATE.proxy_trusted("192.0.2.1")
     assert not GATE.proxy_trusted("unix")
+    # By a socket for IPv6 and IPv4 at once.
+    assert GATE.proxy_trusted("::ffff:10.1.2.3")
+    assert not GATE.proxy_trusted("::ffff:192.0.2.1")
     assert not Gatekeeper().proxy_trusted("127.0.0.1")
 
 

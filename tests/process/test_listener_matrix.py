@@ -12,6 +12,7 @@ import http.client
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +21,12 @@ from typing import Any
 import pytest
 
 from tests.process.client import Answer, read_answer
+from tests.process.faults import Fault
 from tests.process.harness import Daemon, free_port, full_or
 from tests.process.load import (
     Ledger,
     Target,
+    ask_over,
     check_nothing_lost,
     keep_alive_gets,
     new_connections,
@@ -351,6 +354,42 @@ def test_a_path_that_became_anothers_is_left_to_it(home: Home) -> None:
         assert home.apply([tcp]) == 2
         assert home.daemon.stop() == 0
         assert os.stat(path).st_ino == inode
+
+
+# -- a restart that is undone ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(["0.0.0.0:{p}"], [TCP]), ([TCP], ["0.0.0.0:{p}"]), ([TCP], [TCP, UNIX])],
+    ids=["narrower", "wider", "Unix"],
+)
+def test_who_reached_a_new_listener_is_answered_though_the_execve_failed(
+    make_daemon: Callable[..., Daemon], before: Sequence[str], after: Sequence[str]
+) -> None:
+    daemon = make_daemon()
+    listening = Fault("hold", "after", "ListenNew", until=daemon.home / "go")
+    daemon.faults = [listening, Fault("execve", "before", "Exec", errno="ENOENT")]
+    home = Home(daemon)
+    held, wanted = home.named(before), home.named(after)
+    home.start(held)
+    home.write(wanted)
+    asked = daemon.control("reload")
+    wait_for(lambda: listening.reached, 20.0, "the new addresses to listen")
+    clients = []
+    try:
+        for address in (*home.named([TCP]), *wanted):
+            clients += [dial(address) for _ in range(5)]
+        listening.release()
+        for client in clients:
+            assert ask_over(client).generation == 1
+    finally:
+        for client in clients:
+            client.close()
+    entry = daemon.outcome(asked["restart_id"], time.monotonic() + scaled(20.0))
+    assert (entry["outcome"], entry["slug"]) == ("failed", "exec-failed")
+    left = [address for address in wanted if address not in held]
+    check_served(home, held, [address for address in left if not _taken_in(address, held)])
 
 
 # -- a bind that fails -----------------------------------------------------------------------------
