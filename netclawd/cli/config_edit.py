@@ -21,6 +21,7 @@ from netclawd.adapters.settings_file import (
     read_value,
 )
 from netclawd.adapters.toml_edit import with_value, without_value
+from netclawd.cli import suggest
 from netclawd.cli.config_write import Follow, Judged, Target, judge, put_in_force, target
 from netclawd.cli.output import json_option, note, say_json
 from netclawd.cli.reload import OUTCOME_S
@@ -65,7 +66,7 @@ def _following(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command("set")
 @_following
-@click.argument("key")
+@click.argument("key", shell_complete=suggest.config_keys)
 @click.argument("value")
 @click.pass_context
 def set_(
@@ -93,7 +94,7 @@ def set_(
 
 @click.command()
 @_following
-@click.argument("key")
+@click.argument("key", shell_complete=suggest.config_keys)
 @click.pass_context
 def unset(ctx: click.Context, as_json: bool, no_wait: bool, timeout_s: float, key: str) -> None:
     """Take KEY, a setting or a table, out of the configuration file: its default is in force again.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,18 @@ def crash_logs(_ctx: click.Context, _parameter: click.Parameter, incomplete: str
         from netclawd.cli.logs import crash_names
 
         found += map(CompletionItem, crash_names(os.path.join(_paths().state, "logs")))
+    return _matching(found, incomplete)
+
+
+def config_keys(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Offer the settings that have a fixed name, in the order of netclaw.toml(5)."""
+    found: list[CompletionItem[str]] = []
+    with contextlib.suppress(Exception):
+        from netclawd.adapters.settings_file import packaged_schema
+        from netclawd.core.schema import settings_of
+
+        keys = (setting.key for setting in settings_of(packaged_schema()))
+        found += [CompletionItem(key) for key in keys if re.fullmatch(r"[a-z0-9_.-]+", key)]
     return _matching(found, incomplete)
 
 

@@ -70,6 +70,8 @@ def test_commands_and_options_are_offered() -> None:
     assert offers("netclaw completion ") == list(SHELLS)
     assert offers("netclaw status --probe ") == ["live", "ready"]
     assert offers("netclawd --ch") == ["--check"]
+    assert offers("netclaw config set daemon.lis") == ["daemon.listen"]
+    assert "drain.timeout_s" in offers("netclaw config unset ")
     assert "--rehearse" not in offers("netclawd --")
 
 
