@@ -41,6 +41,8 @@ def judge(image: Image, request: Request) -> Event:
     by_itself = request.trigger.kind in BY_ITSELF
     code = image.parts.code_on_disk()
     code_changed = code != image.parts.code
+    # New code alone is run for who asks by name: a file that is touched after an upgrade is no request.
+    asked = request.force or (code_changed and not by_itself)
     try:
         snapshot = read_candidate(image)
     except ConfigAbsentError as error:
@@ -49,7 +51,7 @@ def judge(image: Image, request: Request) -> Event:
         if not error.missing and not by_itself:
             return Refused(Refusal(error.slug, error.what, error.remedy))
         log.info("configuration unchanged: %s", error.what)
-        if not code_changed and not request.force:
+        if not asked:
             if (
                 image.snapshot.text or b""
             ).strip():  # What runs came from a file: who asks is told.
@@ -61,7 +63,7 @@ def judge(image: Image, request: Request) -> Event:
         return _judge_error(image, error, by_itself=by_itself)
     if by_itself and snapshot.digest == image.refused_digest:
         return JudgedUnchanged()
-    if snapshot.digest == image.snapshot.digest and not code_changed and not request.force:
+    if snapshot.digest == image.snapshot.digest and not asked:
         image.end_refusal()
         image.parts.memory.keep_refused(None)
         return JudgedUnchanged()

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import netclawd
+from tests.process.faults import TRACE
 from tests.process.harness import Daemon
+from tests.waiting import wait_for
 
 Make = Callable[..., Daemon]
 
@@ -34,12 +36,16 @@ def test_a_rotated_secret_is_read_anew(make_daemon: Make, tmp_path: Path) -> Non
 def test_new_code_is_run_by_a_reload_and_not_before(make_daemon: Make, tmp_path: Path) -> None:
     package = tmp_path / "code" / "netclawd"
     shutil.copytree(Path(netclawd.__file__).parent, package)
-    daemon = make_daemon(environment={"PYTHONPATH": str(package.parent)}).start()
+    daemon = make_daemon(environment={"PYTHONPATH": str(package.parent)}, faults=[TRACE]).start()
     assert daemon.reload()["outcome"] == "unchanged"
+    wait_for(lambda: daemon.status()["watcher"], 10.0, "the file to be watched")
+    judged = daemon.effects().count("Judge")
 
     version = package / "__init__.py"
     version.write_text(version.read_text().replace(netclawd.__version__, "999.0"))
     daemon.write_config(text="# nothing else\n" + daemon.config_text())
+    wait_for(lambda: daemon.effects().count("Judge") > judged, 10.0, "the watcher to ask")
+    assert daemon.effects().count("Rehearse") == 0, "nobody asked for the new code"
     assert daemon.status()["version"] == netclawd.__version__
     entry = daemon.reload()
 
