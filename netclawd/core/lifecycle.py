@@ -361,6 +361,7 @@ def _undo(state: State, event: Event, _now: float) -> Step:
         effects.OpenGate(),
         effects.NotifyReady(),
         *(effects.Record(r, Outcome.FAILED, event.refusal) for r in state.requests),
+        effects.KeepLastGood(),
         # Quiescing has ended the watcher.
         effects.StartWatching(),
     ]

@@ -225,6 +225,8 @@ class Starting:
         image.store = parts.open_store()
         image.journal.attach(image.store)
         image.store.on_commit(image.broadcast.on_commit)
+        # It says that nobody has been ready since: not for long.
+        self._take_manifest()
         self._make_engine()
         assert image.http is not None
         assert image.control is not None

@@ -170,19 +170,23 @@ class TurnRun:
 
     def _advance(self) -> RunEnd:
         while True:
-            if self.cancelled_by is not None:
-                self._write(cancellation(self._leased(), self._standing, self.cancelled_by))
-                return RunEnd.ENDED
-            step = plan.plan_from(self._standing, self._parts.tools)
-            if isinstance(step, plan.PARKS_BEFORE) and self.parked_by is not None:
-                return self._park(self.parked_by, cut=self._tool_was_cut)
-            if isinstance(step, plan.STARTS_WORK):
-                if (drain := self._board.drain) is not None:
-                    return self._interrupt(drain, cut=self._tool_was_cut)
-                if self._board.stopping:
-                    return RunEnd.DROPPED
-            if (end := self._do(step)) is not None:
+            if (end := self._advance_once()) is not None:
                 return end
+
+    def _advance_once(self) -> RunEnd | None:
+        """Do the one next thing, or stop before it."""
+        if self.cancelled_by is not None:
+            self._write(cancellation(self._leased(), self._standing, self.cancelled_by))
+            return RunEnd.ENDED
+        step = plan.plan_from(self._standing, self._parts.tools)
+        if isinstance(step, plan.PARKS_BEFORE) and self.parked_by is not None:
+            return self._park(self.parked_by, cut=self._tool_was_cut)
+        if isinstance(step, plan.STARTS_WORK):
+            if (drain := self._board.drain) is not None:
+                return self._interrupt(drain, cut=self._tool_was_cut)
+            if self._board.stopping:
+                return RunEnd.DROPPED
+        return self._do(step)
 
     def _do(self, step: plan.Next) -> RunEnd | None:
         match step:

@@ -154,13 +154,14 @@ class World:
     def _post(self, event: Event) -> World:
         return replace(self, posted=(*self.posted, event))
 
-    def ask(self, asked: Request) -> World:
-        return replace(self, waiting=self.waiting | {asked.id}).take(events.ReloadRequested(asked))
+    def ask(self, asked: Request, now: float = NOW) -> World:
+        event = events.ReloadRequested(asked)
+        return replace(self, waiting=self.waiting | {asked.id}).take(event, now)
 
     # -- what an event does -------------------------------------------------------------------
 
-    def take(self, event: Event) -> World:
-        state, todo = step(self.state, event, NOW)
+    def take(self, event: Event, now: float = NOW) -> World:
+        state, todo = step(self.state, event, now)
         check_invariants(state)
         moved = state.stage is not self.state.stage
         world = replace(self, state=state, set_again=frozenset() if moved else self.set_again)

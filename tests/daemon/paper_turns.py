@@ -1,0 +1,205 @@
+"""The engine on paper: the real one, with its workers moved by hand, one checkpoint at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from netclawd.core import turn as plan
+from netclawd.core.session import (
+    CallId,
+    FinishReason,
+    Message,
+    ModelReply,
+    RestartId,
+    Role,
+    ToolCall,
+    ToolOutcome,
+    ToolStatus,
+)
+from netclawd.core.settings import SessionSettings
+from netclawd.core.transcript import messages
+from netclawd.core.values import replace
+from netclawd.daemon.board import Drain
+from netclawd.daemon.broadcast import Broadcast
+from netclawd.daemon.engine import Engine
+from netclawd.daemon.turn_run import RunEnd, TurnRun
+from netclawd.ports import Cancel, Cancelled, Clock, Ids, Store
+from tests.daemon.paper_disk import Disk
+
+
+@dataclass
+class PaperTool:
+    """A tool with an effect that is counted, and that may be told to stop before or after it."""
+
+    name: str
+    disk: Disk
+    safe: bool = False
+    asks: bool = False
+    #: The next call is ended by the drain's deadline.
+    cut: bool = False
+
+    def idempotent(self, call: ToolCall) -> bool:
+        return self.safe
+
+    def question(self, call: ToolCall) -> str | None:
+        return "May I?" if self.asks else None
+
+    def run(self, call: ToolCall, cancel: Cancel) -> ToolOutcome:
+        self.disk.touch()
+        self.disk.effects[call.id] += 1
+        self.disk.touch()
+        if self.cut:
+            self.cut = False
+            raise Cancelled
+        return ToolOutcome(ToolStatus.OK, "done")
+
+
+class PaperProvider:
+    """A model that asks for the tools which the message names, one at each step, and then answers."""
+
+    def reply(
+        self, messages: Sequence[Message], on_text: Callable[[str], None], cancel: Cancel
+    ) -> ModelReply:
+        last = max(n for n, message in enumerate(messages) if message.role is Role.USER)
+        done = sum(message.role is Role.ASSISTANT for message in messages[last:])
+        names = messages[last].text.split()[1:]
+        if done < len(names):
+            return ModelReply("", (ToolCall(CallId("c"), names[done], {}),), FinishReason.TOOLS)
+        return ModelReply(f"answer to {messages[last].text}", (), FinishReason.STOP)
+
+
+class PaperRun(TurnRun):
+    """A run that goes from one checkpoint to the next each time it is told to work."""
+
+    _taken = False
+    #: The model call that was begun, while it lasts.
+    calling: plan.CallModel | None = None
+    #: What the drain's deadline does to it.
+    cut_call = False
+
+    def work(self) -> RunEnd | None:  # type: ignore[override]
+        return super().work()
+
+    def _work(self) -> RunEnd | None:  # type: ignore[override]
+        if not self._taken:
+            end = super()._work()
+            self._taken = self._lease is not None
+            return end
+        if self.calling is not None:
+            return self._end_call(self.calling)
+        step = plan.plan_from(self._standing, self._parts.tools)
+        idle = self._board.drain is None and self.parked_by is None and not self.cancelled_by
+        if isinstance(step, plan.CallModel) and idle:
+            self.calling = step
+            return None
+        return self._advance_once()
+
+    def _advance(self) -> RunEnd | None:  # type: ignore[override]
+        return None
+
+    def _end_call(self, step: plan.CallModel) -> RunEnd | None:
+        """The reply is whole in time, or the call is cancelled."""
+        self.calling = None
+        over = self._board.drain is not None or self.parked_by or self.cancelled_by
+        if over and self.cut_call:
+            return self._model_was_cut(step)
+        if not over:
+            return self._call_model(step)
+        said = _conversation_of(self)
+        self._take_reply(step, self._parts.provider.reply(said, lambda _text: None, self.cancel))
+        return None
+
+
+def _conversation_of(run: TurnRun) -> Sequence[Message]:
+    return messages(run._history(), run._events)
+
+
+class PaperEngine(Engine):
+    def __init__(
+        self,
+        disk: Disk,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        settings: SessionSettings,
+        broadcast: Broadcast,
+    ) -> None:
+        self.tools = {
+            tool.name: tool
+            for tool in (
+                PaperTool("once", disk),
+                PaperTool("safe", disk, safe=True),
+                PaperTool("ask", disk, asks=True),
+            )
+        }
+        super().__init__(
+            store,
+            clock,
+            ids,
+            PaperProvider(),
+            self.tools,
+            replace(settings, workers=0),  # No threads: :meth:`move` is the worker.
+            _no_thread,
+            broadcast,
+        )
+        self._most = settings.workers
+        self._runs: list[PaperRun] = []
+        self._on_drained: Callable[[], None] | None = None
+        #: The drain cancels the model calls that it meets.
+        self.cut_calls = False
+
+    def _begin(self, name: str, target: Callable[[], None]) -> None:
+        pass
+
+    def move(self) -> bool:
+        """Take a session, or lead one run to its next checkpoint; False when there is nothing to do."""
+        board = self._board
+        if len(self._runs) < self._most and not board.stopping and board._something_to_take():
+            run = board.take(lambda session: PaperRun(self._parts, board, session))
+            assert isinstance(run, PaperRun)
+            self._runs.append(run)
+            self._lead(run)
+            return True
+        if self._runs:
+            self._runs.append(self._runs.pop(0))
+            self._lead(self._runs[-1])
+            return True
+        if self._on_drained is not None:
+            tell, self._on_drained = self._on_drained, None
+            tell()
+            return True
+        return False
+
+    def _lead(self, run: PaperRun) -> None:
+        run.cut_call = self.cut_calls
+        end = run.work()
+        if end is not None:
+            self._runs.remove(run)
+            self._close(run, end)
+
+    def drain(
+        self,
+        model_deadline: float,
+        tool_deadline: float,
+        deadline: float,
+        *,
+        cause: str,
+        restart_id: str,
+        on_drained: Callable[[], None],
+    ) -> None:
+        drain = Drain(model_deadline, tool_deadline, deadline, cause, RestartId(restart_id))
+        self._board.set_drain(drain)
+        self._resumption.stop_untaken()
+        self._on_drained = on_drained
+
+    def stop(self, timeout_s: float) -> None:
+        with self._board.cond:
+            self._board.stopping = True
+            self._board.abandon_runs()
+        self._runs, self._on_drained = [], None
+
+
+def _no_thread(_name: str, _target: Callable[[], None]) -> threading.Thread:
+    raise AssertionError("nothing runs by itself on paper")
