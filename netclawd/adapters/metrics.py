@@ -192,7 +192,7 @@ ROWS: tuple[Row | HistogramRow, ...] = (
         "netclawd_sessions",
         "gauge",
         ("state",),
-        "Sessions by the state of their newest turn that has not ended; idle where all have.",
+        "Sessions by the state of their turn in flight, the oldest that has not ended; idle without one.",
         each(of_census(lambda census: census.sessions), ("idle", *_OPEN)),
     ),
     Row(

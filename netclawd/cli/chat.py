@@ -84,7 +84,15 @@ class Conversation:
             self._show([Piece(Kind.NOTE, "a turn is running; here is what comes of it")])
             self.follow(None)
         elif state == "parked":
-            self._show([Piece(Kind.NOTE, "a turn is parked: see `netclaw approvals list`")])
+            self._show([Piece(Kind.NOTE, self._parked())])
+
+    def _parked(self) -> str:
+        remedy = (
+            "see `netclaw approvals list`"
+            if self._session["park_reason"] == "approval"
+            else f"`netclaw sessions resume {self._session['id']}` lets it go on"
+        )
+        return f"a turn is parked ({self._session['park_reason']}): {remedy}"
 
     def follow(self, turn_id: str | None) -> None:
         """Show the session until this turn (or whichever is first) has ended."""

@@ -5,7 +5,7 @@ Sessions are read from the daemon, or from the store when it is down; turns are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -107,13 +107,18 @@ def list_(as_json: bool, limit: int, cursor: str | None) -> None:
     table(
         ("SESSION", "BEGAN", "EVENTS", "TURN"),
         [
-            (s["id"], ago(s["created_at"]), str(s["last_seq"]), s["turn_state"] or "-")
+            (s["id"], ago(s["created_at"]), str(s["last_seq"]), _in_flight(s))
             for s in page["sessions"]
         ],
     )
     if page["next"]:
         click.echo(f"There are more: --cursor {page['next']}")
     return None
+
+
+def _in_flight(session: Mapping[str, Any]) -> str:
+    reason = f" ({session['park_reason']})" if session["park_reason"] else ""
+    return f"{session['turn_state'] or '-'}{reason}"
 
 
 @sessions.command()

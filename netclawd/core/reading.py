@@ -12,7 +12,7 @@ from netclawd.core.values import frozen
 class Census:
     """What the store holds at one instant; a state in which there is nothing may be missing."""
 
-    #: By the state of the newest turn that has not ended; ``idle`` where all have.
+    #: By the state of the oldest turn that has not ended; ``idle`` where all have.
     sessions: Mapping[str, int]
     #: Those that have not ended, by state.
     turns: Mapping[str, int]

@@ -106,8 +106,10 @@ class Session:
     channel: str
     #: Number of its newest event, 0 when it has none.
     last_seq: int
-    #: State of its newest unended turn, None when all have ended.
+    #: State of its oldest unended turn, behind which the others wait; None when all have ended.
     turn_state: TurnState | None
+    #: Why that turn is parked, None when it isn't.
+    park_reason: ParkReason | None = None
 
 
 @frozen

@@ -18,6 +18,7 @@ from netclawd.core.session import (
     Lease,
     OutboxChange,
     OutboxState,
+    ParkReason,
     RestartId,
     SessionId,
     TurnId,
@@ -57,7 +58,7 @@ NOBODY, NO_TURN = SessionId("s-nobody"), TurnId("t-none")
 # -- sessions and reading ----------------------------------------------------------------------
 
 
-def test_a_session_tells_its_newest_event_and_its_newest_open_turn(store: Store) -> None:
+def test_a_session_tells_its_newest_event_and_its_turn_in_flight(store: Store) -> None:
     fresh = store.session(A)
     assert (fresh.created_at, fresh.channel, fresh.last_seq) == (1.0, "api", 0)
     assert fresh.turn_state is None
@@ -66,9 +67,13 @@ def test_a_session_tells_its_newest_event_and_its_newest_open_turn(store: Store)
     assert store.session(A).last_seq == 2
     assert store.session(A).turn_state is TurnState.RUNNING
     admit(store)
-    assert store.session(A).turn_state is TurnState.QUEUED
+    assert store.session(A).turn_state is TurnState.RUNNING
+    store.commit(Change(lease, state=TurnState.PARKED, park_reason=ParkReason.REQUEST), 1.0)
+    told = store.session(A)
+    assert (told.turn_state, told.park_reason) == (TurnState.PARKED, ParkReason.REQUEST)
     end(store, lease)
-    assert store.session(A).turn_state is TurnState.QUEUED
+    told = store.session(A)
+    assert (told.turn_state, told.park_reason) == (TurnState.QUEUED, None)
 
 
 def test_creating_a_session_twice_is_a_conflict(store: Store) -> None:

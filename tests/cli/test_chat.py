@@ -214,3 +214,21 @@ def test_text_for_a_terminal_can_not_drive_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("sys.stdout", terminal)
     output.write("a\tb\n\x1b[2Jé\x07")
     assert terminal.getvalue() == "a\tb\n\\x1b[2Jé\\x07"
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [("approval", "netclaw approvals list"), ("request", "netclaw sessions resume ses_1")],
+)
+def test_who_joins_a_session_with_a_parked_turn_is_told_what_moves_it(
+    client: ControlClient,
+    service: ServiceDouble,
+    capsys: pytest.CaptureFixture[str],
+    reason: str,
+    remedy: str,
+) -> None:
+    session = client.call("create_session") | {"turn_state": "parked", "park_reason": reason}
+    chat.Conversation(client, session, 3)._catch_up()
+    said = capsys.readouterr().out
+    assert f"parked ({reason})" in said
+    assert remedy in said

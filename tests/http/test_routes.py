@@ -65,6 +65,7 @@ def test_a_session_is_created_listed_and_shown(running: Running) -> None:
         "channel": "api",
         "last_seq": 0,
         "turn_state": None,
+        "park_reason": None,
     }
     assert running.ask("GET", "/api/sessions").json == {"sessions": [shown], "next": None}
 

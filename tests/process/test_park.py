@@ -147,6 +147,10 @@ def test_a_session_is_cleared_of_its_turns(make_daemon: Make) -> None:
     session = new_session(daemon)
     turns = [accepted(daemon, session, "/count 100 0.1")["turn_id"] for _ in range(3)]
     wait_event(daemon, session, "turn.started")
+    assert "  running" in netclaw(daemon, "sessions", "list").stdout
+    answer(daemon, "sessions", "park", session)
+    assert "  parked (request)" in netclaw(daemon, "sessions", "list").stdout
+    answer(daemon, "sessions", "resume", session)
     first = netclaw(daemon, "sessions", "cancel", session, "--turn", turns[1])
     assert (first.returncode, first.stdout) == (0, f"Cancelled: {turns[1]}.\n")
     found = answer(daemon, "sessions", "cancel", session, "--all")

@@ -246,6 +246,7 @@ def _schemas() -> Json:
                 "channel": text,
                 "last_seq": whole,
                 "turn_state": {"anyOf": [states, {"type": "null"}]},
+                "park_reason": {"enum": [*reasons, None]},
             }
         ),
         "Admitted": _object({"input_id": text, "turn_id": text, "deferred": flag}),

@@ -28,10 +28,10 @@ _BEHIND = """SELECT e.type, CASE e.type
     GROUP BY e.type, detail"""
 
 _UNSENT = tuple(state.value for state in OutboxState if state is not OutboxState.SENT)
-# With max() the other columns of a group are those of the row that holds the maximum
-# (https://sqlite.org/lang_select.html#bareagg): the state of each session's newest open turn.
+# With min() the other columns of a group are those of the row that holds the minimum
+# (https://sqlite.org/lang_select.html#bareagg): the state of each session's oldest open turn.
 _CENSUS = f"""SELECT 'session', state, count(*) FROM
-        (SELECT t.state AS state, max(t.position) FROM turns t INDEXED BY turns_open
+        (SELECT t.state AS state, min(t.position) FROM turns t INDEXED BY turns_open
          WHERE {rows.OPEN_TURN} GROUP BY t.session) GROUP BY state
     UNION ALL SELECT 'sessions', '', count(*) FROM sessions
     UNION ALL SELECT 'turn', t.state, count(*) FROM turns t INDEXED BY turns_open

@@ -1,4 +1,3 @@
-# ruff: noqa: S608 - only column lists and conditions of rows.py are put in; every value is bound
 """Between rows and values: the columns that each value is read from, and how JSON is written.
 
 Pure. Each ``…_COLUMNS`` matches its ``as_…`` function; a query selects those columns from the
@@ -32,9 +31,9 @@ Row = tuple[Any, ...]
 #: True for a turn that has not ended; in the words of the partial index ``turns_open``.
 OPEN_TURN = "t.state NOT IN ('completed', 'failed', 'cancelled')"
 
+_IN_FLIGHT = f"FROM turns t WHERE t.session = s.n AND {OPEN_TURN} ORDER BY t.position LIMIT 1"
 SESSION_COLUMNS = f"""s.n, s.id, s.created_at, s.channel, s.last_seq,
-    (SELECT t.state FROM turns t WHERE t.session = s.n AND {OPEN_TURN}
-     ORDER BY t.position DESC LIMIT 1)"""
+    (SELECT t.state {_IN_FLIGHT}), (SELECT t.park_reason {_IN_FLIGHT})"""
 TURN_COLUMNS = """t.id, s.id, i.id, t.state, t.generation, t.resumes, t.interrupted_at,
     t.park_reason, t.position, i.deferred"""
 EVENT_COLUMNS = "e.seq, e.type, e.at, t.id, e.data"
@@ -68,8 +67,15 @@ def decode_text(text: str) -> str:
 
 
 def as_session(row: Row) -> Session:
-    _, session_id, created_at, channel, last_seq, state = row
-    return Session(session_id, created_at, channel, last_seq, TurnState(state) if state else None)
+    _, session_id, created_at, channel, last_seq, state, park = row
+    return Session(
+        session_id,
+        created_at,
+        channel,
+        last_seq,
+        TurnState(state) if state else None,
+        ParkReason(park) if park else None,
+    )
 
 
 def as_turn(row: Row) -> Turn:
