@@ -99,7 +99,7 @@ class SettingsFile:
 
     def candidate(self, content: bytes, name: str) -> Snapshot:
         """Judge what might take the file's place under a running daemon; errors call it ``name``."""
-        other = SettingsFile(name, self._environ, self._digest_key, self._resolve)
+        other = SettingsFile(name, self._environ, self._digest_key, self._resolve, self._find_owner)
         return other.judge(content, running=True)
 
     def judge(self, content: bytes | None, *, running: bool = False) -> Snapshot:

@@ -29,15 +29,9 @@ def config() -> None:
 
 def _source(file: str | None) -> Any:
     """Return the settings file: the one given, the running daemon's, or this user's."""
-    from netclawd.adapters.secrets import Secrets
-    from netclawd.adapters.settings_file import SettingsFile
-    from netclawd.cli.wiring import find_owner
+    from netclawd.cli.config_plan import source
 
-    if file is None:
-        file = _own_file()
-    path = os.path.abspath(file)
-    # The digest that this key goes into is never shown.
-    return SettingsFile(path, os.environ, b"", Secrets(os.environ).resolve, find_owner)
+    return source(os.path.abspath(_own_file() if file is None else file))
 
 
 def _own_file() -> str:

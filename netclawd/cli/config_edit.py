@@ -84,7 +84,11 @@ def set_(
     values = parse_toml(text, where.path)
     follow = Follow(not no_wait, timeout_s, as_json)
     if _same(_lookup(values, path), wanted):
-        ctx.exit(_say_nothing_to_write(where, f"{dotted(path)} is {_show(path, wanted)}", as_json))
+        ctx.exit(
+            _say_nothing_to_write(
+                where, f"{dotted(path)} is {_show(path, wanted)} already", as_json
+            )
+        )
     expected = _with(values, path, wanted)
     edited = with_value(text, path, wanted)
     _check_edit(where, edited, expected)
@@ -133,7 +137,7 @@ def _say_nothing_to_write(where: Target, words: str, as_json: bool) -> int:
     if as_json:
         say_json({"path": where.path, "written": False, "changes": [], "outcome": "unchanged"})
     else:
-        click.echo(f"{words} in {where.path} already; nothing was written.")
+        click.echo(f"{words} in {where.path}; nothing was written.")
     return 0
 
 

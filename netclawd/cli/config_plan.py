@@ -110,8 +110,10 @@ def ask_patiently(client: ControlClient, do: str, **arguments: Any) -> Any:
 
 def source(path: str) -> SettingsFile:
     """Return the reader that a daemon started here would use."""
+    from netclawd.cli.wiring import find_owner
+
     # The digest that this key goes into is compared within this command and never shown.
-    return SettingsFile(path, os.environ, b"", Secrets(os.environ).resolve)
+    return SettingsFile(path, os.environ, b"", Secrets(os.environ).resolve, find_owner)
 
 
 def _plan_start(paths: Paths, candidate: Candidate | None) -> dict[str, Any]:

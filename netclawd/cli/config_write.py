@@ -192,11 +192,14 @@ def _wait(
 def _look(client: ControlClient, digest: str, known: Collection[str]) -> Mapping[str, Any] | None:
     fresh = [e for e in client.call("restarts", limit=ENTRIES) if e["id"] not in known]
     entry = outcome_of(fresh, digest)
-    if entry is None and any(e["outcome"] == "applied" for e in fresh):
-        # New code with other defaults has another digest for the same file: ask what it runs.
-        plan = client.call("plan")
-        if plan["verdict"] == "unchanged":
-            entry = next(e for e in fresh if e["outcome"] == "applied")
+    if entry is None:
+        # New code with other defaults has another digest for the same file, and what passed when it was
+        # judged may be wrong by now (a secret has gone), so that it has none: ask about the file.
+        applied = [e for e in fresh if e["outcome"] == "applied"]
+        refused = [e for e in fresh if e["outcome"] == "refused" and not e["new_digest"]]
+        verdict = client.call("plan")["verdict"] if applied or refused else ""
+        found = {"unchanged": applied, "refused": refused}.get(verdict)
+        entry = found[0] if found else None
     return entry
 
 

@@ -101,7 +101,7 @@ def _value(value: Any) -> str:
 def _listeners(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     listeners = plan["listeners"]
     if listeners["bind"]:
-        unsure = " (whether they are free shows when they are bound)"
+        unsure = " (free or not: that shows when it is tried)"
         yield "binds", ", ".join(listeners["bind"]) + unsure
     if listeners["keep"]:
         yield "keeps", ", ".join(listeners["keep"])

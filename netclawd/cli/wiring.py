@@ -175,11 +175,12 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
     origin = _origin(environ, record)
     strings = {os.fsdecode(k): os.fsdecode(v) for k, v in origin.environ.items()}
     source = settings_source(paths.config, strings, paths.state, create=True)
+    folders = Folders(paths.home, paths.config, paths.state, paths.runtime)
     manifests, memory = ManifestFile(paths.state, codec), Memory(paths.state, codec)
     if record is not None:
         beginning = handoffs.go_on(record, boot.failure)
     else:
-        beginning = _begin(source, inherited, manifests, memory)
+        beginning = _begin(source, folders, inherited, manifests, memory)
     redactor = _redactor(beginning.snapshot.settings, strings)
     set_up_logging(redactor.text, strings.get("NETCLAW_LOG_FILE"))
     if beginning.refusal is not None:
@@ -190,7 +191,6 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
         )
     from netclawd.adapters.notify import SupervisorNotifier
 
-    folders = Folders(paths.home, paths.config, paths.state, paths.runtime)
     return Parts(
         version=__version__,
         folders=folders,
@@ -215,7 +215,7 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
         ),
         make_http=_http,
         make_control=_control,
-        bind_control=lambda: _bind_control(folders.in_runtime("control.sock")),
+        bind_control=lambda: _bind_control(folders.control_socket),
         make_watcher=lambda: _watcher(paths.config),
         import_rest=import_rest,
         redact=redactor.value,
@@ -223,36 +223,44 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
 
 
 def _begin(
-    source: SettingsFile, inherited: Inheritance, manifests: ManifestFile, memory: Memory
+    source: SettingsFile,
+    folders: Folders,
+    inherited: Inheritance,
+    manifests: ManifestFile,
+    memory: Memory,
 ) -> Beginning:
     """Choose the configuration of a cold start."""
     from netclawd.core.beginning import Past, judge_beginning
 
     found: Snapshot | ConfigError
     try:
-        found = _for_start(source.read(running=False), inherited)
+        found = _for_start(source.read(running=False), folders, inherited)
     except ConfigError as error:
         found = error
-    past = Past(manifests.peek(), _last_good(source, inherited, memory), memory.refused())
+    last_good = _last_good(source, folders, inherited, memory)
+    past = Past(manifests.peek(), last_good, memory.refused())
     mode = source.mode() if isinstance(found, ConfigError) else None
     return judge_beginning(found, mode, past)
 
 
-def _last_good(source: SettingsFile, inherited: Inheritance, memory: Memory) -> Snapshot | None:
+def _last_good(
+    source: SettingsFile, folders: Folders, inherited: Inheritance, memory: Memory
+) -> Snapshot | None:
     text = memory.last_good()
     try:
-        return _for_start(source.judge(text), inherited) if text is not None else None
+        return _for_start(source.judge(text), folders, inherited) if text is not None else None
     except ConfigError:
         return None  # It was good once; the environment, a secret or the release is another one.
 
 
-def _for_start(snapshot: Snapshot, inherited: Inheritance) -> Snapshot:
-    """Judge with the configuration what the supervisor hands over."""
-    from netclawd.core.exposure import judge_handed_over
+def _for_start(snapshot: Snapshot, folders: Folders, inherited: Inheritance) -> Snapshot:
+    """Judge with the configuration our own sockets and what the supervisor hands over."""
+    from netclawd.core.exposure import judge_control_socket, judge_handed_over
     from netclawd.core.listeners import parse_addresses
     from netclawd.daemon.listeners import inherited_hosts
 
     daemon = snapshot.settings.daemon
+    judge_control_socket(daemon, folders.control_socket)
     judge_handed_over(daemon, inherited_hosts(inherited, parse_addresses(daemon.listen)))
     return snapshot
 

@@ -95,11 +95,13 @@ def aborts(image: Image, error: ConfigError) -> bool:
 
 
 def read_candidate(image: Image, text: str | None = None, name: str = "") -> Snapshot:
-    """Read the file, or take this text for it; judge what only we know: the sockets handed over."""
-    from netclawd.core.exposure import judge_handed_over  # Not on the way to serving.
+    """Read the file, or take this text for it; judge what only we know: our sockets and those handed over."""
+    # Not on the way to serving.
+    from netclawd.core.exposure import judge_control_socket, judge_handed_over
 
     source = image.parts.source
     snapshot = source.read(running=True) if text is None else source.candidate(text.encode(), name)
+    judge_control_socket(snapshot.settings.daemon, image.parts.folders.control_socket)
     judge_handed_over(snapshot.settings.daemon, image.listeners.handed_over_hosts())
     return snapshot
 

@@ -60,6 +60,10 @@ class Folders:
     def in_runtime(self, name: str) -> str:
         return f"{self.runtime}/{name}"
 
+    @property
+    def control_socket(self) -> str:
+        return self.in_runtime("control.sock")
+
 
 @frozen
 class Origin:

@@ -21,7 +21,7 @@ log = logging.getLogger("netclawd.lifecycle")
 def restore_control(image: Image) -> None:
     """Listen at the control socket's path again when nothing lies there any more."""
     folders = image.parts.folders
-    path = folders.in_runtime("control.sock")
+    path = folders.control_socket
     if image.phase is not Phase.READY or image.control is None or os.path.lexists(path):
         return
     try:

@@ -209,6 +209,7 @@ class Starting:
             watcher = image.parts.make_watcher()
             watcher.start(lambda: self._ask("file"))
             image.watcher = watcher
+            image.degraded.pop("watcher", None)  # After a failed execve it is tried again.
         except (NetclawError, OSError, RuntimeError) as error:  # No descriptor, no thread.
             log.error("configuration is not watched: %s", error)
             image.degraded["watcher"] = f"The configuration file is not watched: {error}"

@@ -18,6 +18,7 @@ import pytest
 from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import config_write
 from netclawd.cli.config_write import outcome_of
+from netclawd.cli.publish import publish
 from tests.cli.conftest import CommandLine
 from tests.process.faults import Fault
 from tests.process.harness import Daemon, free_port, full_or
@@ -124,6 +125,7 @@ def test_the_value_that_it_has_is_not_written_again(run: CommandLine, file: Path
         (("set", "daemon.listen", "127.0.0.1:5200"), 78, "must be a list"),
         (("set", "daemon.listen", '["0.0.0.0:5200"]'), 78, "daemon.exposure"),
         (("set", "agent.provider", "claude"), 78, "no configured provider"),
+        (("set", "daemon.unix_user", "no-such-user"), 78, "no such user"),
         (("set", "providers.demo.api_key", "sk-secret"), 78, "must be a reference to a secret"),
         (("set", "providers.UPPER.kind", "demo"), 78, "no usable name"),
         (("unset", "drain.timeout"), 78, "did you mean drain.timeout_s?"),
@@ -241,8 +243,14 @@ def test_a_value_that_runs_already_restarts_nothing(daemon: Daemon, netclaw: Com
 
 def test_what_the_daemon_would_refuse_is_not_written(daemon: Daemon, netclaw: CommandLine) -> None:
     before = daemon.config_path.read_bytes()
-    result = netclaw("config", "set", "providers.demo.api_key", "env:NOT_THERE")
-    assert (result.exit_code, "NOT_THERE" in result.stderr) == (78, True)
+    own = f"unix:{daemon.home}/run/control.sock"
+    for key, value, words in (
+        ("providers.demo.api_key", "env:NOT_THERE", "NOT_THERE"),
+        ("daemon.unix_group", "no-such-group", "no such group"),
+        ("daemon.listen", json.dumps([own]), "the daemon's own control socket"),
+    ):
+        result = netclaw("config", "set", key, value)
+        assert (result.exit_code, words in result.stderr) == (78, True), result.stderr
     assert daemon.config_path.read_bytes() == before
     assert daemon.status()["refusal"] is None
     assert daemon.restarts() == []
@@ -278,6 +286,24 @@ def test_a_bind_that_fails_is_shown_as_the_refusal_that_it_is(
         back = netclaw.json("config", "set", "daemon.listen", f'["127.0.0.1:{daemon.port}"]')
         assert back["outcome"] == "unchanged"
         wait_for(lambda: daemon.status()["refusal"] is None, 10.0, "the refusal to end")
+
+
+def test_what_goes_wrong_after_it_was_judged_is_shown_as_refused(
+    daemon: Daemon, netclaw: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = daemon.home / "key"
+    key.write_text("sk")
+    key.chmod(0o600)
+
+    def write(*arguments: Any) -> None:
+        key.unlink()
+        publish(*arguments)
+
+    monkeypatch.setattr(config_write, "publish", write)
+    result = netclaw("config", "set", "providers.demo.api_key", f"file:{key}")
+    assert result.exit_code == 1
+    assert "refused; generation 1 goes on. providers.demo.api_key" in result.stderr
+    assert daemon.restarts()[0]["new_digest"] == "", "what can't be resolved has no digest"
 
 
 def test_a_new_image_that_fails_is_shown_as_rolled_back(

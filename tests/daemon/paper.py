@@ -72,6 +72,8 @@ REPORTED: dict[type[Event], tuple[type[Effect], ...]] = {
 
 PROGRAM = (b"python3", b"-m", b"netclawd")
 
+FOLDERS = Folders("/paper", "/paper/netclaw.toml", "/paper/state", "/paper/run")
+
 
 class Replaced(BaseException):
     """An execve that takes place: nothing of the old image goes on."""
@@ -227,7 +229,7 @@ class Process:
         told = {name: lambda *_: None for name in ("ready", "reloading", "stopping", "status")}
         return Parts(
             version="0",
-            folders=Folders("/paper", "/paper/netclaw.toml", "/paper/state", "/paper/run"),
+            folders=FOLDERS,
             origin=Origin("/usr/bin/python3", PROGRAM, {}, host.clock.wall()),
             clock=host.clock,
             ids=host,
@@ -386,7 +388,7 @@ class Host:
         none = Inheritance([])
         manifests, memory = PaperManifests(self.disk), PaperMemory(self.disk)
         try:
-            beginning = wiring._begin(self.source, none, manifests, memory)
+            beginning = wiring._begin(self.source, FOLDERS, none, manifests, memory)
         except ConfigError as error:
             self.oracle.on_no_start(error)
             self.ended = error.exit_code
