@@ -11,7 +11,7 @@ help:
 	@echo 'make run          set up and start the daemon in the foreground on 127.0.0.1:5199'
 	@echo 'make setup        prepare .venv, which every other target does by itself'
 	@echo 'make test         run every test (without root: all but those that mount or make namespaces)'
-	@echo 'make test-oldest  run them on the oldest supported libraries'
+	@echo 'make test-oldest  run all but the long ones on the oldest supported libraries'
 	@echo 'make prove        run the process and fuzz tests at their full counts (minutes)'
 	@echo 'make guards       break each guard of a restart and see its test fail (minutes)'
 	@echo 'make check        lint, format, types, spelling, shell scripts, generated pages'
@@ -34,7 +34,7 @@ test: setup
 test-oldest:
 	@tools/setup --oldest || [ $$? -eq 3 ]
 	@test ! -x .venv-oldest/bin/python || .venv-oldest/bin/python $(PYTEST) \
-	    -W "ignore:'cgi' is deprecated:DeprecationWarning"
+	    -m 'not long' -W "ignore:'cgi' is deprecated:DeprecationWarning"
 
 prove: setup
 	@NETCLAW_PROVE=1 $(VENV)/bin/python $(PYTEST) tests/process tests/http/test_fuzz.py

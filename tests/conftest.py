@@ -51,6 +51,9 @@ def clean_surroundings() -> Iterator[None]:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_root: mounts or makes namespaces")
+    config.addinivalue_line(
+        "markers", "long: takes long, and the versions of libraries don't matter"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,6 +22,18 @@ def descriptors(pid: int) -> Counter[str]:
     return found
 
 
+#: Connections to the store: the writer's, and those of the pool (adapters/store/readers.py).
+STORE_MOST = 9
+
+
+def without_pool(opened: Counter[str], state: Path) -> Counter[str]:
+    """Leave out the store's files, which are open as often as reads came together; bound how often."""
+    rest = Counter(opened)
+    for name in ("netclawd.db", "netclawd.db-wal"):
+        assert 1 <= rest.pop(str(state / name)) <= STORE_MOST
+    return rest
+
+
 def threads(pid: int) -> Counter[str]:
     """Count its threads by their names as the kernel has them."""
     found: Counter[str] = Counter()

@@ -35,6 +35,8 @@ from tests.bad_configs import (
 from tests.process.harness import Daemon, free_port, full_or
 from tests.waiting import scaled, wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 UNPRIVILEGED = Path(__file__).with_name("unprivileged.py")
 CHECKED = [*CONTENTS[:: full_or(3, 1)], *NO_FILE, *SECRETS, *VARIABLES]

@@ -13,7 +13,7 @@ from tests.http.fuzzing import check_heard, talk
 from tests.http.wire import Answer, Wire, request
 from tests.process.harness import Daemon, full_or
 from tests.process.load import CLIENTS, Target, check_nothing_lost, under_load
-from tests.process.process_facts import children, descriptors, wait_steady
+from tests.process.process_facts import children, descriptors, wait_steady, without_pool
 from tests.process.talk import check_history, events, new_session, of_type, wait_all_ended
 from tests.waiting import wait_for
 
@@ -85,7 +85,8 @@ def test_bad_requests_during_reloads_are_answered_and_harm_nobody(make_daemon: M
     assert daemon.reload(force=True)["outcome"] == "applied"
     pid, session, other = daemon.pid, new_session(daemon), new_session(daemon)
     address = ("127.0.0.1", daemon.port)
-    before = wait_steady(pid)
+    state = daemon.home / "state"
+    before = without_pool(wait_steady(pid), state)
     others = {name: CLIENTS[name] for name in ("new connections", "keep-alive GET")}
     with under_load(Target(daemon.port, other), others) as ledgers, reloading(daemon) as reloads:
         while reloads.done < RELOADS and not reloads.failed:
@@ -104,7 +105,7 @@ def test_bad_requests_during_reloads_are_answered_and_harm_nobody(make_daemon: M
     for word in ("Traceback", "uncaptured", "ERROR"):
         assert word not in daemon.errors(1_000_000)
     wait_for(
-        lambda: (descriptors(pid), children(pid)) == (before, set()),
+        lambda: (without_pool(descriptors(pid), state), children(pid)) == (before, set()),
         10.0,
         lambda: f"its descriptors to be {before}, they are {descriptors(pid)}",
     )

@@ -19,6 +19,8 @@ from tests.process.talk import (
 )
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 
 NO_TOML = "[daemon\n"

@@ -24,7 +24,7 @@ from tests.process.volume import Volume
 from tests.waiting import wait_for
 
 Make = Callable[..., Daemon]
-pytestmark = pytest.mark.needs_root
+pytestmark = [pytest.mark.needs_root, pytest.mark.long]
 
 #: More than one page of the store: what is left of a full disk never takes it.
 LARGE = "x" * 200_000

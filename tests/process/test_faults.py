@@ -37,6 +37,8 @@ from tests.process.talk import (
 )
 from tests.waiting import scaled, wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 
 DAY_S = 86400.0

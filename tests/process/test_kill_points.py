@@ -31,6 +31,8 @@ from tests.process.talk import (
 )
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 #: Points that a reduced run takes: around the manifest, the store, the commit point and the gate.
 REDUCED = {
     ("after", "BindNew"),

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.http.wire import Wire
 from tests.process.client import control_through_restarts
 from tests.process.faults import Fault
@@ -24,6 +26,7 @@ from tests.process.process_facts import (
     resident_bytes,
     threads,
     wait_steady,
+    without_pool,
 )
 from tests.process.talk import (
     accepted,
@@ -35,6 +38,8 @@ from tests.process.talk import (
 )
 from tests.waiting import scaled, wait_for
 
+pytestmark = pytest.mark.long
+
 REEXECS = full_or(25, 300)
 #: In one image: refusals, and execves that fail.
 REFUSALS = full_or(20, 200)
@@ -45,9 +50,6 @@ STREAMS = 5
 IDLE = 10
 #: What memory may differ by; the reference's bound, which is about that of two equal images.
 RESIDENT = 1.02
-
-#: Connections to the store: the writer's, and those that readers leave in their pool.
-STORE_MOST = 9
 
 BAD = b"[daemon]\nlissen = 1\n"
 
@@ -105,12 +107,8 @@ class Facts:
     @classmethod
     def of(cls, daemon: Daemon) -> Facts:
         pid = daemon.pid
-        opened = wait_steady(pid)
-        for name in ("netclawd.db", "netclawd.db-wal"):
-            # How many reads came together decides.
-            assert 1 <= opened.pop(str(daemon.home / "state" / name)) <= STORE_MOST
         return cls(
-            opened,
+            without_pool(wait_steady(pid), daemon.home / "state"),
             threads(pid),
             frozenset(children(pid)),
             arguments(pid),

@@ -34,6 +34,8 @@ from tests.process.load import (
 )
 from tests.waiting import scaled, wait_for
 
+pytestmark = pytest.mark.long
+
 REFUSED_WITHIN_S = 3.0
 #: What a wildcard needs to be allowed; the tests run on loopback alone.
 EXPOSED = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -17,6 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.process.harness import Daemon, full_or
 from tests.process.talk import ENDS, check_history, check_ledger, events, new_session, of_type, send
 from tests.waiting import wait_for
+
+pytestmark = pytest.mark.long
 
 BAD: dict[str, str | bytes] = {
     "no TOML": "[daemon\n",

@@ -26,6 +26,8 @@ from tests.process.talk import (
 )
 from tests.waiting import scaled, wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 
 #: Where an image from a handoff can fail before it is ready, in order.

@@ -25,6 +25,8 @@ from tests.process.faults import TRACE
 from tests.process.harness import PROVE, Daemon, as_toml
 from tests.waiting import scaled, wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 #: Writes a text to a path in some way.
 Save = Callable[[Path, str], None]

@@ -28,6 +28,8 @@ from tests.process.load import CLIENTS, Target, check_nothing_lost, under_load
 from tests.process.talk import accepted, check_history, new_session, wait_all_ended
 from tests.waiting import scaled, wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 
 #: How long the storm lasts at least, seconds, and how many edits fall into it at least.
