@@ -22,7 +22,7 @@ from netclawd.adapters.settings_file import (
 )
 from netclawd.adapters.toml_edit import with_value, without_value
 from netclawd.cli import suggest
-from netclawd.cli.config_write import Follow, Judged, Target, judge, put_in_force, target
+from netclawd.cli.config_write import Follow, Judged, Target, judge, outcome, put_in_force, target
 from netclawd.cli.output import json_option, note, say_json
 from netclawd.cli.reload import OUTCOME_S
 from netclawd.core import schema as schemas
@@ -135,7 +135,7 @@ def _warn_of_environment(judged: Judged, path: Path) -> None:
 
 def _say_nothing_to_write(where: Target, words: str, as_json: bool) -> int:
     if as_json:
-        say_json({"path": where.path, "written": False, "changes": [], "outcome": "unchanged"})
+        say_json(outcome(where, written=False) | {"outcome": "unchanged"})
     else:
         click.echo(f"{words} in {where.path}; nothing was written.")
     return 0

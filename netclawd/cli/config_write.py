@@ -113,8 +113,7 @@ def put_in_force(where: Target, content: bytes, judged: Judged, follow: Follow) 
     """Write what was judged, wait for what becomes of it, and say so; return the exit code."""
     known = _ended_restarts(where.client)
     publish(where.path, content, where.content)
-    result: dict[str, Any] = {"path": where.path, "written": True, "changes": judged.changes}
-    result |= {"daemon": where.client is not None, "outcome": None, "restart": None}
+    result = outcome(where, written=True) | {"changes": judged.changes}
     entry, words, good = None, "", True
     if where.client is None:
         words = "No daemon runs: it takes effect at the next start."
@@ -137,6 +136,19 @@ def put_in_force(where: Target, content: bytes, judged: Judged, follow: Follow) 
     else:
         _tell(where, entry, words, good=good)
     return 0 if good else 1
+
+
+def outcome(where: Target, *, written: bool) -> dict[str, Any]:
+    """Return what ``--json`` prints while nothing is known yet."""
+    running = where.client is not None
+    return {
+        "path": where.path,
+        "written": written,
+        "changes": [],
+        "daemon": running,
+        "outcome": None,
+        "restart": None,
+    }
 
 
 def _tell(where: Target, entry: Mapping[str, Any] | None, words: str, *, good: bool) -> None:
