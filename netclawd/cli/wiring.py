@@ -254,13 +254,14 @@ def _last_good(
 
 
 def _for_start(snapshot: Snapshot, folders: Folders, inherited: Inheritance) -> Snapshot:
-    """Judge with the configuration our own sockets and what the supervisor hands over."""
-    from netclawd.core.exposure import judge_control_socket, judge_handed_over
+    """Judge with the configuration our own files and what the supervisor hands over."""
+    from netclawd.core.exposure import judge_handed_over
     from netclawd.core.listeners import parse_addresses
     from netclawd.daemon.listeners import inherited_hosts
+    from netclawd.daemon.runtime_files import refuse_our_files
 
     daemon = snapshot.settings.daemon
-    judge_control_socket(daemon, folders.control_socket)
+    refuse_our_files(daemon.listen, folders.runtime)
     judge_handed_over(daemon, inherited_hosts(inherited, parse_addresses(daemon.listen)))
     return snapshot
 

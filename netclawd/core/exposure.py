@@ -46,15 +46,6 @@ def judge_handed_over(daemon: DaemonSettings, hosts: Mapping[str, str]) -> None:
             )
 
 
-def judge_control_socket(daemon: DaemonSettings, control_path: str) -> None:
-    """Refuse the path of the control socket as an address. Raises ConfigMeaningError."""
-    if f"unix:{control_path}" in daemon.listen:
-        raise ConfigMeaningError(
-            f"The address unix:{control_path} in daemon.listen is the daemon's own control socket.",
-            "Choose another path.",
-        )
-
-
 def _judge_proxy(text: str) -> str:
     try:
         network = ipaddress.ip_network(text)

@@ -27,6 +27,7 @@ from netclawd.core.session import RestartId
 from netclawd.core.settings import OnInvalid, Snapshot, changed_keys, secrets_changed
 from netclawd.core.values import replace
 from netclawd.daemon.image import Image
+from netclawd.daemon.runtime_files import refuse_our_files
 from netclawd.daemon.status import Tally
 from netclawd.errors import ConfigAbsentError, ConfigError, ConfigSyntaxError
 
@@ -95,13 +96,12 @@ def aborts(image: Image, error: ConfigError) -> bool:
 
 
 def read_candidate(image: Image, text: str | None = None, name: str = "") -> Snapshot:
-    """Read the file, or take this text for it; judge what only we know: our sockets and those handed over."""
-    # Not on the way to serving.
-    from netclawd.core.exposure import judge_control_socket, judge_handed_over
+    """Read the file, or take this text; judge what only we know: our files and the sockets handed over."""
+    from netclawd.core.exposure import judge_handed_over  # Not on the way to serving.
 
     source = image.parts.source
     snapshot = source.read(running=True) if text is None else source.candidate(text.encode(), name)
-    judge_control_socket(snapshot.settings.daemon, image.parts.folders.control_socket)
+    refuse_our_files(snapshot.settings.daemon.listen, image.parts.folders.runtime)
     judge_handed_over(snapshot.settings.daemon, image.listeners.handed_over_hosts())
     return snapshot
 

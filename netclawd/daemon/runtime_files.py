@@ -1,21 +1,42 @@
-"""Keeps the way in: a runtime folder that was emptied under the daemon gets its control socket back.
+"""Our files in the runtime folder: no address may take their place, and the control socket comes back.
 
-Cleaners of temporary folders do that. Called on the main thread, once a second; one stat(2) while
-all is well. The lock is held on a file without a name then; whoever starts a second daemon meanwhile
-meets the first one's addresses before it touches the store.
+Cleaners of temporary folders empty it under a running daemon. That is looked for on the main thread,
+once a second; one stat(2) while all is well. The lock is held on a file without a name then; whoever
+starts a second daemon meanwhile meets the first one's addresses before it touches the store.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 
 from netclawd.core.lifecycle import Phase
+from netclawd.core.words import shown
 from netclawd.daemon.image import Image
 from netclawd.daemon.signals import blocked
-from netclawd.errors import NetclawError
+from netclawd.errors import ConfigMeaningError, NetclawError
 
 log = logging.getLogger("netclawd.lifecycle")
+
+#: What lies in the runtime folder under names that nobody else may use.
+OURS = {"control.sock": "control socket", "netclawd.lock": "lock", "netclawd.pid": "PID file"}
+
+
+def refuse_our_files(listen: Sequence[str], runtime: str) -> None:
+    """Raise ConfigMeaningError for a Unix socket in the place of one of our files.
+
+    A start would bind it there first, and then put its own file over it.
+    """
+    for text in listen:
+        folder, name = os.path.split(text.removeprefix("unix:"))
+        if not text.startswith("unix:/") or name not in OURS:
+            continue
+        if os.path.realpath(folder) == os.path.realpath(runtime):
+            raise ConfigMeaningError(
+                f"The address {shown(text)} in daemon.listen is the daemon's own {OURS[name]}.",
+                "Choose another name, for example api.sock in the same folder.",
+            )
 
 
 def restore_control(image: Image) -> None:

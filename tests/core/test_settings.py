@@ -11,7 +11,7 @@ import pytest
 
 import netclawd
 from netclawd.core import budgets
-from netclawd.core.exposure import judge_control_socket, judge_handed_over, judge_meaning
+from netclawd.core.exposure import judge_handed_over, judge_meaning
 from netclawd.core.schema import (
     allowed,
     find,
@@ -202,13 +202,6 @@ def test_a_socket_handed_over_is_no_way_round_the_exposure(host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1"])
 def test_a_loopback_socket_handed_over_is_as_good_as_one_of_our_own(host: str) -> None:
     judge_handed_over(changed(listen=("fd:web",)).daemon, {"web": host})
-
-
-def test_the_control_socket_is_no_address_to_serve_on() -> None:
-    daemon = changed(listen=("127.0.0.1:5199", "unix:/run/netclaw/control.sock")).daemon
-    with pytest.raises(ConfigMeaningError, match="own control socket"):
-        judge_control_socket(daemon, "/run/netclaw/control.sock")
-    judge_control_socket(daemon, "/run/other/control.sock")
 
 
 # -- what changed ----------------------------------------------------------------------------------

@@ -151,6 +151,30 @@ def test_a_start_with_a_bad_file_says_what_to_do(make_daemon: Make, name: str) -
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("name", ["control.sock", "netclawd.lock", "netclawd.pid"])
+def test_an_address_in_the_place_of_a_file_of_ours_is_refused(make_daemon: Make, name: str) -> None:
+    """Also by another way to the same folder; a start would put its own file over the socket."""
+    daemon = make_daemon()
+    (daemon.home / "way").symlink_to("run")
+    taken = daemon.config_text([f"127.0.0.1:{daemon.port}", f"unix:{daemon.home}/way/{name}"])
+    daemon.write_config(text=taken)
+    daemon.spawn()
+    assert daemon.wait_exit() == 78
+    assert "in daemon.listen is the daemon's own" in daemon.errors()
+    assert "Remediation: Choose another name" in daemon.errors()
+
+    daemon.write_config()
+    daemon.start()
+    daemon.write_config(text=taken)
+    entry = daemon.reload()
+    assert (entry["outcome"], entry["slug"]) == ("refused", "config-meaning")
+    beside = f"unix:{daemon.home}/run/api.sock"
+    daemon.write_config(listen=[f"127.0.0.1:{daemon.port}", beside])
+    daemon.wait_ready(above=1)
+    assert beside in daemon.status()["addresses"]
+    assert daemon.control("status")["generation"] == 2
+
+
 def test_a_start_on_an_address_in_use_is_temporary(make_daemon: Make) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
