@@ -7,6 +7,7 @@ every image. A fault fires once: what happened is counted in a file that outlive
 monotonic nanoseconds), and ``faults``, a list of ``{"do", "when", "effect", "nth", …}``:
 
 * ``do``: ``kill`` (SIGKILL to itself), ``raise``, ``exit`` (SystemExit), ``hang`` (for ``HOLD_S``),
+  ``deaf`` (the same, and TERM is ignored),
   ``seize`` (the same with the interpreter's lock held), ``thread`` (a thread named ``thread`` dies), ``hold``
   (until the file ``until`` exists, at most ``HOLD_S``), ``signal`` (send itself ``signal``), ``modules``
   (write the names of all imported modules to ``until``), ``execve`` (the next execve fails, as by ``errno``).
@@ -65,6 +66,9 @@ class Faults:
             case "exit":
                 raise SystemExit(5)
             case "hang":
+                time.sleep(HOLD_S)
+            case "deaf":
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 time.sleep(HOLD_S)
             case "seize":
                 ctypes.PyDLL(None).sleep(int(HOLD_S))
@@ -126,6 +130,11 @@ def shift_clock(path: str) -> None:
     time.time_ns = lambda: int((real() + offset()) * 1e9)
 
 
+def shorten_rehearsal(seconds: str) -> None:
+    budgets: Any = importlib.import_module("netclawd.core.budgets")
+    budgets.REHEARSAL_S = float(seconds)
+
+
 def wrap_performer(faults: Faults) -> None:
     performer = importlib.import_module("netclawd.daemon.performer").Performer
     perform = performer.perform
@@ -143,6 +152,8 @@ def wrap_performer(faults: Faults) -> None:
 def main() -> None:
     if "TEST_CLOCK" in os.environ:
         shift_clock(os.environ["TEST_CLOCK"])
+    if "TEST_REHEARSAL_S" in os.environ:
+        shorten_rehearsal(os.environ["TEST_REHEARSAL_S"])
     specification = os.environ.get("TEST_FAULTS")
     if specification:
         faults = Faults(json.loads(specification))

@@ -154,6 +154,43 @@ def test_a_disk_that_fills_up_in_a_restart_loses_no_turn(make_daemon: Make, mome
         assert daemon.stop() == 0
 
 
+def test_a_restart_whose_configuration_can_not_be_kept_serves_it_and_a_crash_goes_one_further_back(
+    make_daemon: Make,
+) -> None:
+    """last-good.toml is written when all is done; until the next time it is the one before."""
+    daemon = make_daemon()
+    hold = Fault("hold", "before", "KeepLastGood", nth=2, until=daemon.home / "go")
+    daemon.faults = [hold]
+    with Volume(daemon, "4m") as volume:
+        daemon.start()
+        kept, first = volume.root / "last-good.toml", daemon.config_path.read_bytes()
+        wait_for(lambda: kept.exists() and kept.read_bytes() == first, 10.0, "the first to be kept")
+        daemon.write_config(tables={"sessions": {"workers": 3}})
+        second = daemon.config_path.read_bytes()
+        wait_for(lambda: hold.reached, 20.0, "the new configuration to serve")
+        volume.fill()
+        hold.release()
+        wait_for(
+            lambda: "last-good.toml not written: No space left" in daemon.errors(),
+            15.0,
+            lambda: f"the full disk to be met\n{daemon.errors()}",
+        )
+        assert (daemon.generation(), daemon.status()["configuration"]) == (2, "file")
+        assert kept.read_bytes() == first, "whole, not half of the new one"
+        volume.make_room()
+        daemon.kill()
+        daemon.write_config(text="[daemon\n")
+        daemon.faults = []
+        daemon.start()
+        assert daemon.status()["configuration"] == "last-good"
+        assert daemon.status()["refusal"]["slug"] == "config-syntax"
+        assert kept.read_bytes() == first
+        daemon.write_config(text=second)
+        daemon.wait_ready(above=3)
+        wait_for(lambda: kept.read_bytes() == second, 10.0, "the second to be kept")
+        assert daemon.stop() == 0
+
+
 def ready_again(daemon: Daemon) -> bool:
     try:
         return daemon.ask("/api/health/ready").generation > 1

@@ -9,22 +9,23 @@ import contextlib
 import os
 import resource
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
-import sys
-import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from netclawd.adapters.store.schema import VERSION
 from tests.adapters.test_store_faults import held
+from tests.adapters.test_store_files import stamp
 from tests.process.faults import TRACE, Fault
-from tests.process.harness import Daemon, free_port
+from tests.process.harness import Daemon
+from tests.process.process_facts import children
 from tests.process.talk import (
     accepted,
     check_history,
@@ -57,22 +58,6 @@ def degraded(daemon: Daemon, words: str) -> None:
         15.0,
         lambda: f"{words!r} in {daemon.status()['degraded']}",
     )
-
-
-@contextmanager
-def idle_connection(daemon: Daemon) -> Iterator[Callable[[], int]]:
-    """A connection that stays open; calling it makes a request over it and returns the status."""
-    with socket.create_connection(("127.0.0.1", daemon.port), timeout=scaled(10)) as connection:
-
-        def request() -> int:
-            connection.sendall(b"GET /api/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            answer = connection.recv(65536)
-            while b"\r\n\r\n" not in answer:
-                answer += connection.recv(65536)
-            return int(answer.split()[1])
-
-        assert request() == 200
-        yield request
 
 
 # -- a store that is held by another program --------------------------------------------------------
@@ -125,6 +110,23 @@ def test_a_damaged_log_stops_the_start_until_somebody_decides(make_daemon: Make)
     log.write_bytes(whole)
     daemon.start()
     check_ends(daemon, session, " 3")
+
+
+def test_a_store_of_a_newer_release_ends_the_start_and_is_not_touched(daemon: Daemon) -> None:
+    session = new_session(daemon)
+    assert daemon.stop() == 0
+    store = daemon.home / "state" / "netclawd.db"
+    stamp(str(store), schema=VERSION + 1, min_reader=VERSION + 1)
+    newer = store.read_bytes()
+    daemon.spawn()
+    assert daemon.wait_exit() == 1
+    assert "Traceback" not in daemon.errors()
+    assert "newer netclawd" in daemon.errors()
+    assert "newer release" in daemon.errors()
+    assert store.read_bytes() == newer
+    stamp(str(store), schema=VERSION, min_reader=VERSION)
+    daemon.start()
+    assert events(daemon, session) == []
 
 
 def test_a_store_that_this_user_may_only_read_ends_the_start_in_words(make_daemon: Make) -> None:
@@ -395,103 +397,42 @@ def limit_as(daemon: Daemon, limit: str) -> None:
     subprocess.run(command, check=True)
 
 
-# -- execve ----------------------------------------------------------------------------------------
+# -- a child that doesn't end ------------------------------------------------------------------------
 
 
-def own_interpreter(daemon: Daemon) -> Path:
-    """Start the daemon by an interpreter that can be taken away: a link in its home."""
-    link = daemon.home / "bin" / "python"
-    link.parent.mkdir()
-    link.symlink_to(os.path.realpath(sys.executable))
-    daemon.interpreter = str(link)
-    paths = [str(Path(__file__).parents[2]), sysconfig.get_paths()["purelib"]]
-    daemon.environment["PYTHONPATH"] = os.pathsep.join(paths)
-    return link
+def deaf_child(daemon: Daemon) -> int:
+    """Ask for a restart whose rehearsing child hangs and ignores TERM; return its PID."""
+    daemon.control("reload", force=True)
+    wait_for(lambda: "Rehearsal" in daemon.effects(), 20.0, "the child to hang")
+    (child,) = children(daemon.pid)
+    ignored = 1 << (signal.SIGTERM - 1)
+
+    def deaf() -> bool:
+        status = Path(f"/proc/{child}/status").read_text()
+        return bool(int(status.partition("SigIgn:")[2].split()[0], 16) & ignored)
+
+    wait_for(deaf, 10.0, "it to ignore TERM")
+    os.kill(child, signal.SIGTERM)
+    return child
 
 
-def gone(link: Path) -> None:
-    link.unlink()
-
-
-def not_executable(link: Path) -> None:
-    link.unlink()
-    link.write_bytes(b"\x7fELF")
-    link.chmod(0o644)
-
-
-def not_a_program(link: Path) -> None:
-    link.unlink()
-    link.write_bytes(b"\x00 no program\n")
-    link.chmod(0o755)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (gone, "No such file or directory"),
-        (not_executable, "Permission denied"),
-        (not_a_program, "Exec format error"),
-    ],
-    ids=["ENOENT", "EACCES", "ENOEXEC"],
-)
-def test_an_interpreter_that_is_spoilt_after_the_rehearsal_fails_the_restart(
-    make_daemon: Make, spoil: Callable[[Path], None], words: str
-) -> None:
-    daemon = make_daemon()
-    hold = Fault("hold", "before", "Exec", until=daemon.home / "go")
-    daemon.faults = [hold]
-    link = own_interpreter(daemon)
+def test_a_rehearsing_child_that_ignores_term_is_ended_at_its_deadline(make_daemon: Make) -> None:
+    daemon = make_daemon(faults=[Fault("deaf", "before", "Rehearsal")])
+    daemon.environment["TEST_REHEARSAL_S"] = "2"
     daemon.start()
-
-    def break_it() -> None:
-        wait_for(lambda: hold.reached, 20.0, "the execve to be near")
-        spoil(link)
-        hold.release()
-
-    def mend_it() -> None:
-        link.unlink(missing_ok=True)
-        link.symlink_to(os.path.realpath(sys.executable))
-
-    check_failed_restart(daemon, words, break_it, mend_it)
+    session = new_session(daemon)
+    child = deaf_child(daemon)
+    accepted(daemon, session, "/count 3")
+    check_ends(daemon, session, " 3")
+    entry = wait_for(lambda: daemon.status()["last_restart"], 20.0, "the deadline")
+    assert (entry["outcome"], entry["slug"]) == ("refused", "rehearsal-failed")
+    assert "it took longer than 2 s" in entry["reason"]
+    assert not os.path.exists(f"/proc/{child}"), "it was waited for"
+    assert daemon.reload(force=True)["outcome"] == "applied"
 
 
-@pytest.mark.parametrize(
-    ("errno", "words"), [("ENOMEM", "Cannot allocate memory"), ("E2BIG", "Argument list too long")]
-)
-def test_an_execve_that_the_kernel_refuses_fails_the_restart(
-    make_daemon: Make, errno: str, words: str
-) -> None:
-    daemon = make_daemon(faults=[Fault("execve", "before", "Exec", errno=errno)]).start()
-    check_failed_restart(daemon, words, lambda: None, lambda: None)
-
-
-def check_failed_restart(
-    daemon: Daemon, words: str, break_it: Callable[[], None], mend_it: Callable[[], None]
-) -> None:
-    """The old generation goes on with its connections and turns; the next restart succeeds."""
-    session, port = new_session(daemon), free_port()
-    accepted(daemon, session, "/count 40 0.05")
-    wait_event(daemon, session, "turn.started")
-    with idle_connection(daemon) as request:
-        old = [f"127.0.0.1:{daemon.port}"]
-        daemon.write_config(listen=[*old, f"127.0.0.1:{port}"])
-        break_it()
-        wait_for(lambda: failed(daemon), 30.0, lambda: f"the failure to be told{daemon.errors()}")
-        last = daemon.status()["last_restart"]
-        assert words in last["reason"]
-        assert "interpreter" in last["remedy"]
-        assert daemon.status()["addresses"] == old, "the new address is closed again"
-        assert request() == 200, "the connection was kept"
-        check_ends(daemon, session, " 40")
-        mend_it()
-        entry: Any = daemon.reload(force=True)
-        assert (entry["outcome"], entry["new_generation"]) == ("applied", 2)
-        assert request() == 200
-    assert daemon.ask("/api/health/ready").status == 200
-    assert len(daemon.status()["addresses"]) == 2
+def test_a_stop_does_not_wait_for_a_rehearsing_child_that_ignores_term(make_daemon: Make) -> None:
+    daemon = make_daemon(faults=[Fault("deaf", "before", "Rehearsal")]).start()
+    child = deaf_child(daemon)
     assert daemon.stop() == 0
-
-
-def failed(daemon: Daemon) -> bool:
-    last = daemon.status()["last_restart"]
-    return last is not None and last["outcome"] == "failed"
+    assert not os.path.exists(f"/proc/{child}")
