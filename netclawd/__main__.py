@@ -38,6 +38,8 @@ _BLOCKED = (
 )
 #: Number of the first descriptor that is handed over (sd_listen_fds(3)).
 _FIRST = 3
+#: Numbers of what is handed over by an image that failed, in the order of their places.
+_PLACES = b"NETCLAW_BOOT_FDS"
 #: Longest note, bytes, and what one text in it is cut to.
 _NOTE_BYTES = 65536
 _TEXT_BYTES = 2000
@@ -167,10 +169,13 @@ class Boot:
             signal.pthread_kill(_thread.get_ident(), number)
         end = _FIRST + len(items)
         lifted = [_lift(fd, end) for _, fd in items]
-        for number, fd in enumerate(lifted, _FIRST):
-            os.dup2(fd, number, inheritable=True)
+        for fd in lifted:
+            os.set_inheritable(fd, True)
         environ = {
             **self._environ,
+            # Not at their places yet: the other threads live until the execve, and one that closes its own
+            # descriptor of such a number would close ours. These numbers nobody knows.
+            _PLACES: " ".join(map(str, lifted)).encode(),
             b"LISTEN_FDS": str(len(items)).encode(),
             b"LISTEN_FDNAMES": ":".join(name for name, _ in items).encode(),
         }
@@ -238,12 +243,24 @@ def main() -> None:
     gc.disable()
     environ = dict(os.environb)
     signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+    _take_places(environ)
     handed_over = _handed_over(environ)
     if "handoff" not in (name for name, _ in handed_over):
         from netclawd.cli.netclawd import command
 
         command(obj=(environ, Boot(environ)))
     sys.exit(_serve(environ, handed_over))
+
+
+def _take_places(environ: dict[bytes, bytes]) -> None:
+    """Put what comes from an image that failed where sd_listen_fds(3) has it, now that nobody else runs."""
+    places = environ.pop(_PLACES, b"")
+    os.environb.pop(_PLACES, None)
+    if environ.get(b"LISTEN_PID") != str(os.getpid()).encode():
+        return
+    for number, fd in enumerate(map(int, places.split()), _FIRST):
+        os.dup2(fd, number, inheritable=True)
+        os.close(fd)
 
 
 def _handed_over(environ: dict[bytes, bytes]) -> list[Named]:

@@ -205,7 +205,7 @@ def test_after_a_crash_of_the_new_image_the_next_start_serves_the_last_good(
         faults=[Fault("kill", "before", effect, nth=2)], tables={"drain": cut}
     ).start()
     session = new_session(daemon)
-    accepted(daemon, session, "/count 40 0.03")
+    accepted(daemon, session, "/count 150 0.03")
     wait_event(daemon, session, "turn.started")
     more = ask_for_more(daemon)
     assert daemon.wait_exit(30.0) == -signal.SIGKILL
