@@ -296,8 +296,9 @@ def _run_editor(copy: str) -> None:
     try:
         code = subprocess.run([*shlex.split(chosen), copy], check=False).returncode
     except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise EditorError(
-            f"The editor {shown(chosen)} can't be started: {error}.",
+            f"The editor {shown(chosen)} can't be started: {reason}.",
             "Set VISUAL or EDITOR to an editor that is there.",
         ) from error
     if code:

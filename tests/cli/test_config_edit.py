@@ -483,6 +483,7 @@ def test_an_editor_that_fails_writes_nothing(
     monkeypatch.setenv("VISUAL", command)
     result = run("config", "edit")
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 2)
+    assert "Errno" not in result.stderr
     assert "kept" not in result.stderr, "there is nothing to keep"
     assert file.read_text() == FILE
 
