@@ -45,7 +45,7 @@ def test_after_a_crash_a_bad_file_is_not_served_but_the_last_good_one(
     daemon: Daemon, bad: str
 ) -> None:
     session = new_session(daemon)
-    accepted(daemon, session, "/count 60 0.05")
+    accepted(daemon, session, "/count 100 0.05")
     wait_event(daemon, session, "turn.started")
     refused(daemon, bad)
     daemon.kill()
