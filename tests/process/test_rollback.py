@@ -132,9 +132,9 @@ def test_the_watcher_does_not_try_what_was_rolled_back_and_takes_what_is_mended(
     bad = daemon.config_path.read_text()
     assert daemon.wait_ready(above=2) == 3
     # The same content in another file, and with a comment more: the watcher sees both.
-    judged = daemon.effects().count("Judge")
+    wait_judged(daemon, 2)  # By the image that went back, when it began to watch.
     daemon.write_config(text=bad + "# the same again\n")
-    wait_for(lambda: daemon.effects().count("Judge") > judged, 10.0, "the watcher to ask")
+    wait_judged(daemon, 3)
     mended = free_port()
     daemon.write_config(listen=[f"127.0.0.1:{daemon.port}", f"127.0.0.1:{mended}"])
     wait_for(
@@ -143,7 +143,16 @@ def test_the_watcher_does_not_try_what_was_rolled_back_and_takes_what_is_mended(
         "the mended configuration to serve",
     )
     assert daemon.generation() == 4, "one restart for the mended one, none for the other"
+    assert daemon.effects().count("Rehearse") == 2, "nor was one begun"
     assert daemon.status()["refusal"] is None
+
+
+def wait_judged(daemon: Daemon, times: int) -> None:
+    wait_for(
+        lambda: daemon.effects(when="after").count("Judge") >= times,
+        10.0,
+        f"the file to have been judged {times} times",
+    )
 
 
 def test_who_waits_for_the_reload_is_told_of_the_rollback(make_daemon: Make) -> None:
