@@ -76,6 +76,8 @@ class Boot:
         self.rescue: Callable[[], list[Named] | None] | None = None
         #: Signals that were heard and not acted on yet.
         self.heard: Callable[[], list[int]] | None = None
+        #: Masks secrets, as soon as they are known: an error of the new image may quote one.
+        self.redact: Callable[[str], str] = str
         self._held: list[Named] = []
         self._turn = _thread.allocate_lock()
         self._ended = _thread.allocate_lock()
@@ -83,17 +85,25 @@ class Boot:
     # -- holding --------------------------------------------------------------------------------
 
     def begin(self, handed_over: list[Named]) -> None:
-        """Hold a second descriptor of each, and watch the clock."""
+        """Hold a second descriptor of each, and watch the clock; of listeners alone if room is short."""
+        connections = [item for item in handed_over if item[0].startswith("conn=")]
         try:
-            for name, fd in handed_over:
-                self._held.append((name, _lift(fd, _FIRST + len(handed_over))))
+            self._hold([item for item in handed_over if item not in connections])
         except OSError:
             self._release(list(self._held))
             raise
+        try:
+            self._hold(connections)
+        except OSError:
+            self.release_connections()
         self._ended.acquire()
         _thread.start_new_thread(self._watch, ())
         # An own thread of C: it needs no lock of the interpreter's.
         faulthandler.dump_traceback_later(self.timeout_s + _STUCK_S, exit=True, file=2)
+
+    def _hold(self, items: list[Named]) -> None:
+        for name, fd in items:
+            self._held.append((name, _lift(fd, _FIRST)))
 
     def release_connections(self) -> None:
         """Let go of the kept connections: the HTTP server has them, and must be able to close them."""
@@ -135,6 +145,7 @@ class Boot:
         if self.over:
             self._turn.release()
             return None
+        what, remedy = self.redact(what), self.redact(remedy)
         now = time.monotonic()
         recent = [at for at in self.rollbacks if now - at < self._window_s]
         if len(recent) >= self._limit:
@@ -156,7 +167,11 @@ class Boot:
         return _TEMPORARY
 
     def _come_to_rest(self) -> list[Named]:
-        rescued = self.rescue() if self.rescue is not None else None
+        try:
+            rescued = self.rescue() if self.rescue is not None else None
+        except Exception as error:  # noqa: BLE001 - of the failed image: the listeners go on anyhow
+            _say(self.redact(f"Its connections are not kept: {type(error).__name__}: {error}"))
+            rescued = None
         if rescued is None:
             return list(self._held)
         instead = {name for name, _ in rescued}
@@ -164,11 +179,7 @@ class Boot:
 
     def _replace_process(self, items: list[Named]) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
-        for number in self.heard() if self.heard is not None else []:
-            # Pending for this thread, blocked: so it crosses execve.
-            signal.pthread_kill(_thread.get_ident(), number)
-        end = _FIRST + len(items)
-        lifted = [_lift(fd, end) for _, fd in items]
+        items, lifted = _all_lifted(items)
         for fd in lifted:
             os.set_inheritable(fd, True)
         environ = {
@@ -180,6 +191,10 @@ class Boot:
             b"LISTEN_FDNAMES": ":".join(name for name, _ in items).encode(),
         }
         arguments = [os.fsencode(argument) for argument in sys.orig_argv]
+        # Last of all: while another thread goes back, the main thread hears on.
+        for number in self.heard() if self.heard is not None else []:
+            # Pending for this thread, blocked: so it crosses execve.
+            signal.pthread_kill(_thread.get_ident(), number)
         os.execve(sys.executable, arguments, environ)  # noqa: S606 - what this is for
 
     # -- the note -------------------------------------------------------------------------------
@@ -203,6 +218,25 @@ class Boot:
 
 def _lift(fd: int, lowest: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+
+
+def _all_lifted(items: list[Named]) -> tuple[list[Named], list[int]]:
+    """Return the items with a descriptor of each above those to come, OSError when there is no room.
+
+    Where the limit of descriptors does not allow for all, the kept connections are given up.
+    """
+    lifted: list[int] = []
+    try:
+        lifted.extend(_lift(fd, _FIRST + len(items)) for _, fd in items)
+    except OSError:
+        connections = [item for item in items if item[0].startswith("conn=")]
+        if not connections:
+            raise
+        for fd in (*lifted, *(fd for _, fd in connections)):
+            os.close(fd)
+        _say("No room for more descriptors: the kept connections are given up.")
+        return _all_lifted([item for item in items if item not in connections])
+    return items, lifted
 
 
 def _memory(content: bytes) -> int:
@@ -243,6 +277,7 @@ def main() -> None:
     gc.disable()
     environ = dict(os.environb)
     signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+    _fill_standard_descriptors()
     _take_places(environ)
     handed_over = _handed_over(environ)
     if "handoff" not in (name for name, _ in handed_over):
@@ -250,6 +285,22 @@ def main() -> None:
 
         command(obj=(environ, Boot(environ)))
     sys.exit(_serve(environ, handed_over))
+
+
+def _fill_standard_descriptors() -> None:
+    """Open the null device where one is closed: whatever is opened next would be written to as if it
+    were standard error."""
+    for number in range(_FIRST):
+        try:
+            os.fstat(number)
+        except OSError:
+            fd = os.open(os.devnull, os.O_RDWR)  # The lowest number that is free: this one.
+            os.set_inheritable(fd, True)
+    # The interpreter has no file for a descriptor that was closed when it began.
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _take_places(environ: dict[bytes, bytes]) -> None:
@@ -281,7 +332,7 @@ def _serve(environ: dict[bytes, bytes], handed_over: list[Named]) -> int:
     except BaseException as error:
         if boot.over:
             raise
-        return boot.roll_back(*_describe(error)) or _TEMPORARY
+        return boot.roll_back(*_describe(error, boot.redact)) or _TEMPORARY
     if boot.over:
         return code
     return boot.roll_back(*_failed(f"it ended with {code}", "")) or code
@@ -289,25 +340,32 @@ def _serve(environ: dict[bytes, bytes], handed_over: list[Named]) -> int:
 
 def _on_trial(environ: dict[bytes, bytes], handed_over: list[Named]) -> Boot:
     """Return the boot with its note read; without a note (an older release) there is no way back."""
+    boot = Boot(environ)
     try:
         note = next((_read_note(fd) for name, fd in handed_over if name == "boot"), None)
         boot = Boot(environ, note)
         if note is not None:
             boot.begin([item for item in handed_over if item[0] != "boot"])
-        return boot
     except (OSError, ValueError, KeyError) as error:
         _say(f"This start can't be rolled back: {error}.")
-        return Boot(environ)
+        boot.over = True  # What led back to it, if it was read, still decides what is served.
+    return boot
 
 
-def _describe(error: BaseException) -> tuple[str, str, str]:
+def _describe(error: BaseException, redact: Callable[[str], str] = str) -> tuple[str, str, str]:
     if isinstance(error, SystemExit):
         return _failed(f"it exited with {error.code}", "")
     what = getattr(error, "what", None)
     if what is not None:  # One of our own errors; its class may not be importable here.
         return _failed(str(what).rstrip("."), getattr(error, "remedy", ""))
-    sys.excepthook(type(error), error, error.__traceback__)
+    _say_traceback(error, redact)
     return _failed(f"{type(error).__name__}: {error}".rstrip("."), "")
+
+
+def _say_traceback(error: BaseException, redact: Callable[[str], str]) -> None:
+    from traceback import format_exception
+
+    _say(redact("".join(format_exception(error)).rstrip()))
 
 
 def _failed(why: str, remedy: str) -> tuple[str, str, str]:

@@ -260,10 +260,12 @@ class Boot(Protocol):
     #: Whether nothing leads back any more.
     over: bool
     #: Comes to rest and returns descriptors by name to hand over instead of those held by the stub;
-    #: None when that does not succeed.
+    #: None when that is all. The listeners go on whatever it raises.
     rescue: Callable[[], list[tuple[str, int]] | None] | None
     #: Returns the numbers of signals that were heard and not acted on yet.
     heard: Callable[[], list[int]] | None
+    #: Masks secrets in what is said of a failure; set as soon as they are known.
+    redact: Callable[[str], str]
 
     def release_connections(self) -> None:
         """Let go of the kept connections, once the HTTP server has them."""

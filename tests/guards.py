@@ -116,8 +116,8 @@ GUARDS = (
     Guard(
         "the stub holds what was handed over",
         "__main__.py",
-        "                self._held.append((name, _lift(fd, _FIRST + len(handed_over))))\n",
-        "                self._held.append((name, fd))\n",
+        "            self._held.append((name, _lift(fd, _FIRST)))\n",
+        "            self._held.append((name, fd))\n",
         "tests/process/test_rollback.py::test_a_boot_that_fails_leads_back_and_loses_nothing",
     ),
     Guard(

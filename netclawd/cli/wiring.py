@@ -182,6 +182,7 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
     else:
         beginning = _begin(source, folders, inherited, manifests, memory)
     redactor = _redactor(beginning.snapshot.settings, strings)
+    boot.redact = redactor.text
     set_up_logging(redactor.text, strings.get("NETCLAW_LOG_FILE"))
     if beginning.refusal is not None:
         log.error(
@@ -429,6 +430,7 @@ def rehearse(environ: Mapping[bytes, bytes], config: str | None) -> int:
     def rehearsed(candidate: Snapshot, state: str) -> Snapshot:
         source = settings_source(candidate.path, strings, state)
         judged = source.judge(candidate.text)
+        _mask_tracebacks(_redactor(judged.settings, strings))
         _serve_one_request(judged.settings, Folders("", candidate.path, state, ""))
         return judged
 
@@ -437,6 +439,16 @@ def rehearse(environ: Mapping[bytes, bytes], config: str | None) -> int:
     sys.stdout.buffer.write(answer)
     sys.stdout.buffer.flush()
     return code
+
+
+def _mask_tracebacks(redactor: Redactor) -> None:
+    """What this child says of an error is shown by its parent, which does not know these secrets."""
+    from traceback import format_exception
+
+    def say(_kind: object, error: BaseException, _trace: object) -> None:
+        sys.stderr.write(redactor.text("".join(format_exception(error))))
+
+    sys.excepthook = say
 
 
 def _serve_one_request(settings: Settings, folders: Folders) -> None:

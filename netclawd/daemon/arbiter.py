@@ -120,7 +120,9 @@ class Arbiter:
 
     def unheeded_signals(self) -> list[int]:
         """Return the signals that were heard and led to nothing yet: a TERM must outlive a rollback."""
-        noted = [signal.SIGTERM] if self._state.stop is not None else []
+        with self._lock:
+            asked = any(isinstance(event, events.StopRequested) for event in self._queue)
+        noted = [signal.SIGTERM] if asked or self._state.stop is not None else []
         return [*noted, *self._signals.read()]
 
     def _take(self) -> Event | None:

@@ -179,11 +179,27 @@ def _flush() -> None:
 def rescue(image: Image, waiting: Sequence[Request]) -> list[tuple[str, int]] | None:
     """Come to rest as far as that goes: return a record and the connections that can be kept.
 
-    For an image that serves already and is not ready. None when HTTP does not come to rest: its
-    connections end with the image then, the listeners are the stub's to hand over. Called by any thread.
+    For an image that is not ready; who asked it for a reload is judged by the next one. When HTTP does
+    not come to rest its connections end with the image; the listeners, and the connections that HTTP
+    has not got yet, are the stub's to hand over. None without a handoff. Called by any thread.
     """
-    http, record = image.http, image.parts.handoff
-    if http is None or record is None:
+    record = image.parts.handoff
+    if record is None:
+        return None
+    at_rest = _come_to_rest(image)
+    kept: tuple[Kept, ...] = ()
+    if at_rest is not None:
+        kept = tuple(at_rest.kept[:MOST_KEPT])
+        record = replace(record, kept=kept, last_accept=at_rest.last_accept)
+    content = image.parts.codec.seal(to_map(replace(record, queued=tuple(waiting))))
+    memory = os.memfd_create("netclawd-handoff", os.MFD_CLOEXEC)
+    _fill(memory, content)
+    return [("handoff", memory), *((f"conn={index}", k.fd) for index, k in enumerate(kept))]
+
+
+def _come_to_rest(image: Image) -> Quiesced | None:
+    http = image.http
+    if http is None:
         return None
     at_rest: list[Quiesced] = []
     done = threading.Event()
@@ -196,16 +212,7 @@ def rescue(image: Image, waiting: Sequence[Request]) -> list[tuple[str, int]] | 
     if not done.wait(_RESCUE_S):
         log.error("connections are not kept: HTTP does not come to rest")
         return None
-    kept = tuple(at_rest[0].kept[:MOST_KEPT])
-    memory = os.memfd_create("netclawd-handoff", os.MFD_CLOEXEC)
-    moved = replace(
-        record,
-        kept=kept,
-        last_accept=at_rest[0].last_accept,
-        queued=tuple(waiting),
-    )
-    _fill(memory, image.parts.codec.seal(to_map(moved)))
-    return [("handoff", memory), *((f"conn={index}", k.fd) for index, k in enumerate(kept))]
+    return at_rest[0]
 
 
 # -- on the other side ---------------------------------------------------------------------------

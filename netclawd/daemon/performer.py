@@ -117,6 +117,8 @@ class Performer:
         self._image.parts.notifier.reloading(now_usec, status_line(self._image))
 
     def _notify_stopping(self, _effect: effects.NotifyStopping) -> None:
+        """From here on nothing leads back: a drain may take longer than a boot, and goes on to the exit."""
+        self._image.parts.boot.done()
         self._image.parts.notifier.stopping(status_line(self._image))
 
     def _say(self, _effect: effects.Say) -> None:
@@ -213,7 +215,8 @@ class Performer:
         image.parts.boot.done()
         if effect.refusal is not None:
             image.exit_code = EXIT_CONFIG
-            say_aborted(effect.refusal.reason, effect.refusal.remedy)
+            redact = image.parts.redact
+            say_aborted(redact(effect.refusal.reason), redact(effect.refusal.remedy))
         if image.control is not None:
             image.control.stop()
         new = image.listeners.give_up_new()

@@ -117,7 +117,9 @@ def _leave_crash_log(image: Image, error: BaseException) -> str:
     """Return the path of the crash log, "the log" when none can be written."""
     folder = image.parts.folders.in_state("logs")
     try:
-        path = write_crash_log(folder, error, image.generation, image.phase.value)
+        path = write_crash_log(
+            folder, error, image.generation, image.phase.value, image.parts.redact
+        )
     except OSError:
         log.exception("crash, and no crash log could be written")
         return "the log"

@@ -84,7 +84,7 @@ def status_line(image: Image) -> str:
         return f"{line}, {max(0.0, deadline - image.parts.clock.monotonic()):.0f} s left"
     if image.phase is Phase.READY:
         if image.refusal is not None:
-            return f"configuration refused: {image.refusal.reason}"
+            return f"configuration refused: {image.parts.redact(image.refusal.reason)}"
         return f"generation {image.generation} ready, {_count(turns, 'turn')} running"
     return f"generation {image.generation} {image.phase.value}"
 

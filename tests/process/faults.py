@@ -22,6 +22,8 @@ class Fault:
     thread: str = ""
     #: Name of the error that the next execve fails with (execve).
     errno: str = ""
+    #: What the error says (raise).
+    text: str = ""
 
     def as_row(self) -> dict[str, Any]:
         return {
@@ -33,6 +35,7 @@ class Fault:
             "until": str(self.until),
             "thread": self.thread,
             "errno": self.errno,
+            "text": self.text,
         }
 
     @property

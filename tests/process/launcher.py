@@ -11,6 +11,7 @@ monotonic nanoseconds), and ``faults``, a list of ``{"do", "when", "effect", "nt
   ``seize`` (the same with the interpreter's lock held), ``thread`` (a thread named ``thread`` dies), ``hold``
   (until the file ``until`` exists, at most ``HOLD_S``), ``signal`` (send itself ``signal``), ``modules``
   (write the names of all imported modules to ``until``), ``execve`` (the next execve fails, as by ``errno``).
+* ``text``: what an error says (``raise``).
 * ``when``: ``before`` or ``after``.
 * ``effect``: a class name of netclawd.core.effects, or ``Image`` for the start of an image, ``Import``
   for the moment when the stub imports what serves, or ``Rehearsal`` for the start of the rehearsing
@@ -34,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 #: A held daemon goes on after this by itself, seconds.
-HOLD_S = 30.0
+HOLD_S = float(os.environ.get("TEST_HOLD_S", "30"))
 
 
 class Faults:
@@ -62,7 +63,7 @@ class Faults:
             case "signal":
                 os.kill(os.getpid(), signal.Signals[fault["signal"]])
             case "raise":
-                raise OSError("injected by the test")
+                raise OSError(fault.get("text") or "injected by the test")
             case "exit":
                 raise SystemExit(5)
             case "hang":

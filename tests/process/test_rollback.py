@@ -6,9 +6,12 @@ At every step of a boot, by an error, by an exit and by hanging; with connection
 from __future__ import annotations
 
 import http.client
+import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -268,3 +271,100 @@ def test_unix_sockets_of_the_failed_configuration_go_and_the_others_stay(
         client.connect(str(stays))
         assert ask_over(client).generation == 3
     wait_for(lambda: not goes.exists(), 10.0, "the socket of the failed configuration to go")
+
+
+def test_a_hup_that_comes_while_an_image_fails_is_judged_by_the_one_that_takes_over(
+    make_daemon: Make,
+) -> None:
+    daemon = failing(
+        make_daemon,
+        Fault("signal", "before", "Import", nth=2, signal="SIGHUP"),
+        Fault("raise", "before", "Serve", nth=2),
+    )
+    more = ask_for_more(daemon)
+    assert daemon.wait_ready(above=3) == 4, "3 took over; who asks by name has the file tried again"
+    assert f"127.0.0.1:{more}" in daemon.status()["addresses"]
+    outcomes = [(row["outcome"], row["trigger"]) for row in daemon.ended_restarts()[:2]]
+    assert outcomes[0] == ("applied", "hup")
+    assert outcomes[1][0] == "rolled-back"
+
+
+def test_a_stop_that_waits_while_an_image_fails_stops_the_one_that_takes_over(
+    make_daemon: Make, tmp_path: Path
+) -> None:
+    held = Fault("hold", "before", "WarmUp", nth=2, until=tmp_path / "go-on")
+    daemon = make_daemon(faults=[held, Fault("raise", "before", "WarmUp", nth=2)]).start()
+    ask_for_more(daemon)
+    wait_for(lambda: held.reached, 20.0, "the new image to be held")
+    daemon.control("stop")
+    held.release()
+    assert daemon.wait_exit(30.0) == 0
+    assert daemon.effects().count("Image") == 3
+    assert daemon.effects()[-1] == "Exit"
+
+
+def test_a_stop_before_ready_is_not_cut_short_by_the_boot_timeout(make_daemon: Make) -> None:
+    """Its drain may take longer than a boot; and STOPPING is never followed by an execve."""
+    daemon = make_daemon(
+        faults=[
+            Fault("signal", "after", "WarmUp", nth=2, signal="SIGTERM"),
+            Fault("hang", "before", "Quiesce", nth=2),
+        ],
+        tables={"daemon": {"boot_timeout_s": 2}},
+        environment={"TEST_HOLD_S": "4"},
+    ).start()
+    ask_for_more(daemon)
+    assert daemon.wait_exit(30.0) == 0
+    assert daemon.effects().count("Image") == 2
+    assert daemon.effects()[-1] == "Exit"
+
+
+def test_where_descriptors_run_out_the_connections_are_given_up_and_the_listeners_held(
+    make_daemon: Make, tmp_path: Path
+) -> None:
+    held = Fault("hold", "before", "Serve", nth=2, until=tmp_path / "go-on")
+    daemon = make_daemon(faults=[held, Fault("raise", "before", "Serve", nth=2)]).start()
+    idle = [socket.create_connection(("127.0.0.1", daemon.port)) for _ in range(28)]
+    try:
+        assert ask_over(idle[-1]).generation == 1
+        ask_for_more(daemon)
+        wait_for(lambda: held.reached, 20.0, "the new image to be held")
+        most = max(int(number) for number in os.listdir(f"/proc/{daemon.pid}/fd")) + 10
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (most, most))
+        held.release()
+        assert daemon.wait_ready(above=2) == 3
+    finally:
+        for connection in idle:
+            connection.close()
+    assert daemon.ended_restarts()[0]["outcome"] == "rolled-back"
+    assert "connections are given up" in daemon.errors()
+
+
+def test_no_word_of_a_failure_shows_a_secret(make_daemon: Make) -> None:
+    """The image that takes over does not know the secrets of the one that failed."""
+    secret = "a-secret-of-the-new-image"
+    fault = Fault("raise", "before", "Serve", nth=2, text=f"the key {secret} is wrong")
+    daemon = make_daemon(faults=[fault], environment={"NEW_KEY": secret}).start()
+    provider = {**daemon.tables["providers.demo"], "api_key": "env:NEW_KEY"}
+    daemon.write_config(tables={"providers.demo": provider})
+    assert daemon.wait_ready(above=2) == 3
+    reason = daemon.ended_restarts()[0]["reason"]
+    assert "the key [redacted] is wrong" in reason
+    assert daemon.status()["refusal"]["reason"] == reason
+    assert daemon.stop() == 0
+    written = [path for path in daemon.home.rglob("*") if path.is_file()]
+    assert list((daemon.home / "state" / "logs").glob("crash-*.log"))
+    assert [str(path) for path in written if secret.encode() in path.read_bytes()] == []
+
+
+def test_a_daemon_without_standard_descriptors_starts_restarts_and_goes_back(
+    make_daemon: Make,
+) -> None:
+    """What is opened next must not be taken for standard error."""
+    daemon = make_daemon(faults=[Fault("raise", "before", "Serve", nth=3)])
+    daemon.prefix = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    daemon.start()
+    assert daemon.reload(force=True)["outcome"] == "applied"
+    assert daemon.reload(force=True)["outcome"] == "rolled-back"
+    targets = {os.readlink(f"/proc/{daemon.pid}/fd/{number}") for number in range(3)}
+    assert targets == {"/dev/null"}
