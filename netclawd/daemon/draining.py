@@ -43,9 +43,16 @@ class Draining:
         self._write_manifest(effect.reason, effect.request, effect.snapshot, self._work())
 
     def _put_manifest_away(self) -> None:
-        """A start that a stop ends before it is ready has still its own manifest to explain."""
+        """A start that a stop ends before it is ready has still its own manifest to explain.
+
+        That manifest tells a crash what was on trial; if this start came of a rollback, only a note can
+        from here on.
+        """
+        parts = self._image.parts
+        if self._image.refused is not None:
+            parts.memory.keep_refused(self._image.refused)
         try:
-            self._image.parts.manifests.put_away()
+            parts.manifests.put_away()
         except ManifestError as error:
             log.error("%s", error)
 

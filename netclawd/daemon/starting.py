@@ -187,14 +187,15 @@ class Starting:
         self._image.the_engine().open()
 
     def keep_last_good(self, _effect: effects.KeepLastGood) -> None:
-        """Crash: before it, the next start takes this restart for one that never got ready."""
+        """Crash: before the manifest is put away, which comes last, it still says which configuration
+        was on trial; after that the notes say what was good and what was refused."""
         image, parts = self._image, self._image.parts
+        parts.memory.keep_last_good(image.snapshot.text or b"")
+        parts.memory.keep_refused(image.refused)
         try:
             parts.manifests.put_away()
         except ManifestError as error:
             log.error("%s", error)
-        parts.memory.keep_last_good(image.snapshot.text or b"")
-        parts.memory.keep_refused(image.refused)
 
     def start_watching(self, _effect: effects.StartWatching) -> None:
         if not self._watcher_started:

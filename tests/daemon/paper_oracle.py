@@ -38,8 +38,9 @@ class Oracle:
         self._host = host
         #: Key -> session, turn and text of each acknowledged message.
         self.acknowledged: dict[str, tuple[SessionId, TurnId, str]] = {}
-        #: Digest of what got ready last.
+        #: Digest of what got ready last, and of what was kept as the last good one since.
         self.good: str | None = None
+        self.kept: str | None = None
         #: Digest that failed, until another configuration gets ready or the daemon stops cleanly.
         self.failed: str | None = None
         #: It stopped, or was killed when the stop had all but its exit behind it; until the next start
@@ -48,8 +49,8 @@ class Oracle:
         #: The image that makes a stop durable, and one that is about to be replaced.
         self._settling: Image | None = None
         self._changing: tuple[Image, str] | None = None
-        #: Digest that an image was killed over before its execve: nobody can tell whether the new one
-        #: had begun, so a start may try it or not.
+        #: Digest that an image was killed over just before its execve, or just after READY: nobody can
+        #: tell whether the new one had begun, or had got ready, so a start may try it or not.
         self.doubtful: str | None = None
         #: Monotonic instants of the rollbacks.
         self.rollbacks: list[float] = []
@@ -149,12 +150,13 @@ class Oracle:
             case effects.RecordApplied() if image.parts.handoff is not None:
                 self.seen.add("rolled-back" if image.parts.boot.failure else "applied")
             case effects.KeepLastGood():
-                self._changing = None
+                self._changing, self.kept = None, image.snapshot.digest
+                self.ended_cleanly = False
             case effects.NotifyReady():
                 self.seen.add("ready")
-                if image.snapshot.digest != self.good:
+                if image.snapshot.digest != self.kept:
                     self.failed = self.doubtful = None
-                self.ended_cleanly = False
+                    self._changing = image, image.snapshot.digest
                 self.good = image.snapshot.digest
         if isinstance(answer, events.JudgedFatal):
             self.seen.add("abort")
@@ -203,7 +205,7 @@ class Oracle:
         running = (self._host.disk.config or b"").strip()
         found = self._file() if running else None
         if found is not None and found.digest == self.doubtful:
-            assert image.snapshot.digest in (found.digest, self.good)
+            assert image.snapshot.digest in (found.digest, self.good, self.kept)
         elif found is not None and found.digest != self.failed:
             assert image.snapshot.digest == found.digest, "it serves what the file says"
             code_refused = image.refused_digest == found.digest

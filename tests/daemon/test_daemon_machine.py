@@ -15,6 +15,7 @@ from functools import partial
 from unittest import mock
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -316,24 +317,92 @@ TestDaemon.settings = settings(
 )
 
 
-def test_a_failed_execve_leaves_no_manifest_for_a_later_crash() -> None:
-    with mock.patch.object(stub, "_say"):
+def _settled(host: Host) -> None:
+    while host.process is not None and host.run(host.process.go_on):
+        pass
+
+
+def test_it_goes_back_three_times_a_minute_and_then_ends_for_the_supervisor() -> None:
+    host = Host()
+    with mock.patch.object(stub, "time", host.clock), mock.patch.object(stub, "_say"):
+        host.save(GOOD[0])
+        host.start()
+        for _ in range(3):
+            _settled(host)
+            host.boot_fuse = 0
+            host.ask(force=True)
+            _settled(host)
+            assert host.process is not None
+        host.boot_fuse = 0
+        host.ask(force=True)
+        _settled(host)
+    assert (host.process, host.ended) == (None, 75)
+    assert len(host.oracle.rollbacks) == 3
+    host.disk.database.close()
+
+
+def test_a_call_that_may_have_had_its_effect_is_not_issued_again_after_a_kill_at_any_moment() -> (
+    None
+):
+    for moments in range(60):
         host = Host()
         host.save(GOOD[0])
         host.start()
-        while host.run(_going_on(host)):
-            pass
-        host.armed.add("exec")
-        host.save(GOOD[2])
-        host.hup()
-        while host.run(_going_on(host)):
-            pass
-        assert "failed" in host.oracle.seen
-        assert host.disk.manifest is None
+        _settled(host)
+        assert host.process is not None
+        admitted = host.process.service.admit(SESSIONS[0], "talk once", "key")
+        host.disk.fuse = moments
+        _settled(host)
+        host.disk.fuse = None
+        if host.process is None:
+            host.start()
+            _settled(host)
+        host.oracle.check_effects()
+        assert PaperStore(host.disk).turn(admitted.turn_id).state is TurnState.COMPLETED
         host.kill()
         host.disk.database.close()
 
 
-def _going_on(host: Host) -> Callable[[], object]:
-    assert host.process is not None
-    return host.process.go_on
+@pytest.mark.parametrize("trouble", [None, *TROUBLE])
+def test_a_restart_killed_at_any_moment_and_once_more_later_keeps_every_promise(
+    trouble: str | None,
+) -> None:
+    for moments in range(0, 130, 1 if PROVE else 3):
+        life = Daemon()
+        life.the_first_start(GOOD[0], 100)
+        life.kill_soon(moments)
+        life.restart(GOOD[2], trouble, moments % 9, 80)
+        life.quiet()
+        if life.is_up():
+            life.kill()
+            life.quiet()
+        life.teardown()
+
+
+def test_what_was_rolled_back_is_not_tried_again_after_a_stop_that_was_killed() -> None:
+    for steps in range(26 if PROVE else 12):
+        life = Daemon()
+        life.the_first_start(GOOD[0], 100)
+        life.restart(GOOD[2], "boot", 6, 20)
+        assert not life.process.boot.over, "it was rolled back and is not ready"
+        life.stop(signal.SIGTERM)
+        life.go_on(steps, work_first=False)
+        if life.is_up():
+            life.kill()
+        life.quiet()
+        life.teardown()
+
+
+def test_a_failed_execve_leaves_no_manifest_for_a_later_crash() -> None:
+    host = Host()
+    host.save(GOOD[0])
+    host.start()
+    _settled(host)
+    host.armed.add("exec")
+    host.save(GOOD[2])
+    host.hup()
+    _settled(host)
+    assert "failed" in host.oracle.seen
+    assert host.disk.manifest is None
+    host.kill()
+    host.disk.database.close()
