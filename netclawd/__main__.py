@@ -329,7 +329,7 @@ def _serve(environ: dict[bytes, bytes], handed_over: list[Named]) -> int:
         from netclawd.cli.wiring import serve
 
         code = serve(environ, None, boot)
-    except BaseException as error:
+    except BaseException as error:  # a SystemExit too: whatever ends a boot leads back
         if boot.over:
             raise
         return boot.roll_back(*_describe(error, boot.redact)) or _TEMPORARY
