@@ -17,9 +17,9 @@ from netclawd.adapters.settings_file import read_file
 from netclawd.cli.config_plan import Candidate, ask_daemon, ask_patiently, source
 from netclawd.cli.output import duration, note, say_json
 from netclawd.cli.progress import Progress, describe_wait
-from netclawd.cli.publish import publish
 from netclawd.cli.reach import own_paths, reach_or_none
 from netclawd.cli.reload import GOOD, report_entry
+from netclawd.cli.wiring import replace_settings
 from netclawd.core.plan import changed_values
 from netclawd.core.values import as_map, frozen
 from netclawd.errors import (
@@ -112,7 +112,7 @@ def _judge_here(where: Target, content: bytes) -> Judged:
 def put_in_force(where: Target, content: bytes, judged: Judged, follow: Follow) -> int:
     """Write what was judged, wait for what becomes of it, and say so; return the exit code."""
     known = _ended_restarts(where.client)
-    publish(where.path, content, where.content)
+    replace_settings(where.path, content, where.content)
     result = outcome(where, written=True) | {"changes": judged.changes}
     entry, words, good = None, "", True
     if where.client is None:

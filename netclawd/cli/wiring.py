@@ -124,6 +124,13 @@ def open_store_read_only(paths: Paths) -> SqliteStore:
     return SqliteStore.open(os.path.join(paths.state, "netclawd.db"), read_only=True)
 
 
+def replace_settings(path: str, content: bytes, expected: bytes | None) -> None:
+    """Replace the configuration file unless it has changed; see :mod:`netclawd.daemon.settings_write`."""
+    from netclawd.daemon import settings_write
+
+    settings_write.replace_settings(path, content, expected)
+
+
 def manifest_file(paths: Paths) -> ManifestFile:
     return ManifestFile(paths.state, CborCodec())
 

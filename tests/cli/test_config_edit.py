@@ -18,7 +18,7 @@ import pytest
 from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import config_write
 from netclawd.cli.config_write import outcome_of
-from netclawd.cli.publish import publish
+from netclawd.cli.wiring import replace_settings
 from tests.cli.conftest import CommandLine
 from tests.process.faults import Fault
 from tests.process.harness import Daemon, free_port, full_or
@@ -298,9 +298,9 @@ def test_what_goes_wrong_after_it_was_judged_is_shown_as_refused(
 
     def write(*arguments: Any) -> None:
         key.unlink()
-        publish(*arguments)
+        replace_settings(*arguments)
 
-    monkeypatch.setattr(config_write, "publish", write)
+    monkeypatch.setattr(config_write, "replace_settings", write)
     result = netclaw("config", "set", "providers.demo.api_key", f"file:{key}")
     assert result.exit_code == 1
     assert "refused; generation 1 goes on. providers.demo.api_key" in result.stderr
