@@ -24,8 +24,8 @@ from netclawd.adapters.toml_edit import with_value, without_value
 from netclawd.cli import suggest
 from netclawd.cli.config_write import Follow, Judged, Target, judge, outcome, put_in_force, target
 from netclawd.cli.output import json_option, note, say_json
-from netclawd.cli.reload import OUTCOME_S
 from netclawd.core import schema as schemas
+from netclawd.core.budgets import OUTCOME_S
 from netclawd.core.origins import Path, parse_key
 from netclawd.core.overrides import assigned
 from netclawd.core.violations import nearest

@@ -16,9 +16,6 @@ from netclawd.cli.status import what_changed
 from netclawd.core import budgets
 from netclawd.errors import ControlError, NetclawError
 
-#: Waits for an outcome end here, seconds: a restart that runs already and then the one asked for,
-#: each with its rehearsal, its drain and a boot.
-OUTCOME_S = 2 * (budgets.REHEARSAL_S + budgets.DRAIN_S + 25.0)
 #: Seconds between two looks at what is waited for.
 LOOK_S = 0.5
 
@@ -67,7 +64,7 @@ def reload_and_wait(client: ControlClient, *, force: bool, as_json: bool) -> int
 
 def wait_for_outcome(client: ControlClient, restart_id: str, *, quiet: bool) -> dict[str, Any]:
     """Return the journal entry of a request once it has ended, across the restart itself."""
-    deadline = time.monotonic() + OUTCOME_S
+    deadline = time.monotonic() + budgets.OUTCOME_S
     with Progress(quiet=quiet) as progress:
         while time.monotonic() < deadline:
             try:
@@ -79,7 +76,7 @@ def wait_for_outcome(client: ControlClient, restart_id: str, *, quiet: bool) -> 
                 if error.slug != "store-closed":  # for a moment, between two generations
                     raise
     raise ControlError(
-        f"The request {restart_id} has no outcome after {duration(OUTCOME_S)}.",
+        f"The request {restart_id} has no outcome after {duration(budgets.OUTCOME_S)}.",
         "Look at `netclaw status`; `netclaw restarts` will show the outcome when there is one.",
     )
 

@@ -35,6 +35,17 @@ ROLLBACK_LIMIT = 3
 ROLLBACK_WINDOW_S = 60.0
 #: READY waits at most this long for the warm-up.
 WARM_UP_S = 2.0
+#: `reload --wait` waits for its outcome so long: a restart that runs already and then the one asked
+#: for, each with its rehearsal, its drain and a boot.
+OUTCOME_S = 2 * (REHEARSAL_S + DRAIN_S + BOOT_S + 5.0)
+#: TimeoutStartSec= of the unit; it bounds ExecReload= too.
+UNIT_START_S = 165.0
+#: WatchdogSec= of the unit.
+WATCHDOG_S = 30.0
+#: A part that makes no progress for so long withholds WATCHDOG=1.
+STUCK_S = 10.0
+#: A marker of a package upgrade that is older than this is taken for forgotten.
+UPGRADE_MARKER_S = 900.0
 #: A retired listener is served this long after READY.
 RETIRE_S = 1.0
 #: A connection that was answered 503 is read to its end for at most this long (lingering close).

@@ -54,3 +54,11 @@ def test_the_defaults_of_the_settings_are_the_budgets() -> None:
 def test_no_setting_may_ask_for_a_longer_drain_than_the_supervisor_waits_for() -> None:
     timeout = SCHEMA["properties"]["drain"]["properties"]["timeout_s"]
     assert timeout["maximum"] <= budgets.DRAIN_S
+
+
+def test_the_supervisor_waits_longer_for_a_reload_than_the_reload_for_its_outcome() -> None:
+    assert budgets.OUTCOME_S < budgets.UNIT_START_S
+
+
+def test_a_part_is_called_stuck_well_before_the_watchdog_fires() -> None:
+    assert budgets.STUCK_S < budgets.WATCHDOG_S
