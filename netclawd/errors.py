@@ -121,6 +121,12 @@ class NoAnswerError(ControlError):
     slug = "no-answer"
 
 
+class SupervisorError(NetclawError):
+    """systemd owns this home and can't be asked, or does not do what was asked."""
+
+    slug = "supervisor-failed"
+
+
 class StoreError(NetclawError):
     """The session store can't be opened, read or written."""
 
