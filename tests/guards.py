@@ -55,6 +55,14 @@ GUARDS = (
         "tests/process/test_signals.py::test_term_stops_a_restart_wherever_it_is",
     ),
     Guard(
+        "the marker of a package upgrade is looked for before execve",
+        "daemon/handoff.py",
+        "    held_back = image.upgrade.refusal()  #",
+        "    held_back = None  #",
+        "tests/process/test_upgrade_marker.py::"
+        "test_an_upgrade_that_begins_during_the_drain_ends_the_restart_and_loses_nothing",
+    ),
+    Guard(
         "what is inherited is closed on exec at once",
         "daemon/descriptors.py",
         "                os.set_inheritable(FIRST + offset, False)\n",

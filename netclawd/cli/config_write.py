@@ -20,6 +20,7 @@ from netclawd.cli.progress import Progress, describe_wait
 from netclawd.cli.reach import own_paths, reach_or_none
 from netclawd.cli.reload import GOOD, report_entry
 from netclawd.cli.wiring import replace_settings
+from netclawd.core import upgrade
 from netclawd.core.plan import changed_values
 from netclawd.core.values import as_map, frozen
 from netclawd.errors import (
@@ -86,6 +87,8 @@ def judge(where: Target, content: bytes) -> Judged:
     plan = ask_daemon(where.client, Candidate(where.path, content))
     if plan["verdict"] == "refused":
         refusal = plan["refusal"]
+        if refusal["slug"] == upgrade.SLUG:
+            raise ConflictError(refusal["reason"], "Say it again when the upgrade is over.")
         kind = _KINDS.get(refusal["slug"], ConfigError)
         raise kind(refusal["reason"], refusal["remedy"])
     effective = bool(plan["changes"]) or plan["secrets_changed"]

@@ -26,8 +26,9 @@ SERVING = ("ready", "rehearsing")
 @click.option("--watch", is_flag=True, help="Go on until interrupted, once a second.")
 @click.option(
     "--probe",
-    type=click.Choice(["live", "ready"]),
-    help="For health checks: exit 0 or 1. live: something answers; ready: it is ready.",
+    type=click.Choice(["live", "ready", "settled"]),
+    help="For health checks: exit 0 or 1. live: something answers; ready: it is ready; "
+    "settled: it also has no restart under way and all its code in memory.",
 )
 @click.pass_context
 def status(ctx: click.Context, as_json: bool, watch: bool, probe: str | None) -> None:
@@ -59,8 +60,9 @@ def exit_code(found: Mapping[str, Any]) -> int:
 def _probe(probe: str, as_json: bool) -> int:
     phase: str | None = None
     try:
-        phase = reach().status["phase"]
-        why, healthy = phase, probe == "live" or phase in SERVING
+        found = reach().status
+        phase = found["phase"]
+        why, healthy = phase, _is_healthy(probe, found)
     except (NotRunningError, ControlError) as error:
         why, healthy = error.what, False
     except NetclawError as error:  # it answers, if with an error
@@ -70,6 +72,16 @@ def _probe(probe: str, as_json: bool) -> int:
     else:
         click.echo(f"{'yes' if healthy else 'no'}: {why}")
     return 0 if healthy else 1
+
+
+def _is_healthy(probe: str, found: Mapping[str, Any]) -> bool:
+    match probe:
+        case "live":
+            return True
+        case "settled":
+            return bool(found.get("settled"))
+        case _:
+            return found["phase"] in SERVING
 
 
 def _watch(as_json: bool) -> None:
@@ -133,8 +145,19 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "last restart", describe_restart(found["last_restart"])
     if found["refusal"] is not None:
         yield "refused", f"{found['refusal']['reason']} {found['refusal']['remedy']}".strip()
+    if found.get("upgrade") is not None:
+        yield "upgrade", _upgrade(found["upgrade"])
     for reason in found["degraded"]:
         yield "degraded", reason
+
+
+def _upgrade(upgrade: Mapping[str, Any]) -> str:
+    asked = upgrade["waiting"]
+    if asked is None:
+        return f"{upgrade['reason']} No restart until it is over."
+    return (
+        f"{upgrade['reason']} A reload asked for by {asked['trigger']['kind']} waits for its end."
+    )
 
 
 def describe_turns(turns: Mapping[str, int]) -> str:

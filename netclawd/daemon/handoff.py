@@ -65,6 +65,10 @@ def perform_exec(image: Image, effect: Exec, queue: Queue) -> Event:
     if stop is not None:
         _unblock()
         return StopRequested(stop)
+    held_back = image.upgrade.refusal()  # Unpacking may have begun during the drain.
+    if held_back is not None:
+        _unblock()
+        return ExecFailed(held_back)
     queued = (*effect.queued, *queue.pending_requests())
     try:
         record = _record(image, effect, queued)

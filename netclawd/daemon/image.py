@@ -18,12 +18,14 @@ from netclawd.core.listeners import Address, Kept
 from netclawd.core.manifest import Manifest, Work
 from netclawd.core.restart import RestartRecord
 from netclawd.core.settings import Settings, Snapshot
+from netclawd.core.upgrade import MARKER
 from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.counters import Counters
 from netclawd.daemon.gate import Gate
 from netclawd.daemon.journal import Journal
 from netclawd.daemon.listeners import ListenerSet
 from netclawd.daemon.parts import ControlServer, Parts
+from netclawd.daemon.upgrade import Upgrade
 from netclawd.errors import DrainingError, StoreClosedError
 from netclawd.ports import HttpServer, Quiesced, Store, Watcher
 
@@ -79,6 +81,8 @@ class Image:
     #: The work in flight as the drain left it.
     settled_work: tuple[Work, ...] = ()
     exit_code: int = 0
+    #: The package upgrade that may be under way.
+    upgrade: Upgrade = field(init=False)
 
     #: Whether the last good configuration is served instead of the file's, which is refused.
     serves_last_good: bool = False
@@ -87,6 +91,7 @@ class Image:
         beginning = self.parts.beginning
         self.refusal, self.refused_digest = beginning.refusal, beginning.refused_digest
         self.serves_last_good = beginning.refusal is not None
+        self.upgrade = Upgrade(self.parts.folders.in_runtime(MARKER), self.parts.clock)
 
     def end_refusal(self) -> None:
         """The file is good again, and is what is served."""

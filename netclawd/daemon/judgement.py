@@ -35,6 +35,20 @@ log = logging.getLogger("netclawd.lifecycle")
 
 
 def judge(image: Image, request: Request) -> Event:
+    """Say what a request would change; during a package upgrade nothing is changed.
+
+    The marker is looked at last: what was compared before it came was whole.
+    """
+    event = _compare(image, request)
+    held_back = image.upgrade.refusal()
+    if held_back is None or isinstance(event, JudgedUnchanged):
+        return event
+    if request.trigger.kind in BY_ITSELF and image.upgrade.waiting is not None:
+        return JudgedUnchanged()  # What waits reads the file again; nobody needs to be told twice.
+    return Refused(held_back)
+
+
+def _compare(image: Image, request: Request) -> Event:
     """Compare the file and the code on disk with what runs."""
     image.candidate_digest = image.absent = None
     image.candidate_published = ""

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from netclawd.core import effects, events
+from netclawd.core import effects, events, upgrade
 from netclawd.core.beginning import RefusedConfig
 from netclawd.core.effects import Effect
 from netclawd.core.events import Event, Refusal
@@ -44,6 +44,7 @@ class Queue(Protocol):
 class Performer:
     def __init__(self, image: Image, service: Service, rehearsal: Rehearsal, post: Post) -> None:
         self._image = image
+        self._service = service
         self._rehearsal = rehearsal
         self._queue: Queue | None = None
         starting = Starting(image, service, post)
@@ -97,10 +98,21 @@ class Performer:
         notifier = self._image.parts.notifier
         notifier.watchdog()
         runtime_files.restore_control(self._image)
+        self._follow_upgrade()
         if self._image.phase in (Phase.DRAINING, Phase.STOPPING):
             # A drain is bounded by its own deadline; the supervisor's timer must not come first.
             notifier.extend_timeout(5_000_000)
             self._say(effects.Say())
+
+    def _follow_upgrade(self) -> None:
+        """Say that a package upgrade begins or is over, and ask again for what it held back."""
+        known = self._image.upgrade
+        if known.look():
+            log.info("package upgrade %s", "under way" if known.seen else "over")
+            self._say(effects.Say())
+        held_back = known.take_over()
+        if held_back is not None:
+            self._service.request_reload(held_back.trigger, held_back.force)
 
     def exit_code(self) -> int:
         return self._image.exit_code
@@ -171,11 +183,11 @@ class Performer:
         refusal = effect.refusal
         if effect.outcome in (Outcome.REFUSED, Outcome.FAILED):
             assert refusal is not None
-            digest = image.candidate_digest
-            if digest is not None:  # Remembered before it is shown: who sees it may rely on it.
-                image.parts.memory.keep_refused(RefusedConfig(digest, refusal))
-            image.refusal, image.refused_digest = refusal, digest
-            log.error("restart %s: %s %s", effect.outcome.value, refusal.reason, refusal.remedy)
+            self._note_refusal(effect.request, refusal)
+            level = logging.WARNING if refusal.slug == upgrade.SLUG else logging.ERROR
+            log.log(
+                level, "restart %s: %s %s", effect.outcome.value, refusal.reason, refusal.remedy
+            )
         if effect.outcome is Outcome.UNCHANGED:
             refusal = image.absent
         base = image.restart
@@ -185,6 +197,17 @@ class Performer:
                 base = replace(base, new_digest=image.candidate_published)
         wall = image.parts.clock.wall()
         image.journal.record(judgement.ended(base, effect.outcome, wall, refusal))
+
+    def _note_refusal(self, request: events.Request, refusal: Refusal) -> None:
+        """Remember what was refused, but for what a package upgrade holds back: that is tried again."""
+        image = self._image
+        if refusal.slug == upgrade.SLUG:
+            image.upgrade.hold_back(request)
+            return
+        digest = image.candidate_digest
+        if digest is not None:  # Remembered before it is shown: who sees it may rely on it.
+            image.parts.memory.keep_refused(RefusedConfig(digest, refusal))
+        image.refusal, image.refused_digest = refusal, digest
 
     def _record_applied(self, _effect: effects.RecordApplied) -> None:
         image = self._image

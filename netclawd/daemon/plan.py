@@ -11,7 +11,15 @@ from typing import Any
 
 from netclawd.core.events import Refusal
 from netclawd.core.lifecycle import Phase
-from netclawd.core.plan import Activity, Now, Plan, TurnNow, plan_refusal, plan_reload
+from netclawd.core.plan import (
+    Activity,
+    Now,
+    Plan,
+    TurnNow,
+    Verdict,
+    plan_refusal,
+    plan_reload,
+)
 from netclawd.core.values import replace
 from netclawd.daemon.board import Kind
 from netclawd.daemon.image import Image
@@ -41,7 +49,11 @@ def _plan(image: Image, text: str | None, name: str) -> Plan:
         return _refused(image, now, error)
     environment = image.parts.source.overridden(candidate)
     note = " ".join(filter(None, (note, _busy(image.phase))))
-    return replace(plan_reload(now, candidate, environment), note=note)
+    held_back = image.upgrade.refusal()
+    planned = replace(plan_reload(now, candidate, environment), note=note)
+    if held_back is not None and planned.verdict is Verdict.RESTART:
+        return plan_refusal(now, held_back, aborts=False)
+    return planned
 
 
 def _busy(phase: Phase) -> str:

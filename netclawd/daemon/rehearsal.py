@@ -49,12 +49,21 @@ def without_private(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
 class Rehearsal:
     """At most one at a time; started and cancelled on the main thread."""
 
-    def __init__(self, origin: Origin, own_arguments: int, codec: Codec, post: Post) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        own_arguments: int,
+        codec: Codec,
+        post: Post,
+        held_back: Callable[[], Refusal | None] = lambda: None,
+    ) -> None:
         #: Interpreter and program, without the arguments of the first start.
         self._program = origin.argv[: len(origin.argv) - own_arguments]
         self._origin = origin
         self._codec = codec
         self._post = post
+        #: Says whether a package upgrade has begun meanwhile: then the verdict is of half a release.
+        self._held_back = held_back
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self, snapshot: Snapshot, state_dir: str, try_to_write: Callable[[], None]) -> None:
@@ -103,16 +112,17 @@ class Rehearsal:
         except subprocess.TimeoutExpired:
             child.kill()
             answer, complaint = child.communicate()
-            self._post(Refused(_refusal(f"it took longer than {budgets.REHEARSAL_S:.0f} s")))
-            return
-        verdict = self._verdict(child.returncode, answer, complaint)
+            verdict: Event = Refused(_refusal(f"it took longer than {budgets.REHEARSAL_S:.0f} s"))
+        else:
+            verdict = self._verdict(child.returncode, answer, complaint)
         if isinstance(verdict, Rehearsed):
             try:
                 try_to_write()
             except StoreError as error:
                 remedy = f"{error.remedy} Then reload again."
                 verdict = Refused(Refusal(error.slug, error.what, remedy))
-        self._post(verdict)
+        held_back = self._held_back()
+        self._post(verdict if held_back is None else Refused(held_back))
 
     def _verdict(self, code: int, answer: bytes, complaint: bytes) -> Event:
         try:

@@ -85,7 +85,7 @@ def _arbitrate(image: Image, signals: SignalPipe) -> int:
         arbiter.post(event)  # type: ignore[arg-type]
 
     service = DaemonService(image, post)
-    rehearsal = Rehearsal(parts.origin, len(sys.argv) - 1, parts.codec, post)
+    rehearsal = Rehearsal(parts.origin, len(sys.argv) - 1, parts.codec, post, image.upgrade.refusal)
     performer = Performer(image, service, rehearsal, post)
     arbiter = Arbiter(state, parts.clock, parts.ids, signals, performer)
     performer.attach(arbiter)

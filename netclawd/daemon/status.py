@@ -35,6 +35,8 @@ def status(image: Image) -> Mapping[str, Any]:
         "degraded": degraded_reasons(image),
         "refusal": as_map(refusal) if refusal is not None else None,
         "configuration": "last-good" if image.serves_last_good else "file",
+        "upgrade": _upgrade(image),
+        "settled": is_settled(image),
         "started_at": image.parts.origin.started_at,
         "gate": "open" if image.gate.state.open else "closed",
         "new_work": image.settings.drain.new_work.value,
@@ -43,6 +45,21 @@ def status(image: Image) -> Mapping[str, Any]:
         "streams": image.http.streams() if image.http is not None else 0,
         "last_restart": last.as_dict() if last is not None else None,
     }
+
+
+def is_settled(image: Image) -> bool:
+    """Tell whether nothing is under way, and all code that will be used has been imported."""
+    imports = image.imports
+    imported = imports is not None and not imports.is_alive()
+    return image.phase is Phase.READY and imported
+
+
+def _upgrade(image: Image) -> dict[str, Any] | None:
+    """Return what a package upgrade holds back, None when none is under way."""
+    held_back, waiting = image.upgrade.refusal(), image.upgrade.waiting
+    if held_back is None:
+        return None
+    return {**as_map(held_back), "waiting": as_map(waiting) if waiting is not None else None}
 
 
 def degraded_reasons(image: Image) -> list[str]:
@@ -85,7 +102,8 @@ def status_line(image: Image) -> str:
     if image.phase is Phase.READY:
         if image.refusal is not None:
             return f"configuration refused: {image.parts.redact(image.refusal.reason)}"
-        return f"generation {image.generation} ready, {_count(turns, 'turn')} running"
+        line = f"generation {image.generation} ready, {_count(turns, 'turn')} running"
+        return f"{line}; a package upgrade holds restarts back" if image.upgrade.seen else line
     return f"generation {image.generation} {image.phase.value}"
 
 

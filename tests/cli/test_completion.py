@@ -68,7 +68,7 @@ def test_commands_and_options_are_offered() -> None:
     assert {"park", "resume", "cancel"} <= set(offers("netclaw sessions "))
     assert set(offers("netclaw sessions cancel --")) == {"--all", "--json", "--turn", "--help"}
     assert offers("netclaw completion ") == list(SHELLS)
-    assert offers("netclaw status --probe ") == ["live", "ready"]
+    assert offers("netclaw status --probe ") == ["live", "ready", "settled"]
     assert offers("netclawd --ch") == ["--check"]
     assert offers("netclaw config set daemon.lis") == ["daemon.listen"]
     assert "drain.timeout_s" in offers("netclaw config unset ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -149,7 +150,12 @@ def test_a_gate_that_rejects_is_not_said_to_let_wait(
 
 @pytest.mark.parametrize(
     ("probe", "phase", "healthy"),
-    [("live", "draining", True), ("ready", "draining", False), ("ready", "rehearsing", True)],
+    [
+        ("live", "draining", True),
+        ("ready", "draining", False),
+        ("ready", "rehearsing", True),
+        ("settled", "ready", False),
+    ],
 )
 def test_a_probe_answers_in_words_and_as_json(
     run: CommandLine, service: ServiceDouble, probe: str, phase: str, healthy: bool
@@ -162,6 +168,23 @@ def test_a_probe_answers_in_words_and_as_json(
     )
     found = {"probe": probe, "healthy": healthy, "phase": phase, "why": phase}
     assert run.json("status", "--probe", probe) == found
+
+
+def test_a_probe_tells_when_nothing_is_under_way(run: CommandLine, service: ServiceDouble) -> None:
+    service.status_values["settled"] = True
+    assert run("status", "--probe", "settled").exit_code == 0
+
+
+def test_a_package_upgrade_is_told_and_what_waits_for_its_end(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    upgrade: dict[str, Any] = {"slug": "upgrading", "reason": "An upgrade is under way."}
+    service.status_values["upgrade"] = upgrade | {"waiting": None}
+    result = run("status")
+    assert "upgrade        An upgrade is under way. No restart until it is over." in result.stdout
+    assert result.exit_code == 0, "it serves as it should"
+    service.status_values["upgrade"] = upgrade | {"waiting": {"trigger": {"kind": "hup"}}}
+    assert "A reload asked for by hup waits for its end." in run("status").stdout
 
 
 def test_who_else_may_reach_it_is_told(run: CommandLine, service: ServiceDouble) -> None:

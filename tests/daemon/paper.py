@@ -29,6 +29,7 @@ from netclawd.core.handoff import HandoffRecord, from_map, to_map
 from netclawd.core.lifecycle import Stage, State, check_invariants
 from netclawd.core.listeners import Address
 from netclawd.core.settings import Snapshot
+from netclawd.core.upgrade import refusal
 from netclawd.daemon import handoff
 from netclawd.daemon.arbiter import Arbiter
 from netclawd.daemon.descriptors import Inheritance
@@ -37,6 +38,7 @@ from netclawd.daemon.image import Image
 from netclawd.daemon.parts import Folders, Origin, Parts
 from netclawd.daemon.performer import Performer
 from netclawd.daemon.service import DaemonService
+from netclawd.daemon.upgrade import Upgrade
 from netclawd.errors import ConfigError
 from tests.core.world import World
 from tests.daemon.paper_disk import (
@@ -110,6 +112,17 @@ class Stub(stub.Boot):
         raise Replaced(read.get("handoff", self._record), read["boot"], held, heard)
 
 
+class PaperUpgrade(Upgrade):
+    """The marker of a package upgrade, on paper."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__("/paper/run/upgrading", host.clock)
+        self._host = host
+
+    def refusal(self) -> Refusal | None:
+        return refusal(self._path) if self._host.upgrading else None
+
+
 class PaperArbiter(Arbiter):
     """The real one, with the world of tests.core beside it."""
 
@@ -173,6 +186,9 @@ class PaperPerformer(Performer):
         stop = self._queue.pending_stop()
         if stop is not None:
             return events.StopRequested(stop)
+        held_back = self._image.upgrade.refusal()
+        if held_back is not None:
+            return events.ExecFailed(held_back)
         if self._process.host.meets("exec"):
             return events.ExecFailed(Refusal("exec-failed", "It can't be started.", "Mend it."))
         queued = (*effect.queued, *self._queue.pending_requests())
@@ -202,6 +218,7 @@ class Process:
         parts = self._parts(beginning, record)
         gate = Gate(parts.snapshot.settings.drain.new_work)
         self.image = Image(parts, gate, listeners=cast(Any, self.listeners))
+        self.image.upgrade = PaperUpgrade(host)
         queued = record.queued if record is not None else ()
         applied = record.requests if record is not None else ()
         state = State(Stage.NEW, parts.snapshot.settings.drain, queued=queued)
@@ -211,7 +228,7 @@ class Process:
             waiting=frozenset(r.id for r in (*applied, *queued)),
         )
         self.service = DaemonService(self.image, self.post)
-        performer = PaperPerformer(self, self.service)
+        performer = self.performer = PaperPerformer(self, self.service)
         pipe = SimpleNamespace(read=self._heard)
         self.arbiter = PaperArbiter(state, host.clock, host, cast(Any, pipe), performer)
         self.arbiter.process = self
@@ -272,6 +289,10 @@ class Process:
         """Rehearse; see :class:`netclawd.daemon.rehearsal.Rehearsal`."""
 
         def verdict() -> None:
+            held_back = self.image.upgrade.refusal()
+            if held_back is not None:
+                self.post(events.Refused(held_back))
+                return
             if self.host.meets("rehearsal"):
                 self.post(events.Refused(Refusal("rehearsal-failed", "It failed.", "Mend it.")))
                 return
@@ -310,6 +331,7 @@ class Process:
 
     def go_on(self, *, work_first: bool = False) -> bool:
         """Let one thing happen; False when nothing happens by itself before the next timer."""
+        self.performer._follow_upgrade()
         ways = (self._take_event, self._report, self.work)
         if work_first:
             ways = (self.work, self._take_event, self._report)
@@ -358,6 +380,8 @@ class Host:
         self.armed: set[str] = set()
         #: Effects of a new image until it fails; None: it doesn't.
         self.boot_fuse: int | None = None
+        #: The marker of a package upgrade is there.
+        self.upgrading = False
         #: How the last process ended: its exit code, None for SIGKILL.
         self.ended: int | None = None
         self.oracle = Oracle(self)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from netclawd.core import budgets, effects, events
+from netclawd.core import budgets, effects, events, upgrade
 from netclawd.core.beginning import Beginning
 from netclawd.core.effects import Effect
 from netclawd.core.events import BY_ITSELF, Event
@@ -31,6 +31,11 @@ from tests.daemon.paper_disk import SESSIONS, PaperStore
 
 if TYPE_CHECKING:
     from tests.daemon.paper import Host, Process
+
+
+def _held_back(effect: effects.Record) -> bool:
+    """Whether a package upgrade is why: that says nothing of the configuration."""
+    return effect.refusal is not None and effect.refusal.slug == upgrade.SLUG
 
 
 class Oracle:
@@ -131,7 +136,9 @@ class Oracle:
                 self._changing = image, digest
             case effects.Record(outcome=outcome):
                 self.seen.add(outcome.value)
-                if outcome is Outcome.REFUSED and image.candidate_digest is not None:
+                if _held_back(effect):
+                    self.seen.add("held back")
+                elif outcome is Outcome.REFUSED and image.candidate_digest is not None:
                     self._changing = image, image.candidate_digest
                 found = self._file()
                 if outcome is Outcome.UNCHANGED and found is not None:
@@ -143,6 +150,8 @@ class Oracle:
 
     def on_performed(self, image: Image, effect: Effect, answer: Event | None) -> None:
         match effect:
+            case effects.Record() if _held_back(effect):
+                assert image.upgrade.waiting is not None, "it is tried again"
             case effects.Record(outcome=Outcome.REFUSED | Outcome.FAILED):
                 self.failed = image.candidate_digest
                 self.doubtful = None
@@ -218,6 +227,7 @@ class Oracle:
         assert {str(address) for address in process.listeners.held} == wanted
         assert (self._host.disk.last_good or b"") == (image.snapshot.text or b"")
         assert self._host.disk.manifest is None, "the manifest is consumed"
+        assert image.upgrade.waiting is None, "what an upgrade held back was asked again"
         self.check_turns()
         self._check_all_done()
 

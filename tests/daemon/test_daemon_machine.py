@@ -101,6 +101,17 @@ class Daemon(RuleBasedStateMachine):
     def upgrade(self) -> None:
         self.host.disk.code = self.host.new("code")
 
+    @rule()
+    def package_is_unpacked(self) -> None:
+        """Until it is configured too, no code on disk is run."""
+        self.host.upgrading = True
+
+    @precondition(lambda self: self.host.upgrading)
+    @rule()
+    def package_is_configured(self) -> None:
+        self.upgrade()
+        self.host.upgrading = False
+
     @precondition(is_up)
     @rule()
     def hup(self) -> None:
@@ -267,6 +278,7 @@ class Daemon(RuleBasedStateMachine):
             self.host.oracle.check_rest(self.process)
 
     def _calm(self) -> None:
+        self.host.upgrading = False
         self.host.armed.clear()
         self.host.boot_fuse = self.host.disk.fuse = None
 
