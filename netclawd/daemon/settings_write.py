@@ -5,7 +5,8 @@ writers exclude each other by a lock on the folder, and the content is compared 
 once more before the rename. An editor that takes no lock can still slip into the moment between
 that comparison and the rename; no rename can exclude it.
 
-The file keeps mode, owner, access lists and, where the path is a symbolic link, the link. A file that
+The file keeps mode, owner, access lists and, where the path is a symbolic link, the link. Who can't keep
+the owner becomes it, if the group may do all that the owner may: nobody loses anything. A file that
 is new is as readable as its folder and belongs to whom the folder belongs to: what may enter the
 folder is meant to read what lies in it, and secrets don't lie there.
 """
@@ -89,7 +90,7 @@ def _write_like(real: str, temporary: str, content: bytes) -> None:
         except FileNotFoundError:
             old = None
         if old is not None:
-            _own(descriptor, old)
+            _own_like(descriptor, old)
             os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
             _copy_attributes(real, descriptor)
         else:
@@ -98,6 +99,16 @@ def _write_like(real: str, temporary: str, content: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _own_like(descriptor: int, old: os.stat_result) -> None:
+    try:
+        _own(descriptor, old)
+    except PermissionError:
+        # /etc/netclaw/netclaw.toml of the package: root's, and equally its group's.
+        if stat.S_IMODE(old.st_mode) >> 6 & 0o7 != stat.S_IMODE(old.st_mode) >> 3 & 0o7:
+            raise
+        os.fchown(descriptor, -1, old.st_gid)
 
 
 def _own(descriptor: int, wanted: os.stat_result) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import stat
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -104,6 +108,51 @@ def test_the_owner_stays(file: Path) -> None:
     os.chown(file, 4711, 4712)
     replace_settings(str(file), NEW, OLD)
     assert (file.stat().st_uid, file.stat().st_gid) == (4711, 4712)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A file of root's in a folder that group 4712 may write in, as the package lays it out."""
+    folder = Path(tempfile.mkdtemp(prefix="netclaw-test-"))
+    file = folder / "netclaw.toml"
+    file.write_bytes(OLD)
+    for path, mode in ((folder, 0o2770), (file, 0o660)):
+        os.chown(path, 0, 4712)
+        path.chmod(mode)
+    yield file
+    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def member() -> Iterator[None]:
+    """Be user 4711, a member of group 4712, for a while."""
+    groups = os.getgroups()
+    os.setgroups([4712])
+    os.seteuid(4711)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setgroups(groups)
+
+
+@pytest.mark.needs_root
+def test_a_member_of_the_group_becomes_the_owner_of_what_is_equally_the_groups(
+    shared: Path,
+) -> None:
+    with member():
+        replace_settings(str(shared), NEW, OLD)
+    status = shared.stat()
+    assert shared.read_bytes() == NEW
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (4711, 4712, 0o660)
+
+
+@pytest.mark.needs_root
+def test_an_owner_who_would_lose_rights_is_not_replaced(shared: Path) -> None:
+    shared.chmod(0o640)
+    with member(), pytest.raises(ConfigNotWrittenError, match="Operation not permitted"):
+        replace_settings(str(shared), NEW, OLD)
+    assert (shared.read_bytes(), shared.stat().st_uid) == (OLD, 0)
 
 
 @pytest.mark.needs_root
