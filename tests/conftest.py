@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -49,8 +50,17 @@ def clean_surroundings() -> Iterator[None]:
             yield
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out tests/systemd unless it is named: it needs root, a package and folders to boot on."""
+    if collection_path != Path(__file__).with_name("systemd"):
+        return None
+    named = any("tests/systemd" in word for word in config.invocation_params.args)
+    return None if named else True
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_root: mounts or makes namespaces")
+    config.addinivalue_line("markers", "once: the version of systemd makes no difference")
     config.addinivalue_line(
         "markers", "long: takes long, and the versions of libraries don't matter"
     )

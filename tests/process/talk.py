@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from tests.process.client import Answer
 from tests.process.harness import Daemon
@@ -12,30 +12,37 @@ from tests.waiting import wait_for
 
 SessionEvent = Mapping[str, Any]
 
+
+class Served(Protocol):
+    """A daemon that answers, wherever it runs."""
+
+    def ask(self, path: str, **options: Any) -> Answer: ...
+
+
 ENDS = frozenset({"turn.completed", "turn.failed", "turn.cancelled"})
 
 
-def new_session(daemon: Daemon) -> str:
+def new_session(daemon: Served) -> str:
     answer = daemon.ask("/api/sessions", method="POST", data={})
     assert answer.status == 201, answer
     return str(answer.json["id"])
 
 
-def send(daemon: Daemon, session: str, text: str, key: str | None = None) -> Answer:
+def send(daemon: Served, session: str, text: str, key: str | None = None) -> Answer:
     headers = {"Idempotency-Key": key} if key else {}
     return daemon.ask(
         f"/api/sessions/{session}/messages", method="POST", data={"text": text}, headers=headers
     )
 
 
-def accepted(daemon: Daemon, session: str, text: str, key: str | None = None) -> Any:
+def accepted(daemon: Served, session: str, text: str, key: str | None = None) -> Any:
     """Send, insist on 202, and return the answer's body."""
     answer = send(daemon, session, text, key)
     assert answer.status == 202, answer
     return answer.json
 
 
-def events(daemon: Daemon, session: str, after: int = 0) -> list[SessionEvent]:
+def events(daemon: Served, session: str, after: int = 0) -> list[SessionEvent]:
     """Return all durable events above ``after``, page by page."""
     found: list[SessionEvent] = []
     while True:
@@ -53,7 +60,7 @@ def of_type(rows: Iterable[SessionEvent], *types: str) -> list[SessionEvent]:
 
 
 def wait_event(
-    daemon: Daemon, session: str, kind: str, *, count: int = 1, timeout_s: float = 20.0
+    daemon: Served, session: str, kind: str, *, count: int = 1, timeout_s: float = 20.0
 ) -> SessionEvent:
     """Wait until the session has ``count`` events of a type; return the last of them."""
 
@@ -66,12 +73,12 @@ def wait_event(
     ]
 
 
-def types(daemon: Daemon, session: str) -> list[str]:
+def types(daemon: Served, session: str) -> list[str]:
     return [row["type"] for row in events(daemon, session)]
 
 
 def wait_all_ended(
-    daemon: Daemon, sessions: Sequence[str], *, timeout_s: float = 30.0
+    daemon: Served, sessions: Sequence[str], *, timeout_s: float = 30.0
 ) -> dict[str, list[SessionEvent]]:
     """Wait until every admitted turn of these sessions has ended; return all events."""
     found: dict[str, list[SessionEvent]] = {session: [] for session in sessions}

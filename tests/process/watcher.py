@@ -11,10 +11,16 @@ import threading
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-from tests.process.harness import Daemon
 from tests.waiting import scaled
+
+
+class Placed(Protocol):
+    """A daemon of which only the port has to be known; it may move."""
+
+    @property
+    def port(self) -> int: ...
 
 
 @dataclass
@@ -32,7 +38,7 @@ class Seen:
 class StreamWatcher:
     """Watches in a thread until the context ends or ``at_most_s`` is over."""
 
-    def __init__(self, daemon: Daemon, session: str, *, at_most_s: float = 120.0) -> None:
+    def __init__(self, daemon: Placed, session: str, *, at_most_s: float = 120.0) -> None:
         self.seen = Seen()
         self._daemon = daemon
         self._session = session
