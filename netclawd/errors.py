@@ -169,6 +169,12 @@ class StoreDamagedError(StoreError):
     slug = "store-damaged"
 
 
+class StoreNewerError(StoreError):
+    """The session store was written by a newer release, and this one would misread it."""
+
+    slug = "store-newer"
+
+
 class StoreClosedError(StoreError):
     """A commit came after the store was closed for a handoff."""
 

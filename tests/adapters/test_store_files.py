@@ -13,7 +13,7 @@ import pytest
 
 from netclawd.adapters.store import schema
 from netclawd.adapters.store.sqlite import SqliteStore
-from netclawd.errors import StoreClosedError, StoreError
+from netclawd.errors import StoreClosedError, StoreError, StoreNewerError
 from tests.adapters.stores import (
     A,
     B,
@@ -124,10 +124,38 @@ def test_a_store_of_a_newer_release_is_refused_and_not_touched(path: str, read_o
     newer = schema.VERSION + 1
     stamp(path, schema=newer + 4, min_reader=newer)
     before = Path(path).read_bytes()
-    with pytest.raises(StoreError, match="newer netclawd") as refusal:
+    with pytest.raises(StoreNewerError, match="newer netclawd") as refusal:
         SqliteStore.open(path, read_only=read_only)
-    assert "newer release" in refusal.value.remedy
+    assert "a newer release" in refusal.value.remedy
     assert Path(path).read_bytes() == before
+
+
+def test_a_downgrade_is_told_which_release_the_store_takes(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_a_store(path)
+    newer = schema.Migration(schema.VERSION + 1, schema.VERSION + 1, ())
+    monkeypatch.setattr(schema, "__version__", "2.1.0")
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        schema.migrate(db, path, (*schema.MIGRATIONS, newer))
+    monkeypatch.setattr(schema, "__version__", "2.0.0")
+    with pytest.raises(StoreNewerError) as refusal:
+        SqliteStore.open(path)
+    assert "this one, 2.0.0, knows" in refusal.value.what
+    assert refusal.value.remedy == (
+        "Install netclawd 2.1.0 or later again; the store was not touched."
+    )
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date(path: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        schema.migrate(db, path, schema.MIGRATIONS[:1])
+    with closing(SqliteStore.open(path)) as store:
+        store.create_session(A, 1.0)
+        admit(store)
+        assert numbers(store)
+    with closing(sqlite3.connect(path)) as db:
+        assert schema.inspect(db, path) == schema.Found(schema.VERSION, 1)
 
 
 def test_a_newer_store_that_was_left_by_a_crash_is_not_touched_either(path: str) -> None:

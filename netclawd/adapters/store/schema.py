@@ -17,8 +17,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from netclawd import __version__
 from netclawd.core.values import frozen
-from netclawd.errors import StoreError
+from netclawd.errors import StoreError, StoreNewerError
 
 #: "nclw": marks a SQLite file as a store of ours (https://sqlite.org/pragma.html#pragma_application_id).
 APPLICATION_ID = 0x6E636C77
@@ -124,6 +125,12 @@ MIGRATIONS: tuple[Migration, ...] = (
                 record TEXT NOT NULL)""",
         ),
     ),
+    # Which release brought the store to which schema: what a later downgrade has to name.
+    Migration(
+        2,
+        1,
+        ("CREATE TABLE migrations (schema INTEGER PRIMARY KEY, release TEXT NOT NULL)",),
+    ),
 )
 
 #: The newest schema that this release knows.
@@ -133,7 +140,7 @@ VERSION = MIGRATIONS[-1].version
 def inspect(connection: sqlite3.Connection, path: str) -> Found:
     """Read what the file is, without writing.
 
-    StoreError: not a store of ours, or a store that only a newer release may open.
+    StoreError: not a store of ours; StoreNewerError: a store that only a newer release may open.
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     if application_id != APPLICATION_ID:
@@ -147,13 +154,25 @@ def inspect(connection: sqlite3.Connection, path: str) -> Found:
     meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
     found = Found(meta["schema"], meta["min_reader"])
     if found.min_reader > VERSION:
-        raise StoreError(
-            f"The session store {path} was written by a newer netclawd: it has schema "
-            f"{found.schema}, which takes a release that knows schema {found.min_reader}; "
-            f"this one knows {VERSION}.",
-            "Install the newer release again; the store was not touched.",
-        )
+        raise _newer(connection, path, found)
     return found
+
+
+def _newer(connection: sqlite3.Connection, path: str, found: Found) -> StoreNewerError:
+    """Say which release the store takes: the one that made it so, or a later one."""
+    try:
+        row = connection.execute(
+            "SELECT release FROM migrations WHERE schema = ?", (found.min_reader,)
+        ).fetchone()
+    except sqlite3.Error:
+        row = None  # A release that keeps its notes elsewhere.
+    needed = f"netclawd {row[0]} or later" if row else "a newer release"
+    return StoreNewerError(
+        f"The session store {path} was written by a newer netclawd: it has schema "
+        f"{found.schema}, which takes a release that knows schema {found.min_reader}; "
+        f"this one, {__version__}, knows {VERSION}.",
+        f"Install {needed} again; the store was not touched.",
+    )
 
 
 def migrate(
@@ -183,3 +202,5 @@ def _run(connection: sqlite3.Connection, migration: Migration) -> None:
     connection.execute(
         "UPDATE meta SET value = ? WHERE key = 'min_reader'", (migration.min_reader,)
     )
+    if migration.version > 1:  # Since there is a table for it.
+        connection.execute("INSERT INTO migrations VALUES (?, ?)", (migration.version, __version__))
