@@ -5,7 +5,7 @@ VENV := .venv
 HOME_FOLDER := $(CURDIR)/.netclaw
 PYTEST := -m pytest $(ARGS)
 
-.PHONY: help setup run test test-oldest prove guards check docs bench
+.PHONY: help setup run test test-oldest prove guards check docs bench deb lintian
 
 help:
 	@echo 'make run          set up and start the daemon in the foreground on 127.0.0.1:5199'
@@ -17,6 +17,8 @@ help:
 	@echo 'make check        lint, format, types, spelling, shell scripts, generated pages'
 	@echo 'make docs         generate what is generated under docs/'
 	@echo 'make bench        measure; ARGS=--quick for a short look'
+	@echo 'make deb          build build/netclawd_VERSION_all.deb (VERSION=… for another version)'
+	@echo 'make lintian      the same, and let lintian look at it'
 
 setup:
 	@tools/setup
@@ -50,3 +52,9 @@ docs: setup
 
 bench: setup
 	@$(VENV)/bin/python -m benchmarks $(ARGS)
+
+deb:
+	@tools/deb
+
+lintian:
+	@tools/deb --lintian
