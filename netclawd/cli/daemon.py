@@ -1,4 +1,4 @@
-"""``netclaw daemon``: starts a detached daemon, stops one, restarts one in place."""
+"""``netclaw daemon``: starts, stops and restarts a daemon, itself or through the unit that owns the home."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import time
 
 import click
 
+from netclawd.cli import supervised
+from netclawd.cli.install import install, uninstall
 from netclawd.cli.launch import Launched, Stopped, launch, log_path, stop_running, stop_silent
 from netclawd.cli.output import duration, json_option, note, say_json
-from netclawd.cli.reach import Daemon, own_paths, reach_or_none
+from netclawd.cli.reach import Daemon, answers_for, own_paths, reach_or_none
 from netclawd.cli.reload import reload_and_wait
-from netclawd.cli.status import status
+from netclawd.cli.status import status as plain_status
+from netclawd.cli.units import find_owner
 from netclawd.core.paths import Paths
+from netclawd.core.units import Owner
 from netclawd.errors import NoAnswerError
 
 
@@ -21,7 +25,19 @@ def daemon() -> None:
     """Start and stop the daemon."""
 
 
-daemon.add_command(status)
+daemon.add_command(install)
+daemon.add_command(uninstall)
+
+
+def _owner(paths: Paths) -> Owner | None:
+    """Return who owns the lifecycle here; say so when it is the system's for want of one's own."""
+    owner = find_owner(paths)
+    if owner is None or not owner.borrowed:
+        return owner
+    if answers_for(paths):
+        return None
+    note(f"this user has no unit: this is the daemon of the system, {owner.label}.")
+    return owner
 
 
 @daemon.command()
@@ -30,9 +46,14 @@ daemon.add_command(status)
 def start(ctx: click.Context, as_json: bool) -> None:
     """Start the daemon in the background and wait until it is ready.
 
+    By systemd when a unit owns this home, which then is the only one that ever starts it.
+
     Exit codes: 0 it is ready, or was already; otherwise the daemon's own.
     """
     paths = own_paths()
+    owner = _owner(paths)
+    if owner is not None:
+        ctx.exit(supervised.start(owner, as_json=as_json))
     running = reach_or_none(paths)
     if running is not None:
         ctx.exit(_say_running(running, as_json=as_json))
@@ -85,6 +106,9 @@ def stop(ctx: click.Context, as_json: bool) -> None:
     Exit codes: 0 stopped cleanly or was not running, 1 not cleanly.
     """
     paths = own_paths()
+    owner = _owner(paths)
+    if owner is not None:
+        ctx.exit(supervised.stop(owner, as_json=as_json))
     try:
         running = reach_or_none(paths)
     except NoAnswerError:
@@ -128,9 +152,29 @@ def _say_stopped(stopped: Stopped, took_s: float, *, as_json: bool) -> int:
 @json_option
 @click.pass_context
 def restart(ctx: click.Context, as_json: bool) -> None:
-    """Re-execute the daemon in place, under the same PID; start it when it is not running."""
+    """Re-execute the daemon in place, under the same PID; start it when it is not running.
+
+    Where a unit owns this home by `systemctl reload`, which does so only when something is new.
+    """
     paths = own_paths()
+    owner = _owner(paths)
+    if owner is not None:
+        ctx.exit(supervised.restart(owner, as_json=as_json))
     running = reach_or_none(paths)
     if running is None:
         ctx.exit(_start(paths, as_json=as_json))
     ctx.exit(reload_and_wait(running.client, force=True, as_json=as_json))
+
+
+@daemon.command(params=plain_status.params)
+@click.pass_context
+def status(ctx: click.Context, as_json: bool, watch: bool, probe: str | None) -> None:
+    """Show what the daemon does, and the unit that owns this home.
+
+    Exit codes: 0 ready, 1 degraded, 3 not running, 4 starting, draining or stopping.
+    """
+    owner = None if watch or probe else _owner(own_paths())
+    if owner is None:
+        ctx.forward(plain_status)
+    else:
+        ctx.exit(supervised.status(owner, as_json=as_json))

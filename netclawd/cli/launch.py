@@ -19,10 +19,10 @@ from netclawd.adapters.control_client import ControlClient
 from netclawd.adapters.log import LIMIT_BYTES, rotate
 from netclawd.cli.output import visible
 from netclawd.cli.progress import Progress, describe_wait
-from netclawd.cli.reach import Daemon
+from netclawd.cli.reach import Daemon, folders_of
 from netclawd.cli.status import SERVING
 from netclawd.core import budgets
-from netclawd.core.paths import Paths, client_folders
+from netclawd.core.paths import Paths
 from netclawd.core.values import frozen
 from netclawd.errors import ControlError, NetclawError, NoAnswerError, NotRunningError
 
@@ -179,7 +179,7 @@ def stop_silent(paths: Paths) -> Stopped:
 
 
 def _listener(paths: Paths) -> int:
-    for folder in client_folders(paths):
+    for folder in folders_of(paths):
         with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError):
             sock.settimeout(LOOK_ANSWER_S)
             sock.connect(os.path.join(folder, "control.sock"))

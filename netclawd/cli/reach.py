@@ -10,9 +10,9 @@ import click
 
 from netclawd.adapters.control_client import ControlClient
 from netclawd.cli.output import note
-from netclawd.core.paths import Paths, client_folders, locate
+from netclawd.core.paths import SYSTEM_RUNTIME, Paths, client_folders, locate
 from netclawd.core.values import frozen
-from netclawd.errors import DrainingError, NotRunningError, StoreClosedError
+from netclawd.errors import DrainingError, NoAnswerError, NotRunningError, StoreClosedError
 
 #: How long a restart may put off what is asked: its drain and a start, seconds.
 RESTART_S = 90.0
@@ -59,20 +59,26 @@ def own_paths() -> Paths:
     return locate(os.environ, os.getuid(), user=entry.pw_name, user_home=entry.pw_dir)
 
 
+def folders_of(paths: Paths) -> tuple[str, ...]:
+    """Return the runtime folders in which a daemon is looked for."""
+    session = f"/run/user/{os.getuid()}"
+    return client_folders(paths, session if os.path.isdir(session) else "")
+
+
 def reach(paths: Paths | None = None) -> Daemon:
     """Return the daemon that answers; NotRunningError when none does.
 
     Its connection is closed with the running command.
     """
     paths = paths or own_paths()
-    folders = client_folders(paths)
+    folders = folders_of(paths)
     for folder in folders:
         client = ControlClient(os.path.join(folder, "control.sock"))
         try:
             status = client.call("status")
         except NotRunningError:
             continue
-        if folder != folders[0]:
+        if folder == SYSTEM_RUNTIME != folders[0]:
             note(f"this is the daemon of the system, at {folder}.")
         context = click.get_current_context(silent=True)
         if context is not None:
@@ -90,3 +96,18 @@ def reach_or_none(paths: Paths) -> Daemon | None:
         return reach(paths)
     except NotRunningError:
         return None
+
+
+def answers_for(paths: Paths) -> bool:
+    """Whether this user has a daemon of their own that runs, if only one that does not answer in time."""
+    for folder in folders_of(paths):
+        if folder != SYSTEM_RUNTIME:
+            with ControlClient(os.path.join(folder, "control.sock"), patience_s=0) as client:
+                try:
+                    client.call("status")
+                except NotRunningError:
+                    continue
+                except NoAnswerError:
+                    pass
+                return True
+    return False

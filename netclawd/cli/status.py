@@ -13,7 +13,7 @@ import click
 
 from netclawd.cli.output import ago, count, json_option, say_json, visible
 from netclawd.cli.progress import describe_turn
-from netclawd.cli.reach import Daemon, reach
+from netclawd.cli.reach import Daemon, own_paths, reach
 from netclawd.errors import ControlError, NetclawError, NotRunningError
 
 #: Seconds between two looks of ``--watch``.
@@ -42,12 +42,28 @@ def status(ctx: click.Context, as_json: bool, watch: bool, probe: str | None) ->
         with contextlib.suppress(KeyboardInterrupt):
             _watch(as_json)
         return
-    found = reach().status
+    try:
+        found = reach().status
+    except NotRunningError as error:
+        raise _with_unit(error) from error
     if as_json:
         say_json(found)
     else:
         click.echo("\n".join(describe(found)))
     ctx.exit(exit_code(found))
+
+
+def _with_unit(error: NotRunningError) -> NotRunningError:
+    """Add what systemd says of the unit that owns this home; asked only when no daemon answers."""
+    from netclawd.cli.supervised import describe_unit, remedy
+    from netclawd.cli.units import find_owner
+
+    with contextlib.suppress(NetclawError):
+        owner = find_owner(own_paths())
+        if owner is not None:
+            what = f"{error.what} {describe_unit(owner.unit)}"
+            return NotRunningError(what, remedy(owner.unit, error.remedy))
+    return error
 
 
 def exit_code(found: Mapping[str, Any]) -> int:

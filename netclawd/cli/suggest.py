@@ -121,11 +121,10 @@ def _paths() -> Paths:
 def _ask(do: str, **arguments: Any) -> Any:
     """Ask the daemon that a command would ask; NotRunningError when there is none."""
     from netclawd.adapters.control_client import ControlClient
-    from netclawd.cli.reach import own_paths
-    from netclawd.core.paths import client_folders
+    from netclawd.cli.reach import folders_of, own_paths
     from netclawd.errors import NotRunningError
 
-    for folder in client_folders(own_paths()):
+    for folder in folders_of(own_paths()):
         path = os.path.join(folder, "control.sock")
         with ControlClient(path, patience_s=0.0, answer_s=_ANSWER_S) as client:
             try:

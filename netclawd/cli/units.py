@@ -11,7 +11,7 @@ import pwd
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from netclawd.core.paths import SERVICE_USER, Paths
 from netclawd.core.units import (
@@ -37,8 +37,8 @@ BOOTED = "/run/systemd/system"
 ANSWER_S = 15.0
 #: Seconds between two looks at a call that waits.
 LOOK_S = 0.1
-#: Exit code of systemctl for what polkit does not allow (systemctl(1), LSB).
-_DENIED = 4
+#: How systemctl words what this user may not do; it has no exit code of its own for that.
+_DENIED = ("authentication required", "access denied", "permission denied", "not authorized")
 
 
 @frozen
@@ -57,24 +57,24 @@ def find_owner(home: Paths) -> Owner | None:
     """
     if not os.path.isdir(BOOTED) or _program("systemctl") is None:
         return None
-    return choose_owner(home, list(_owners()), resolve=os.path.realpath)
+    owners = [owner for scope in Scope if (owner := owner_in(scope)) is not None]
+    return choose_owner(home, owners, resolve=os.path.realpath)
 
 
-def _owners() -> Iterator[Owner]:
-    """Yield the unit of the system and that of this user, as far as they exist."""
-    for scope in (Scope.SYSTEM, Scope.USER):
-        if scope == Scope.USER and not _has_user_systemd():
-            continue
-        unit = look(UNIT_NAME, scope)
-        account = _account(unit)
-        if not unit.chosen or account is None:
-            continue
-        paths = locate_unit(unit, account, _surroundings(scope))
-        if paths is not None:
-            yield Owner(unit, paths)
+def owner_in(scope: Scope) -> Owner | None:
+    """Return the unit of the system, or that of this user, with its paths; None when there is none."""
+    if scope == Scope.USER and not has_user_systemd():
+        return None
+    unit = look(UNIT_NAME, scope)
+    account = _account(unit)
+    if not unit.exists or account is None:
+        return None
+    paths = locate_unit(unit, account, _surroundings(scope))
+    return None if paths is None else Owner(unit, paths)
 
 
-def _has_user_systemd() -> bool:
+def has_user_systemd() -> bool:
+    """Whether a systemd of this user runs."""
     folder = user_environ(os.environ).get("XDG_RUNTIME_DIR", "")
     return os.path.exists(f"{folder}/systemd/private")
 
@@ -157,12 +157,18 @@ def call(
                     raise _too_slow(command, timeout_s) from None
                 while_waiting()
     answer = Answer(process.returncode, stdout, stderr.strip())
-    if answer.code == _DENIED and scope == Scope.SYSTEM and os.getuid() != 0:
+    if answer.code != 0 and scope == Scope.SYSTEM and is_denied(answer.stderr):
+        reason = one_line(answer.stderr.splitlines()[0])
         raise SupervisorError(
-            f"systemd does not let this user do that: {one_line(answer.stderr)}",
-            "Do it with sudo, which means the daemon of the system.",
+            f"systemd does not let this user {words[0]} {words[-1]}: {reason}.",
+            "Do it as root, with sudo.",
         )
     return answer
+
+
+def is_denied(stderr: str) -> bool:
+    """Whether systemctl says that polkit does not allow this."""
+    return any(words in stderr.lower() for words in _DENIED)
 
 
 def _ask(scope: Scope, *words: str) -> Answer:
@@ -211,14 +217,14 @@ def one_line(text: str) -> str:
 
 
 def user_environ(environ: dict[str, str] | os._Environ[str]) -> dict[str, str]:
-    """Return an environment in which `systemctl --user` finds this user's systemd.
+    """Return an environment in which `systemctl --user` finds this user's systemd; messages in English.
 
     After su(1) XDG_RUNTIME_DIR is missing, or another user's; systemd's place for it is fixed
     (pam_systemd(8)).
     """
     folder = f"/run/user/{os.getuid()}"
     found = {"XDG_RUNTIME_DIR": folder} if os.path.isdir(folder) else {}
-    return {**environ, **found}
+    return {**environ, **found, "LC_ALL": "C.UTF-8"}
 
 
 def _program(name: str) -> str | None:

@@ -57,15 +57,17 @@ def locate(environ: Mapping[str, str], uid: int, *, user: str = "", user_home: s
     return Paths(home or state, config, state, runtime, chosen=home is not None)
 
 
-def client_folders(paths: Paths) -> tuple[str, ...]:
+def client_folders(paths: Paths, session: str = "") -> tuple[str, ...]:
     """Return the runtime folders in which a client looks for a daemon, in order.
 
-    A home that was chosen by NETCLAW_HOME is the only one: a client that was pointed at a stopped
-    daemon must not reach (and stop) the system's.
+    ``session`` is the folder that systemd keeps for this user (/run/user/UID), where a user unit's daemon
+    lives also for a client that was not told of it (su, cron). A home that was chosen by NETCLAW_HOME is
+    the only one: a client that was pointed at a stopped daemon must not reach (and stop) another.
     """
     if paths.chosen or paths.runtime == SYSTEM_RUNTIME:
         return (paths.runtime,)
-    return (paths.runtime, SYSTEM_RUNTIME)
+    own = (paths.runtime, _under(session, "netclaw")) if session else (paths.runtime,)
+    return tuple(dict.fromkeys((*own, SYSTEM_RUNTIME)))
 
 
 def _xdg(environ: Mapping[str, str], user_home: str) -> tuple[str, str, str]:

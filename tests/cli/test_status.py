@@ -260,7 +260,7 @@ class TestWithoutADaemon:
     def test_every_folder_that_was_looked_in_is_named(
         self, run: CommandLine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("netclawd.cli.reach.client_folders", lambda _paths: ("/no/a", "/no/b"))
+        monkeypatch.setattr("netclawd.cli.reach.folders_of", lambda _paths: ("/no/a", "/no/b"))
         said = "No daemon answers at /no/a/control.sock or /no/b/control.sock."
         assert said in run("status").stderr
 

@@ -144,16 +144,36 @@ def test_a_user_without_a_home_is_told_what_to_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "uid", "folders"),
+    ("environ", "uid", "session", "folders"),
     [
         pytest.param(
-            {**USER, "XDG_RUNTIME_DIR": "/r"}, 1000, ("/r/netclaw", "/run/netclaw"), id="a user"
+            {**USER, "XDG_RUNTIME_DIR": "/r"}, 1000, "", ("/r/netclaw", "/run/netclaw"), id="a user"
         ),
-        pytest.param({}, 0, ("/run/netclaw",), id="root"),
-        pytest.param({"NETCLAW_HOME": "/srv/n"}, 0, ("/srv/n/run",), id="a chosen home is alone"),
+        pytest.param(
+            {**USER, "XDG_RUNTIME_DIR": "/run/user/1000"},
+            1000,
+            "/run/user/1000",
+            ("/run/user/1000/netclaw", "/run/netclaw"),
+            id="a user in a session",
+        ),
+        pytest.param(
+            USER,
+            1000,
+            "/run/user/1000",
+            (f"{ADA[0]}/run", "/run/user/1000/netclaw", "/run/netclaw"),
+            id="a user whose session it was not told of",
+        ),
+        pytest.param({}, 0, "/run/user/0", ("/run/netclaw",), id="root"),
+        pytest.param(
+            {"NETCLAW_HOME": "/srv/n"},
+            1000,
+            "/run/user/1000",
+            ("/srv/n/run",),
+            id="a chosen home is alone",
+        ),
     ],
 )
 def test_a_client_looks_in_its_own_folder_first(
-    environ: dict[str, str], uid: int, folders: tuple[str, ...]
+    environ: dict[str, str], uid: int, session: str, folders: tuple[str, ...]
 ) -> None:
-    assert client_folders(locate(environ, uid)) == folders
+    assert client_folders(locate(environ, uid), session) == folders
