@@ -7,7 +7,6 @@ so that a package upgrade under a living process can't mix old and new code.
 
 from __future__ import annotations
 
-import logging
 import os
 import pwd
 import sys
@@ -18,7 +17,7 @@ from netclawd import __version__
 from netclawd.adapters.cbor import CborCodec
 from netclawd.adapters.clock import RandomIds, SystemClock
 from netclawd.adapters.code_identity import code_identity
-from netclawd.adapters.log import set_up_logging
+from netclawd.adapters.log import Send, set_up_logging
 from netclawd.adapters.secrets import Secrets
 from netclawd.adapters.settings_file import SettingsFile
 from netclawd.core.beginning import Beginning
@@ -43,9 +42,6 @@ if TYPE_CHECKING:
     from netclawd.daemon.broadcast import Broadcast
     from netclawd.daemon.engine import Engine
     from netclawd.ports import Boot, Exposition, HttpServer, Provider, Service, Store, Tool
-
-log = logging.getLogger("netclawd")
-
 
 # -- paths and configuration ---------------------------------------------------------------------
 
@@ -190,13 +186,7 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
         beginning = _begin(source, folders, inherited, manifests, memory)
     redactor = _redactor(beginning.snapshot.settings, strings)
     boot.redact = redactor.text
-    set_up_logging(redactor.text, strings.get("NETCLAW_LOG_FILE"))
-    if beginning.refusal is not None:
-        log.error(
-            "the last good configuration is served: %s %s",
-            beginning.refusal.reason,
-            beginning.refusal.remedy,
-        )
+    set_up_logging(redactor.text, strings.get("NETCLAW_LOG_FILE"), strings, _journal_sender)
     from netclawd.adapters.notify import SupervisorNotifier
 
     return Parts(
@@ -297,6 +287,12 @@ def _redactor(settings: Settings, environ: Mapping[str, str]) -> Redactor:
     """Resolve every secret anew: a rotated one is in force from this generation on."""
     resolve = Secrets(environ).resolve
     return Redactor([resolve(reference) for reference in settings.secret_references.values()])
+
+
+def _journal_sender() -> Send:
+    from netclawd.adapters.journal import send
+
+    return send
 
 
 def _s6_descriptor(environ: Mapping[str, str]) -> int | None:

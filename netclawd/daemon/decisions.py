@@ -26,6 +26,7 @@ from netclawd.core.session import (
 )
 from netclawd.core.turn import read_turn
 from netclawd.core.warm_up import plan_park
+from netclawd.daemon import records
 from netclawd.daemon.board import Board
 from netclawd.daemon.resumption import Resumption
 from netclawd.daemon.turn_run import Parts, TurnRun, cancellation
@@ -79,6 +80,7 @@ class Decisions:
                 # Of what a dead image ran nobody knows whether a model call was under way.
                 cut = turn.state is TurnState.RUNNING and not ours
                 store.commit(plan_park(lease, by, cut=cut), self._parts.clock.wall())
+                records.say_parked(lease, ParkReason.REQUEST)
             parked = True
         finally:
             self._board.release(turn.session_id, turn.id, first=False, parked=parked)
@@ -93,7 +95,7 @@ class Decisions:
         try:
             self.park(turn.session_id, turn.id, by, 0.0)
         except NetclawError as error:
-            _log.warning("turn was not parked: %s", error.what, extra={"turn": turn.id})
+            _log.warning("turn was not parked: %s", error.what, extra=records.ids(turn))
 
     def resume(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:
         """Let a parked turn go on with a new budget; while a drain is on: after the restart."""

@@ -10,7 +10,7 @@ from netclawd.core.lifecycle import Phase
 from netclawd.core.manifest import Manifest, Work
 from netclawd.core.restart import Outcome
 from netclawd.core.settings import Snapshot
-from netclawd.daemon import judgement
+from netclawd.daemon import judgement, records
 from netclawd.daemon.image import Image
 from netclawd.daemon.status import tally
 from netclawd.errors import ManifestError, StoreError
@@ -165,6 +165,7 @@ class Draining:
             image.journal.attach(image.store)
         else:
             image.settled_work = self._work()
+            records.say_drained(tally(image.settled_work), self._drain_s())
         work = image.settled_work
         written = self._write_manifest(
             effect.reason, effect.request, effect.snapshot, work, settled=True

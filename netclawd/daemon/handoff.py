@@ -17,7 +17,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from netclawd.core import budgets
@@ -126,15 +127,16 @@ def _replace_process(image: Image, record: HandoffRecord) -> None:
         moved = replace(record, kept=renumber(record.kept, numbers))
         _fill(memory, parts.codec.seal(to_map(moved)))
         _fill(boot, _note(image))
-        placement = Placement(named)
-        try:
-            environ = {**record.environ, **listen_variables(named, record.pid)}
-            arguments = [os.fsencode(parts.origin.executable), *record.argv[1:]]
-            _flush()
-            # The commit point. Crash: before it, as after a stop; behind it, as a start that failed.
-            os.execve(parts.origin.executable, arguments, environ)  # noqa: S606 - what this is for
-        finally:
-            placement.undo()
+        with _records_held():
+            placement = Placement(named)
+            try:
+                environ = {**record.environ, **listen_variables(named, record.pid)}
+                arguments = [os.fsencode(parts.origin.executable), *record.argv[1:]]
+                _flush()
+                # The commit point. Crash: before it, as after a stop; behind it, as a start that failed.
+                os.execve(parts.origin.executable, arguments, environ)  # noqa: S606 - what this is for
+            finally:
+                placement.undo()
     finally:
         os.close(memory)
         os.close(boot)
@@ -166,6 +168,17 @@ def descriptors(image: Image, kept: Sequence[Kept], memory: int, boot: int) -> l
         *image.listeners.to_hand_over(),
         *(Named(f"conn={index}", k.fd) for index, k in enumerate(kept)),
     ]
+
+
+@contextmanager
+def _records_held() -> Iterator[None]:
+    """Let no other thread log: the journal's descriptor may lie under a number that is about to be a
+    connection's."""
+    with ExitStack() as held:
+        for handler in logging.getLogger().handlers:
+            handler.acquire()
+            held.callback(handler.release)
+        yield
 
 
 def _flush() -> None:

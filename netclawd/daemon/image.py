@@ -74,6 +74,8 @@ class Image:
     degraded: dict[str, str] = field(default_factory=dict)
     #: The restart under way, as far as it can be told yet.
     restart: RestartRecord | None = None
+    #: Id of the restart or stop under way, from its judgement on; empty without one.
+    restart_id: str = ""
     #: Whether turns are being drained, and the monotonic instant at which that began.
     draining: bool = False
     drain_began: float | None = None

@@ -18,9 +18,10 @@ from netclawd.core.beginning import RefusedConfig
 from netclawd.core.effects import Effect
 from netclawd.core.events import Event, Refusal
 from netclawd.core.lifecycle import Phase, State
+from netclawd.core.notices import Notice
 from netclawd.core.restart import Outcome
 from netclawd.core.values import replace
-from netclawd.daemon import handoff, judgement, runtime_files
+from netclawd.daemon import handoff, judgement, records, runtime_files
 from netclawd.daemon.draining import Draining
 from netclawd.daemon.image import Image
 from netclawd.daemon.last_words import say_aborted
@@ -47,6 +48,7 @@ class Performer:
         self._service = service
         self._rehearsal = rehearsal
         self._queue: Queue | None = None
+        self._said_started = False
         starting = Starting(image, service, post)
         draining = Draining(image, post)
         self._do: dict[type[Effect], Callable[[Any], Event | None]] = {
@@ -93,6 +95,8 @@ class Performer:
         if state.phase is not self._image.phase:
             log.info("phase %s, generation %d", state.phase.value, self._image.generation)
         self._image.phase = state.phase
+        request = state.stop or next(iter(state.requests), None)
+        self._image.restart_id = str(request.id) if request is not None else ""
 
     def on_tick(self) -> None:
         notifier = self._image.parts.notifier
@@ -123,6 +127,9 @@ class Performer:
         """From here on nothing leads back: who waits for READY may rely on this generation."""
         self._image.parts.boot.done()
         self._image.parts.notifier.ready(status_line(self._image))
+        if not self._said_started:
+            self._said_started = True
+            records.say_started(self._image)
 
     def _notify_reloading(self, _effect: effects.NotifyReloading) -> None:
         now_usec = int(self._image.parts.clock.monotonic() * 1_000_000)
@@ -184,9 +191,13 @@ class Performer:
         if effect.outcome in (Outcome.REFUSED, Outcome.FAILED):
             assert refusal is not None
             self._note_refusal(effect.request, refusal)
-            level = logging.WARNING if refusal.slug == upgrade.SLUG else logging.ERROR
             log.log(
-                level, "restart %s: %s %s", effect.outcome.value, refusal.reason, refusal.remedy
+                logging.WARNING if refusal.slug == upgrade.SLUG else logging.ERROR,
+                "restart %s: %s %s",
+                effect.outcome.value,
+                refusal.reason,
+                refusal.remedy,
+                extra={"MESSAGE_ID": Notice.REFUSED, "RESTART_ID": effect.request.id},
             )
         if effect.outcome is Outcome.UNCHANGED:
             refusal = image.absent
@@ -230,6 +241,10 @@ class Performer:
             gap_ms,
             record.restart.trigger,
             "" if failure is None else f": {failure.reason} {failure.remedy}",
+            extra={
+                "RESTART_ID": record.restart.id,
+                **({} if failure is None else {"MESSAGE_ID": Notice.ROLLED_BACK}),
+            },
         )
 
     def _exit(self, effect: effects.Exit) -> None:
@@ -253,4 +268,5 @@ class Performer:
                 os.unlink(folders.in_runtime(name))
             except OSError:
                 pass  # Somebody was quicker; nothing trusts these files.
-        log.info("stopped, exit code %d", image.exit_code)
+        stopped = {"MESSAGE_ID": Notice.STOPPED} if image.exit_code == 0 else None
+        log.info("stopped, exit code %d", image.exit_code, extra=stopped)

@@ -16,6 +16,7 @@ from netclawd.core.session import Lease, RestartId, Turn, TurnId, TurnState
 from netclawd.core.turn import Limits, Park, Resume, is_suspect
 from netclawd.core.values import frozen
 from netclawd.core.warm_up import Boot, Judged, judge_all, plan_change, plan_stop, plan_take_up
+from netclawd.daemon import records
 from netclawd.daemon.board import Board
 from netclawd.daemon.turn_run import Parts
 from netclawd.errors import NetclawError, StoreError
@@ -102,6 +103,11 @@ class Resumption:
             finally:
                 self._board.unclaim(claimed)
             self._let_go(rows, boot)
+        for turn, verdict in rows:
+            if isinstance(verdict, Park):
+                records.say_parked(turn, verdict.reason)
+            else:
+                records.say_resumed(turn, boot.cause, boot.restart_id)
 
     def _commit(self, batch: Sequence[tuple[Turn, Resume | Park]], boot: Boot) -> None:
         store, now = self._parts.store, self._parts.clock.wall()
@@ -134,7 +140,9 @@ class Resumption:
             boot = Boot("restart", RestartId(""), "", self._board.generation)
             self._resume([(turn, Resume())], boot)
         except NetclawError as error:
-            _log.warning("turn waits for the next start: %s", error.what, extra={"turn": turn_id})
+            _log.warning(
+                "turn waits for the next start: %s", error.what, extra={"TURN_ID": turn_id}
+            )
 
     def take_up(self, turn: Turn, by: str) -> None:
         """Write that a parked turn, which the caller has reserved, goes on at a person's wish.
@@ -148,6 +156,8 @@ class Resumption:
             lease, now = store.lease(turn.id, board.generation), self._parts.clock.wall()
             stop = None if drain is None else (drain.cause, drain.restart_id)
             store.commit(plan_take_up(lease, by, now, stop), now)
+        if stop is None:
+            records.say_resumed(turn, "request")
 
     def stop_untaken(self) -> None:
         """At a drain: write that turns which were resumed, but which no worker has, are interrupted."""

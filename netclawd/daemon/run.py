@@ -11,6 +11,7 @@ import threading
 
 from netclawd.core.events import Booted
 from netclawd.core.lifecycle import Stage, State
+from netclawd.core.notices import Notice
 from netclawd.daemon.arbiter import Arbiter
 from netclawd.daemon.crash import write_crash_log
 from netclawd.daemon.gate import Gate
@@ -18,6 +19,7 @@ from netclawd.daemon.handoff import rescue
 from netclawd.daemon.image import Image
 from netclawd.daemon.parts import Parts
 from netclawd.daemon.performer import Performer
+from netclawd.daemon.records import describe_records
 from netclawd.daemon.rehearsal import Rehearsal
 from netclawd.daemon.service import DaemonService
 from netclawd.daemon.signals import SignalPipe
@@ -37,6 +39,7 @@ def run(parts: Parts) -> int:
     _keep_name()
     _raise_descriptor_limit()
     image = Image(parts, Gate(parts.snapshot.settings.drain.new_work))
+    describe_records(image)
     signals = SignalPipe()
     signals.install()
     faulthandler.enable()
@@ -123,5 +126,11 @@ def _leave_crash_log(image: Image, error: BaseException) -> str:
     except OSError:
         log.exception("crash, and no crash log could be written")
         return "the log"
-    log.critical("crash: %s: %s; see %s", type(error).__name__, error, path)
+    log.critical(
+        "crash: %s: %s; see %s",
+        type(error).__name__,
+        error,
+        path,
+        extra={"MESSAGE_ID": Notice.CRASHED, "CRASH_LOG": path},
+    )
     return path

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from netclawd.core.lifecycle import Phase
 from netclawd.core.words import shown
+from netclawd.daemon import records
 from netclawd.daemon.image import Image
 from netclawd.daemon.signals import blocked
 from netclawd.errors import ConfigMeaningError, NetclawError
@@ -50,7 +51,11 @@ def restore_control(image: Image) -> None:
         fresh = image.parts.bind_control()
     except (OSError, NetclawError) as error:
         if "control" not in image.degraded:
-            log.error("the control socket has gone and can't be made again: %s", error)
+            log.error(
+                "the control socket has gone and can't be made again: %s",
+                error,
+                extra=records.DEGRADED,
+            )
         image.degraded["control"] = f"The control socket has gone: {error}"
         return
     image.control.stop()

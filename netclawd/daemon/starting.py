@@ -15,7 +15,7 @@ from netclawd.core import effects, events
 from netclawd.core.listeners import parse_addresses
 from netclawd.core.restart import Outcome
 from netclawd.core.values import replace
-from netclawd.daemon import handoff, judgement
+from netclawd.daemon import handoff, judgement, records
 from netclawd.daemon.durable import replace_file
 from netclawd.daemon.image import Image
 from netclawd.daemon.signals import blocked, spawn
@@ -80,7 +80,7 @@ class Starting:
         try:
             image.manifest = image.parts.manifests.take(image.generation)
         except ManifestError as error:
-            log.error("manifest set aside: %s", error)
+            log.error("manifest set aside: %s", error, extra=records.DEGRADED)
             image.degraded["manifest"] = f"A damaged drain manifest was set aside: {error.what}"
 
     def _close_broken_restarts(self) -> None:
@@ -88,7 +88,7 @@ class Starting:
         try:
             self._close_each_broken_restart()
         except StoreError as error:
-            log.error("restart journal not read: %s", error)
+            log.error("restart journal not read: %s", error, extra=records.DEGRADED)
             self._image.degraded["journal"] = f"The restart journal can't be read: {error}"
 
     def _close_each_broken_restart(self) -> None:
@@ -130,6 +130,7 @@ class Starting:
             os.getpid(),
             image.generation,
         )
+        records.say_last_good(image)
         return events.Serving()
 
     def _give_access(self) -> None:
@@ -137,7 +138,7 @@ class Starting:
         try:
             self._image.listeners.give_access(self._image.settings.daemon.unix)
         except AddressError as error:
-            log.error("a Unix socket keeps its mode and owner: %s", error)
+            log.error("a Unix socket keeps its mode and owner: %s", error, extra=records.DEGRADED)
             self._image.degraded["unix"] = f"A Unix socket keeps its mode and owner: {error.what}"
 
     def warm_up(self, _effect: effects.WarmUp) -> None:
@@ -156,7 +157,9 @@ class Starting:
         try:
             self._reconcile()
         except NetclawError as error:
-            log.error("warm-up failed, turns wait for the next start: %s", error)
+            log.error(
+                "warm-up failed, turns wait for the next start: %s", error, extra=records.DEGRADED
+            )
             self._image.degraded["warm-up"] = f"The warm-up failed: {error.what}"
 
     def _reconcile(self) -> None:
@@ -212,7 +215,7 @@ class Starting:
             image.watcher = watcher
             image.degraded.pop("watcher", None)  # After a failed execve it is tried again.
         except (NetclawError, OSError, RuntimeError) as error:  # No descriptor, no thread.
-            log.error("configuration is not watched: %s", error)
+            log.error("configuration is not watched: %s", error, extra=records.DEGRADED)
             image.degraded["watcher"] = f"The configuration file is not watched: {error}"
         # With a refusal the file may have been mended before anybody watched: that is no difference.
         if image.refusal is not None or judgement.file_differs(image):

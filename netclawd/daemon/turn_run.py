@@ -39,6 +39,7 @@ from netclawd.core.session import (
 from netclawd.core.transcript import DENIED_TEXT, messages
 from netclawd.core.values import frozen
 from netclawd.core.warm_up import interruption, plan_park, resumption
+from netclawd.daemon import records
 from netclawd.daemon.board import Board, CancelFlag, Doing, Drain, Kind
 from netclawd.daemon.broadcast import Broadcast
 from netclawd.errors import FencedError, NetclawError, StoreClosedError, StoreError
@@ -326,7 +327,7 @@ class TurnRun:
         except Cancelled:
             return ToolOutcome(ToolStatus.INTERRUPTED, "The daemon ended the call.")
         except Exception as error:  # noqa: BLE001 - a tool's defect is an answer that the model can work with
-            _log.exception("tool met a defect", extra={**self._ids(), "call": call.id})
+            _log.exception("tool met a defect", extra={**self._ids(), "CALL_ID": call.id})
             return ToolOutcome(ToolStatus.ERROR, f"The tool failed ({type(error).__name__}).")
 
     def _finish_tool(self, step: int, call: ToolCall, outcome: ToolOutcome) -> None:
@@ -350,10 +351,12 @@ class TurnRun:
                 ),
             )
         )
+        records.say_parked(self._leased(), ParkReason.APPROVAL)
         return RunEnd.PARKED
 
     def _park(self, by: str, *, cut: bool) -> RunEnd:
         self._write(plan_park(self._leased(), by, cut=cut))
+        records.say_parked(self._leased(), ParkReason.REQUEST)
         return RunEnd.PARKED
 
     def _take_up(self) -> None:
@@ -361,6 +364,7 @@ class TurnRun:
         assert self.turn is not None
         event = resumption(self._board.generation, self.turn.resumes, "approval")
         self._write(Change(self._leased(), (event,), state=TurnState.RUNNING))
+        records.say_resumed(self._leased(), "approval")
 
     # -- ends ------------------------------------------------------------------------------------
 
@@ -439,7 +443,7 @@ class TurnRun:
             except (FencedError, StoreClosedError):
                 raise
             except StoreError as error:
-                more = {**self._ids(), "slug": error.slug, "retry_in_s": pause_s}
+                more = {**self._ids(), "SLUG": error.slug, "RETRY_IN_S": pause_s}
                 _log.warning("store failed a turn, trying again: %s", error.what, extra=more)
             if self.abandoned.wait(pause_s):
                 raise _AbandonedError
@@ -450,8 +454,8 @@ class TurnRun:
         return self._lease
 
     def _ids(self) -> dict[str, str]:
-        turn = {} if self.turn is None else {"turn": self.turn.id}
-        return {"session": self.session_id, **turn}
+        turn = {} if self.turn is None else {"TURN_ID": self.turn.id}
+        return {"SESSION_ID": self.session_id, **turn}
 
 
 def _about(step: int, call: ToolCall) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from netclawd.adapters.log import KEPT, OneLine, rotate, set_up_logging
+from netclawd.adapters.log import KEPT, OneLine, Send, rotate, set_up_logging
 from netclawd.core.redact import Redactor
 from tests.waiting import scaled
 
@@ -82,6 +82,13 @@ def test_a_traceback_follows_on_indented_lines() -> None:
     assert "RuntimeError: first" in text
 
 
+def test_a_line_shows_whose_it_is_at_its_end() -> None:
+    record = logging.LogRecord("netclawd", logging.INFO, "x.py", 1, "parked", (), None)
+    vars(record).update(SESSION_ID="s-1", TURN_ID="t-2\nforged", GENERATION="7", REASON="request")
+    line = OneLine(REDACTOR.text, timed=False).format(record)
+    assert line == "INFO netclawd: parked session=s-1 turn=t-2\\nforged"
+
+
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
     logger = logging.getLogger()
@@ -91,15 +98,20 @@ def root() -> Iterator[logging.Logger]:
     logger.setLevel(level)
 
 
+def no_journal() -> Send:
+    raise AssertionError("nobody asked for the journal")
+
+
 def test_there_is_one_handler_however_often_it_is_set_up(
-    root: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    root: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
-    set_up_logging(REDACTOR.text, None)
-    set_up_logging(REDACTOR.text, None)
+    for _ in range(2):
+        set_up_logging(REDACTOR.text, None, {}, no_journal)
     logging.getLogger("netclawd.x").info("key %s", SECRET)
     logging.getLogger("netclawd.x").debug("not shown")
-    assert capsys.readouterr().err == "INFO netclawd.x: key [redacted]\n"
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert line.endswith(" INFO netclawd.x: key [redacted]\n")
 
 
 # -- rotation ------------------------------------------------------------------------------------
@@ -109,7 +121,7 @@ PROGRAM = """
 import logging, os, sys
 from netclawd.adapters import log
 log.LIMIT_BYTES = 1000
-log.set_up_logging(lambda text: text, sys.argv[1])
+log.set_up_logging(lambda text: text, sys.argv[1], {}, lambda: None)
 for number in range(int(sys.argv[2])):
     logging.getLogger("n").info("%05d %s", number, "x" * 50)
 os.write(1, b"standard output\\n")

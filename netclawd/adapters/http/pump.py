@@ -373,7 +373,7 @@ class Pump:
         if watcher.push(chunk):
             self._dirty.add(watcher)
         else:
-            logger.info("dropped a slow reader of session %s", watcher.session_id)
+            logger.info("dropped a slow reader", extra={"SESSION_ID": watcher.session_id})
             self._drop(watcher)
 
     def _flush(self, watcher: Watcher, now: float) -> None:

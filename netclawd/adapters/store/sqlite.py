@@ -364,7 +364,9 @@ class SqliteStore:
                     callback(session_id, seq)
                 except Exception:
                     # One watcher's defect must not stop the writer, which all sessions need.
-                    log.exception("a callback after a commit failed", extra={"session": session_id})
+                    log.exception(
+                        "a callback after a commit failed", extra={"SESSION_ID": session_id}
+                    )
 
 
 def _encode(change: Change) -> list[writes.Encoded]:
