@@ -406,7 +406,9 @@ def _watcher(path: str) -> Any:
 
 def import_rest() -> None:
     """Import every module that may ever be used and that serving did not need."""
+    import grp  # noqa: F401
 
+    import netclawd.adapters.http.openapi
     import netclawd.adapters.metrics
     import netclawd.adapters.store.counts
     import netclawd.adapters.watch

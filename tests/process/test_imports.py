@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import netclawd
 from tests.process.faults import Fault
 from tests.process.harness import Daemon
 from tests.waiting import wait_for
@@ -24,3 +27,42 @@ def test_a_reexec_imports_only_what_serving_needs(make_daemon: Callable[..., Dae
     imported = set(listing.read_text().split())
     assert "falcon" in imported
     assert imported & NOT_NEEDED == set()
+
+
+#: What a daemon that serves never imports: it belongs to the rehearsing child, or to a start under journald.
+OF_OTHERS = {"netclawd.daemon.trial", "netclawd.adapters.journal"}
+
+
+def imported_later(path: Path) -> Iterator[str]:
+    """Find the modules that a file imports inside of functions."""
+    for function in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        for node in ast.walk(function):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                yield node.module
+
+
+def test_a_settled_daemon_has_imported_every_module_that_it_may_ever_use(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    """Otherwise a package upgrade under it would mix the code of two releases."""
+    daemon = make_daemon()
+    listing = daemon.home / "modules"
+    daemon.faults = [Fault("modules", "before", "Judge", until=listing)]
+    daemon.start()
+    wait_for(lambda: daemon.status()["settled"], 20.0, "all to be imported")
+    daemon.reload()
+    imported = set(listing.read_text().split())
+    source = Path(netclawd.__file__).parent
+    later = {
+        (name, module)
+        for path in source.rglob("*.py")
+        if (name := ".".join(path.relative_to(source.parent).with_suffix("").parts))
+        in imported | {"netclawd.__main__"}
+        for module in imported_later(path)
+    }
+    assert ("netclawd.cli.wiring", "netclawd.adapters.metrics") in later
+    assert {one for one in later if one[1] not in imported | OF_OTHERS} == set()

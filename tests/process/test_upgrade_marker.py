@@ -17,7 +17,7 @@ from netclawd.core import budgets
 from tests.process.faults import TRACE, Fault
 from tests.process.harness import Daemon, free_port
 from tests.process.notify_socket import NotifySocket
-from tests.process.talk import accepted, new_session, wait_event
+from tests.process.talk import accepted, new_session, wait_all_ended, wait_event
 from tests.process.test_faults import check_ends
 from tests.waiting import wait_for
 
@@ -238,6 +238,48 @@ def test_the_supervisor_is_told_while_it_lasts(make_daemon: Make, tmp_path: Path
         wait_for(lambda: status().startswith("generation 2 ready"), 5.0, "STATUS= to say it")
         assert "upgrade" not in status()
         assert daemon.stop() == 0
+
+
+def test_a_settled_daemon_needs_no_code_from_the_disk_until_its_end(
+    make_daemon: Make, tmp_path: Path
+) -> None:
+    """What dpkg does between unpack and configure can't hurt it: here there is no code at all."""
+    package = tmp_path / "code" / "netclawd"
+    shutil.copytree(Path(netclawd.__file__).parent, package)
+    daemon = make_daemon(environment={"PYTHONPATH": str(package.parent)}).start()
+    wait_settled(daemon)
+    path = begin_upgrade(daemon)
+    shutil.rmtree(package.parent)
+
+    session = new_session(daemon)
+    for text in ("/count 3", "/clock", "/ledger 2 idempotent", "/fail"):
+        accepted(daemon, session, text)
+    wait_all_ended(daemon, [session])
+    asking = new_session(daemon)
+    accepted(daemon, asking, "/ask")
+    wait_event(daemon, asking, "approval.requested")
+    (approval,) = daemon.control("approvals")
+    daemon.control("decide", approval_id=approval["id"], granted=True)
+    wait_all_ended(daemon, [asking])
+    parked = new_session(daemon)
+    accepted(daemon, parked, "/count 200 0.05")
+    wait_event(daemon, parked, "turn.started")
+    turn = daemon.control("park", session_id=parked, wait_s=10)
+    daemon.control("resume", session_id=parked, turn_id=turn["id"])
+    daemon.control("cancel", session_id=parked, turn_id=turn["id"])
+    assert daemon.ask("/metrics").status == 200
+    assert daemon.ask("/openapi.json").status == 200
+    assert daemon.ask("/api/sessions/none").status == 404
+    text = daemon.config_text(listen=[f"unix:{daemon.home}/a.sock", "*:5199"])
+    assert "exposure" in str(daemon.control("plan", text=text, name="c")["refusal"])
+    daemon.write_config(text="[daemom]\n")
+    assert daemon.reload(force=True)["slug"] == "upgrading"
+    accepted(daemon, session, "/count 200 0.05")
+    wait_event(daemon, session, "turn.started")
+    assert daemon.stop() == 0, "its stop drains, and writes the manifest"
+    assert (daemon.home / "state" / "manifest.cbor").exists()
+    assert "Error" not in daemon.errors().replace("ConfigError", "")
+    assert path.exists()
 
 
 def test_an_upgrade_holds_back_no_stop_and_no_start(daemon: Daemon) -> None:
