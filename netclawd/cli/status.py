@@ -44,7 +44,7 @@ def status(ctx: click.Context, as_json: bool, watch: bool, probe: str | None) ->
         return
     try:
         found = reach().status
-    except NotRunningError as error:
+    except (NotRunningError, ControlError) as error:
         raise _with_unit(error) from error
     if as_json:
         say_json(found)
@@ -53,7 +53,7 @@ def status(ctx: click.Context, as_json: bool, watch: bool, probe: str | None) ->
     ctx.exit(exit_code(found))
 
 
-def _with_unit(error: NotRunningError) -> NotRunningError:
+def _with_unit(error: NetclawError) -> NetclawError:
     """Add what systemd says of the unit that owns this home; asked only when no daemon answers."""
     from netclawd.cli.supervised import describe_unit, remedy
     from netclawd.cli.units import find_owner
@@ -62,7 +62,7 @@ def _with_unit(error: NotRunningError) -> NotRunningError:
         owner = find_owner(own_paths())
         if owner is not None:
             what = f"{error.what} {describe_unit(owner.unit)}"
-            return NotRunningError(what, remedy(owner.unit, error.remedy))
+            return type(error)(what, remedy(owner.unit, error.remedy))
     return error
 
 

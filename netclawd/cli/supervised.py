@@ -32,8 +32,9 @@ from netclawd.cli.units import (
     one_line,
 )
 from netclawd.core import budgets
+from netclawd.core.paths import Paths
 from netclawd.core.units import Owner, Scope, Unit
-from netclawd.core.values import frozen
+from netclawd.core.values import frozen, replace
 from netclawd.errors import (
     EXIT_CONFIG,
     EXIT_FAILURE,
@@ -53,10 +54,15 @@ STOP_S = 2 * budgets.UNIT_STOP_S + SPARE_S
 ENTRIES = 50
 
 
+def exactly(owner: Owner) -> Paths:
+    """Return the owner's paths as a chosen home: where it is silent nobody else is meant."""
+    return replace(owner.paths, chosen=True)
+
+
 def answering(owner: Owner) -> Daemon | None:
     """Return the daemon that answers in the owner's home, None also when it can't be asked."""
     with contextlib.suppress(ControlError):
-        return reach_or_none(owner.paths)
+        return reach_or_none(exactly(owner))
     return None
 
 
@@ -310,7 +316,7 @@ def _say_reloaded(unit: Unit, entry: Mapping[str, Any] | None, *, as_json: bool)
 def _ended(owner: Owner) -> dict[str, Mapping[str, Any]]:
     """Return the newest journal entries that have an outcome, by id; empty when nobody may be asked."""
     with contextlib.suppress(NetclawError):
-        running = reach_or_none(owner.paths)
+        running = reach_or_none(exactly(owner))
         if running is not None:
             entries = running.client.call("restarts", limit=ENTRIES)
             return {e["id"]: e for e in entries if e["outcome"] != "pending"}
@@ -386,7 +392,7 @@ def _shows(progress: Progress, owner: Owner) -> Callable[[], None]:
 def status(owner: Owner, *, as_json: bool) -> int:
     """Show what the daemon says of itself and its unit beside it; return the exit code."""
     try:
-        running = reach(owner.paths)
+        running = reach(exactly(owner))
     except NotRunningError as error:
         return _say_down(owner.unit, error, as_json=as_json)
     except ControlError as error:  # it may not be asked, or does not answer: systemd knows more
