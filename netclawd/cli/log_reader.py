@@ -7,7 +7,9 @@ given twice, however often it is rotated between two looks, as long as what was 
 from __future__ import annotations
 
 import os
+import re
 import stat
+from collections.abc import Iterable
 from typing import BinaryIO
 
 from netclawd.adapters.log import KEPT
@@ -121,6 +123,23 @@ class LogReader:
                 lines.append(self._partial)
                 self._partial = b""
         return lines
+
+
+class SessionLines:
+    """Picks the lines that name a session at their end, each with the indented ones that follow it."""
+
+    def __init__(self, session_id: str) -> None:
+        self._named = re.compile(rb" session=" + re.escape(session_id.encode()) + rb"(?= \w+=|$)")
+        #: Whether the line before was picked.
+        self._picked = False
+
+    def __call__(self, lines: Iterable[bytes]) -> list[bytes]:
+        return [line for line in lines if self._wants(line)]
+
+    def _wants(self, line: bytes) -> bool:
+        if not line.startswith(b"  "):
+            self._picked = self._named.search(line) is not None
+        return self._picked
 
 
 def open_log(path: str) -> BinaryIO | None:

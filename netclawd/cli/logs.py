@@ -1,4 +1,4 @@
-"""``netclaw logs``: what a detached daemon has written, and its crash logs; else where the log goes."""
+"""``netclaw logs``: a daemon's log in the journal or in its file, its crash logs; else where the log goes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
 
 from netclawd.cli import suggest
+from netclawd.cli.journal_log import LogUnit, json_of, line_of, open_journal, unit_of
 from netclawd.cli.launch import log_path
-from netclawd.cli.log_reader import LogReader, open_log
+from netclawd.cli.log_reader import LogReader, SessionLines, open_log
 from netclawd.cli.output import ago, json_option, note, say_json, table, visible
 from netclawd.cli.reach import Daemon, own_paths, reach_or_none
+from netclawd.core.paths import Paths
 from netclawd.errors import ControlError, NetclawError, NotFoundError
 
 #: Seconds between two looks of ``--follow``.
 LOOK_S = 0.25
 #: A crash log is read up to here, bytes.
 _CRASH_BYTES = 16 << 20
-_DAEMON_START = "A daemon that `netclaw daemon start` started writes one."
+_DAEMON_START = "A daemon that `netclaw daemon start` started in the background writes one."
+#: More lines than a log and its rotated files have.
+_ALL = 1 << 40
 
 
 @click.command()
@@ -36,6 +41,13 @@ _DAEMON_START = "A daemon that `netclaw daemon start` started writes one."
     show_default=True,
     help="So many of the last lines.",
 )
+@click.option(
+    "--session",
+    "session",
+    metavar="ID",
+    shell_complete=suggest.sessions,
+    help="Only what is about this session.",
+)
 @click.option("--crashes", is_flag=True, help="List the crash logs, and show the newest.")
 @click.option(
     "--crash",
@@ -44,14 +56,23 @@ _DAEMON_START = "A daemon that `netclaw daemon start` started writes one."
     shell_complete=suggest.crash_logs,
     help="Show this crash log.",
 )
-def logs(as_json: bool, follow: bool, lines: int, crashes: bool, crash_name: str | None) -> None:
-    """Show the log of a daemon that was started by `netclaw daemon start`.
+def logs(
+    as_json: bool,
+    follow: bool,
+    lines: int,
+    session: str | None,
+    crashes: bool,
+    crash_name: str | None,
+) -> None:
+    """Show the log of the daemon: from the journal under systemd, else from its file.
 
-    Works also while the daemon is down. A daemon in the foreground or under a supervisor writes to
-    its standard error: then this says where that goes.
+    Works also while the daemon is down. A daemon in the foreground or under another supervisor writes
+    to its standard error: then this says where that goes.
     """
     if follow + crashes + (crash_name is not None) > 1:
         raise click.UsageError("--follow, --crashes and --crash exclude each other.")
+    if session is not None and (crashes or crash_name is not None):
+        raise click.UsageError("Crash logs are not about one session.")
     paths, daemon = own_paths(), None
     with contextlib.suppress(NetclawError):  # its log is all the more of interest
         daemon = reach_or_none(paths)
@@ -60,14 +81,75 @@ def logs(as_json: bool, follow: bool, lines: int, crashes: bool, crash_name: str
         return _show_crash(os.path.dirname(path), crash_name, as_json=as_json)
     if crashes:
         return _list_crashes(os.path.dirname(path), as_json=as_json)
+    unit = _owner(paths) if daemon is None else journal_unit(daemon.status["pid"])
+    if unit is not None:
+        return _show_journal(unit, lines, session, follow=follow, as_json=as_json)
+    return _show_file(path, daemon, lines, session, follow=follow, as_json=as_json)
+
+
+# -- the journal ---------------------------------------------------------------------------------
+
+
+def _owner(paths: Paths) -> LogUnit | None:
+    """Return the unit that owns this home; None when systemd has none, or can't be asked."""
+    from netclawd.cli.units import find_owner
+    from netclawd.core.units import Scope
+
+    try:
+        owner = find_owner(paths)
+    except NetclawError:
+        return None
+    if owner is None:
+        return None
+    if owner.borrowed:
+        note(f"this is the log of the system's daemon, {owner.unit.name}.")
+    return LogUnit(owner.unit.name, os.getuid() if owner.unit.scope == Scope.USER else None)
+
+
+def _show_journal(
+    unit: LogUnit, count: int, session: str | None, *, follow: bool, as_json: bool
+) -> None:
+    with open_journal(unit, session) as reader:
+        records = reader.last(count)
+        if not follow and as_json:
+            lines = [line_of(record) for record in records]
+            return say_json(
+                {"unit": unit.name, "lines": lines, "records": [*map(json_of, records)]}
+            )
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                for record in records:
+                    line = line_of(record)
+                    text = {"line": line, "record": json_of(record)}
+                    click.echo(json.dumps(text) if as_json else line)
+                if not follow:
+                    break
+                records = reader.more(LOOK_S)
+    return None
+
+
+# -- the file ------------------------------------------------------------------------------------
+
+
+def _show_file(
+    path: str,
+    daemon: Daemon | None,
+    count: int,
+    session: str | None,
+    *,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    wanted = SessionLines(session) if session is not None else list
     with _open(path, daemon) as reader:
+        last = wanted(reader.last(_ALL if session is not None else count))
         if follow:
             with contextlib.suppress(KeyboardInterrupt):
-                _follow(reader, lines, as_json=as_json)
+                for line in _follow(reader, last[-count:] if count else [], wanted):
+                    click.echo(json.dumps({"line": line}) if as_json else line)
             return None
-        found = reader.last(lines)
-        found += [rest] if (rest := reader.rest()) else []
-        texts = [_text(line) for line in found[-lines:]] if lines else []
+        last += wanted([rest] if (rest := reader.rest()) else [])
+        texts = [_text(line) for line in last[-count:]] if count else []
     if as_json:
         return say_json({"path": path, "lines": texts})
     for text in texts:
@@ -79,13 +161,13 @@ def _text(line: bytes) -> str:
     return visible(line.decode(errors="replace"))
 
 
-def _follow(reader: LogReader, count: int, *, as_json: bool) -> None:
-    lines = reader.last(count)
+def _follow(
+    reader: LogReader, lines: list[bytes], wanted: Callable[[Iterable[bytes]], list[bytes]]
+) -> Iterator[str]:
     while True:
-        for line in lines:
-            click.echo(json.dumps({"line": _text(line)}) if as_json else _text(line))
+        yield from map(_text, lines)
         time.sleep(LOOK_S)
-        lines = reader.more()
+        lines = wanted(reader.more())
 
 
 def _open(path: str, daemon: Daemon | None) -> LogReader:
@@ -107,21 +189,44 @@ def _open(path: str, daemon: Daemon | None) -> LogReader:
 # -- where else it may go ------------------------------------------------------------------------
 
 
+def journal_unit(pid: int) -> LogUnit | None:
+    """Return the unit under which a daemon logs to the journal; None when it logs elsewhere.
+
+    Of another user's daemon only its unit can be seen: that the journal has its log is then assumed.
+    """
+    target = _target(pid)
+    if target is not None and target != f"socket:[{_journal_inode(pid)}]":
+        return None
+    return unit_of(pid)
+
+
+def _journal_inode(pid: int) -> str:
+    """Return which stream its supervisor connected to the journal (JOURNAL_STREAM, systemd.exec(5))."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            found = re.search(rb"(?:^|\0)JOURNAL_STREAM=\d+:(\d+)", file.read())
+    except OSError:
+        return ""
+    return found[1].decode() if found else ""
+
+
+def _target(pid: int) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/fd/2")
+    except OSError:
+        return None
+
+
 def where_it_goes(pid: int, path: str) -> tuple[str, str] | None:
     """Say where the standard error of a daemon goes, and how to see it; None when that is ``path``."""
-    try:
-        target = os.readlink(f"/proc/{pid}/fd/2")
-    except OSError:
+    target = _target(pid)
+    if target is None:
         whose = f"The daemon (pid {pid}) is another user's, so where its log goes can't be seen."
         return whose, "Run this as that user; under systemd: `journalctl -u netclawd`."
     if os.path.realpath(path) == target:
         return None
     who = f"The daemon (pid {pid}) writes its log"
     if target.startswith("socket:"):
-        unit, user = _unit(pid)
-        if unit is not None:
-            scope = "--user " if user else ""
-            return f"{who} to the journal.", f"See it: `journalctl {scope}-u {unit}`."
         return f"{who} to a socket.", "Ask the supervisor that started it."
     if target.startswith("pipe:"):
         return f"{who} to a pipe.", "Ask what started it: a supervisor, a container's runtime."
@@ -130,17 +235,6 @@ def where_it_goes(pid: int, path: str) -> tuple[str, str] | None:
     if target == "/dev/null":
         return f"{who} nowhere (/dev/null).", _DAEMON_START
     return f"{who} to {visible(target)}.", f"Look there: `tail -f {visible(target)}`."
-
-
-def _unit(pid: int) -> tuple[str | None, bool]:
-    """Return the service that a process belongs to, by its cgroup, and whether it is a user's."""
-    try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
-            text = file.read()
-    except OSError:
-        return None, False
-    services: list[str] = re.findall(r"/([A-Za-z0-9@_.\\:-]+\.service)", text)
-    return (services[-1] if services else None), len(services) > 1
 
 
 # -- crash logs ----------------------------------------------------------------------------------

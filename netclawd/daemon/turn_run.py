@@ -401,6 +401,7 @@ class TurnRun:
     def _fail(self, slug: str, reason: str) -> RunEnd:
         data = {"slug": slug, "reason": reason}
         self._commit(EventType.TURN_FAILED, data, state=TurnState.FAILED)
+        _log.warning("turn failed: %s", slug, extra=self._ids())
         return RunEnd.ENDED
 
     def _give_up(self) -> RunEnd:
