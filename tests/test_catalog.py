@@ -68,6 +68,11 @@ def test_the_commands_that_it_names_exist() -> None:
             command = found
 
 
+def test_the_man_page_lists_every_notice() -> None:
+    page = (CATALOG.parent.parent / "docs" / "netclawd.8.md").read_text()
+    assert sorted(re.findall(r"^\| `([0-9a-f]{32})` \|", page, flags=re.M)) == sorted(Notice)
+
+
 @pytest.mark.skipif(shutil.which("journalctl") is None, reason="there is no journalctl here")
 def test_the_journal_takes_every_entry(tmp_path: Path) -> None:
     folder = tmp_path / "usr/lib/systemd/catalog"

@@ -111,6 +111,8 @@ def _show_journal(
 ) -> None:
     with open_journal(unit, session) as reader:
         records = reader.last(count)
+        if not follow and not records and session is not None:
+            note(f"nothing in the journal is about the session {visible(session)}.")
         if not follow and as_json:
             lines = [line_of(record) for record in records]
             return say_json(
@@ -150,6 +152,8 @@ def _show_file(
             return None
         last += wanted([rest] if (rest := reader.rest()) else [])
         texts = [_text(line) for line in last[-count:]] if count else []
+        if not texts and session is not None:
+            note(f"nothing in the log is about the session {visible(session)}.")
     if as_json:
         return say_json({"path": path, "lines": texts})
     for text in texts:

@@ -59,7 +59,8 @@ def describe_records(image: Image) -> None:
 def say_started(image: Image) -> None:
     record = image.parts.handoff
     addresses = [str(a) for a in image.listeners.held if a not in image.retiring]
-    extra: dict[str, str] = {"MESSAGE_ID": Notice.STARTED}
+    # The walk that waited for this may have led on to the next phase already.
+    extra: dict[str, str] = {"MESSAGE_ID": Notice.STARTED, "PHASE": Phase.READY}
     if record is not None:
         extra["RESTART_ID"] = record.restart.id
     _log.info("ready: generation %d serves %s", image.generation, ", ".join(addresses), extra=extra)
@@ -79,7 +80,7 @@ def say_last_good(image: Image) -> None:
 
 def say_drained(tally: Tally, drain_s: float | None) -> None:
     _log.info(
-        "drained: turns %d at a checkpoint, %d cut, %d parked, %d deferred, in %.1f s",
+        "drained: %d turns at a checkpoint, %d cut, %d parked, %d deferred, in %.1f s",
         tally.drained,
         tally.cut,
         tally.parked,

@@ -15,7 +15,7 @@ import pytest
 
 from netclawd.adapters.control import ControlServer
 from netclawd.adapters.log import KEPT, rotate
-from netclawd.cli.log_reader import LogReader
+from netclawd.cli.log_reader import LogReader, SessionLines
 from netclawd.cli.logs import where_it_goes
 from netclawd.daemon.crash import write_crash_log
 from tests.cli.conftest import CommandLine
@@ -77,6 +77,43 @@ def test_what_is_no_file_is_refused(run: CommandLine, log: Path) -> None:
     os.mkfifo(log)
     result = run("logs")
     assert (result.exit_code, "is not a file" in result.stderr) == (1, True)
+
+
+# -- one session ---------------------------------------------------------------------------------
+
+ABOUT = [
+    "t INFO netclawd: a session=s_1 turn=t_1",
+    "t INFO netclawd: b session=s_2 turn=t_2",
+    "t ERROR netclawd: c session=s_1",
+    "  Traceback",
+    "  ValueError: session=s_2",
+    "t INFO netclawd: d",
+    "  e",
+    "t INFO netclawd: f session=s_10",
+    "t INFO netclawd: session=s_1 forged: g",
+]
+
+
+def test_one_session_is_shown_with_its_tracebacks(run: CommandLine, log: Path) -> None:
+    add(log, "\n".join(ABOUT[:2]) + "\n")
+    turn_over(log, "\n".join(ABOUT[2:]) + "\n")
+    wanted = [ABOUT[0], *ABOUT[2:5]]
+    assert run("logs", "--session", "s_1").stdout.splitlines() == wanted
+    assert run("logs", "--session", "s_1", "-n", "2").stdout.splitlines() == wanted[-2:]
+    assert run.json("logs", "--session", "s_2")["lines"] == [ABOUT[1]]
+
+
+def test_a_session_that_no_line_names_is_said_to_be_unknown(run: CommandLine, log: Path) -> None:
+    add(log, "t INFO netclawd: a session=s_1\n")
+    result = run("logs", "--session", "s_.")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "nothing in the log is about the session s_." in result.stderr
+
+
+def test_one_session_is_followed(log: Path) -> None:
+    wanted = SessionLines("s_1")
+    assert wanted([b"x session=s_1"]) == [b"x session=s_1"]
+    assert wanted([b"  its traceback", b"y session=s_2", b"  not its"]) == [b"  its traceback"]
 
 
 # -- following -----------------------------------------------------------------------------------
@@ -253,3 +290,4 @@ def test_crash_logs_are_listed_and_shown(run: CommandLine, log: Path) -> None:
 
 def test_only_one_thing_is_shown_at_a_time(run: CommandLine) -> None:
     assert run("logs", "-f", "--crashes").exit_code == 2
+    assert run("logs", "--session", "s_1", "--crashes").exit_code == 2

@@ -120,7 +120,13 @@ def test_the_help_of_the_whole_lists_every_command() -> None:
 
 PAGES = {path.name.removesuffix(".md"): path.read_text() for path in DOCS.glob("*.[1-8].md")}
 #: Pages of others that ours may point to, with the package that the daemon needs anyway.
-FOREIGN = {"systemctl.1", "systemd.service.5", "sd_notify.3"}
+FOREIGN = {
+    "journalctl.1",
+    "sd_notify.3",
+    "systemctl.1",
+    "systemd.journal-fields.7",
+    "systemd.service.5",
+}
 
 
 def chapter(page: str, title: str) -> str:
