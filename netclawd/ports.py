@@ -7,7 +7,7 @@ daemon.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -171,6 +171,10 @@ class Store(Protocol):
     def census(self) -> Census:
         """Count sessions, turns, replies and restarts by their states."""
 
+    def waiting_since(self) -> float | None:
+        """Return the monotonic instant since which what was submitted waits without progress; None at
+        rest, and once closed."""
+
     def on_commit(self, callback: Callable[[SessionId, int], None]) -> None:
         """Register a callback (session, its newest seq), called by the writer after each commit."""
 
@@ -245,6 +249,22 @@ class Notifier(Protocol):
     def stopping(self, status: str) -> None: ...
     def watchdog(self) -> None: ...
     def extend_timeout(self, usec: int) -> None: ...
+
+
+class FdStore(Protocol):
+    """Descriptors that the supervisor keeps while the process is dead; the fd store of systemd.
+
+    Each call takes a moment at most, and raises OSError when the supervisor can't be told.
+    """
+
+    def store(self, name: str, fd: int) -> None:
+        """Have a copy kept; the next start gets it under this name."""
+
+    def takes(self) -> bool:
+        """Return whether all that was stored until now is kept."""
+
+    def remove(self, names: Sequence[str]) -> bool:
+        """Have all under these names closed; return whether that is known to be done."""
 
 
 class Boot(Protocol):
@@ -438,6 +458,10 @@ class HttpServer(Protocol):
     def serving_since(self) -> float:
         """Return the monotonic instant at which the loop began to accept."""
 
+    def last_turn(self) -> float | None:
+        """Return the monotonic instant of the loop's last turn, of which one comes each second at
+        least; None in its pause between quiesce and resume, and when it has ended."""
+
     def quiesce(
         self, deadline: float, retry_after_s: int, done: Callable[[Quiesced], None]
     ) -> None:
@@ -456,8 +480,11 @@ class HttpServer(Protocol):
     def empty(self, listeners: Mapping[str, Any]) -> None:
         """Accept what is queued on sockets that are not served, and close them."""
 
-    def stop(self, timeout_s: float) -> None:
-        """Close everything politely and end the threads."""
+    def stop(self, timeout_s: float, leave: Collection[str] = ()) -> None:
+        """Close everything politely and end the threads.
+
+        The queues of the listeners named in ``leave`` are for the next daemon.
+        """
 
     def streams(self) -> int:
         """Return how many event streams and long polls are open."""

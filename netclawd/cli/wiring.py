@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from netclawd import __version__
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from netclawd.adapters.store.sqlite import SqliteStore
     from netclawd.daemon.broadcast import Broadcast
     from netclawd.daemon.engine import Engine
-    from netclawd.ports import Boot, Exposition, HttpServer, Provider, Service, Store, Tool
+    from netclawd.ports import Boot, Exposition, FdStore, HttpServer, Provider, Service, Store, Tool
 
 # -- paths and configuration ---------------------------------------------------------------------
 
@@ -215,6 +215,7 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
         make_control=_control,
         bind_control=lambda: _bind_control(folders.control_socket),
         make_watcher=lambda: _watcher(paths.config),
+        open_fd_store=_fd_store(strings.get("NOTIFY_SOCKET", "")),
         import_rest=import_rest,
         redact=redactor.value,
     )
@@ -404,11 +405,23 @@ def _watcher(path: str) -> Any:
     return FileWatcher(path, spawn)
 
 
+def _fd_store(address: str) -> Callable[[], FdStore] | None:
+    """Return the way to what the supervisor keeps, None where none asks to be told."""
+
+    def reach() -> FdStore:
+        from netclawd.adapters.fd_store import SystemdFdStore
+
+        return SystemdFdStore(address)
+
+    return reach if address else None
+
+
 def import_rest() -> None:
     """Import every module that may ever be used and that serving did not need."""
     import grp  # noqa: F401
 
     import netclawd.adapters.http.openapi
+    import netclawd.adapters.fd_store
     import netclawd.adapters.metrics
     import netclawd.adapters.store.counts
     import netclawd.adapters.watch

@@ -63,6 +63,15 @@ class Address:
         return self.host if self.family is Family.UNIX and self.host[0] == "/" else None
 
     @property
+    def file_name(self) -> str:
+        """Descriptor name of the file of a Unix socket that has one: it tells the path.
+
+        A descriptor does not: one that a supervisor has kept shows the path as a mount that is gone had it.
+        """
+        assert self.path is not None
+        return FILE_PREFIX + self.path.encode().hex()
+
+    @property
     def hosts(self) -> tuple[str, ...]:
         """Numeric hosts that it is bound to, wildcards as such; none for what has no host."""
         if self.family is Family.TCP:
@@ -100,6 +109,9 @@ def _overlap(one: str, two: str) -> bool:
 
 #: Names of inherited descriptors that are not listeners of HTTP.
 RESERVED_NAMES = frozenset({"control", "lock", "handoff", "boot"})
+
+#: How the descriptor name of a Unix socket's file begins; its path follows in hex digits.
+FILE_PREFIX = "path="
 
 #: Longest path of a Unix socket, bytes: what sun_path holds besides its NUL, unix(7).
 LONGEST_PATH_BYTES = 107
@@ -241,6 +253,17 @@ def address_of_name(name: str, *, handed_over: bool = False) -> Address | None:
     except ValueError:
         return None  # Somebody else's name that looks like ours.
     return None
+
+
+def address_of_file_name(name: str) -> Address | None:
+    """Return the Unix socket's address whose :attr:`Address.file_name` this is, None for another name."""
+    if not name.startswith(FILE_PREFIX):
+        return None
+    try:
+        path = bytes.fromhex(name.removeprefix(FILE_PREFIX)).decode()
+        return parse_address(f"unix:{path}")
+    except (ValueError, ConfigMeaningError):
+        return None  # Somebody else's name that looks like ours.
 
 
 @frozen

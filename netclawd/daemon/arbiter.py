@@ -27,7 +27,8 @@ from netclawd.ports import Clock, Ids
 
 log = logging.getLogger("netclawd.arbiter")
 
-#: The arbiter wakes at least this often, seconds, to tell the watchdog and to refresh STATUS=.
+#: The arbiter wakes at least this often, seconds, to tell the watchdog and to refresh STATUS=; more often
+#: for a supervisor whose watchdog is impatient.
 TICK_S = 1.0
 
 
@@ -42,12 +43,18 @@ class Effects(Protocol):
         """Return the exit code, once an Exit effect has been performed."""
 
     def on_tick(self) -> None:
-        """Called once a second."""
+        """Called once a tick."""
 
 
 class Arbiter:
     def __init__(
-        self, state: State, clock: Clock, ids: Ids, signals: SignalPipe, executor: Effects
+        self,
+        state: State,
+        clock: Clock,
+        ids: Ids,
+        signals: SignalPipe,
+        executor: Effects,
+        tick_s: float = TICK_S,
     ) -> None:
         self._state = state
         self._clock = clock
@@ -58,7 +65,8 @@ class Arbiter:
         self._lock = threading.Lock()
         self._waker, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._timers: dict[str, float] = {}
-        self._next_tick = clock.monotonic() + TICK_S
+        self._tick_s = tick_s
+        self._next_tick = clock.monotonic() + tick_s
         self._exit: int | None = None
 
     # -- from any thread ---------------------------------------------------------------------
@@ -171,7 +179,7 @@ class Arbiter:
     def _wait(self) -> None:
         now = self._clock.monotonic()
         if now >= self._next_tick:
-            self._next_tick = now + TICK_S
+            self._next_tick = now + self._tick_s
             self._executor.on_tick()
         due = min([self._next_tick, *self._timers.values()])
         poller = select.poll()

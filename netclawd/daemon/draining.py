@@ -137,6 +137,7 @@ class Draining:
         if image.watcher is not None:
             image.watcher.stop()
             image.watcher = None
+        image.stored.rest()
 
     def _on_quiesced(self, quiesced: Quiesced) -> None:
         self._image.quiesced = quiesced

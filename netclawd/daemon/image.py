@@ -6,6 +6,7 @@ a whole, so they see an older or a newer value, never half of one.
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, field
 from socket import socket
@@ -25,6 +26,8 @@ from netclawd.daemon.gate import Gate
 from netclawd.daemon.journal import Journal
 from netclawd.daemon.listeners import ListenerSet
 from netclawd.daemon.parts import ControlServer, Parts
+from netclawd.daemon.progress import Progress, watchdog_s
+from netclawd.daemon.stored import Stored
 from netclawd.daemon.upgrade import Upgrade
 from netclawd.errors import DrainingError, StoreClosedError
 from netclawd.ports import HttpServer, Quiesced, Store, Watcher
@@ -89,7 +92,15 @@ class Image:
     #: Whether the last good configuration is served instead of the file's, which is refused.
     serves_last_good: bool = False
 
+    #: The listeners that the supervisor keeps.
+    stored: Stored = field(init=False)
+    progress: Progress = field(init=False)
+    #: Names of inherited descriptors that nobody claimed at a cold start.
+    unclaimed: tuple[str, ...] = ()
+
     def __post_init__(self) -> None:
+        self.stored = Stored(self.parts.open_fd_store)
+        self.progress = Progress(watchdog_s(self.parts.origin.environ, os.getpid()))
         beginning = self.parts.beginning
         self.refusal, self.refused_digest = beginning.refusal, beginning.refused_digest
         self.serves_last_good = beginning.refusal is not None

@@ -12,7 +12,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from netclawd.core.listeners import (
     Address,
     Family,
     ListenerPlan,
+    address_of_file_name,
     address_of_name,
     plan_listeners,
     temporary_path,
@@ -98,7 +99,7 @@ class ListenerSet:
         """
         named = [_inherited(inherited, name, handed_over) for name in inherited.names()]
         for address in (*wanted, *(a for a in named if a is not None)):
-            if address not in self._held:
+            if address not in self._held and (handed_over or not _lost(inherited, address)):
                 self._claim_one(inherited, address)
         plan = plan_listeners(self._held, wanted)
         self._bind_all(plan.bind, access)
@@ -136,9 +137,9 @@ class ListenerSet:
             self._claim_file(inherited, address)
 
     def _claim_file(self, inherited: Inheritance, address: Address) -> None:
-        from netclawd.daemon.unix_sockets import FILE_PREFIX, SocketFile
+        from netclawd.daemon.unix_sockets import SocketFile
 
-        fd = inherited.claim(FILE_PREFIX + address.path_hash)
+        fd = inherited.claim(address.file_name)
         if fd is not None:
             self._files[address] = SocketFile(fd)
 
@@ -247,16 +248,17 @@ class ListenerSet:
     def to_hand_over(self) -> list[Named]:
         """Return all sockets, held and new, under their names, and the files of Unix sockets."""
         sockets = {a: s for a, s in self._held.items() if a not in self._withdrawn} | self._new
-        files = self._files | self._new_files
-        # One that HTTP has emptied and closed meanwhile has no descriptor any more.
-        alive = {address: sock.fileno() for address, sock in sockets.items() if sock.fileno() >= 0}
-        named = [Named(address.name, fd) for address, fd in alive.items()]
-        for address in alive:
-            if address in files:
-                from netclawd.daemon.unix_sockets import FILE_PREFIX
+        return _named(sockets, self._files | self._new_files)
 
-                named.append(Named(FILE_PREFIX + address.path_hash, files[address].fd))
-        return named
+    def to_store(self, leave_out: Iterable[Address]) -> list[Named]:
+        """Return what the supervisor is to keep: held, reached by clients, and not its own."""
+        out = {*leave_out}
+        sockets = {
+            address: self._held[address]
+            for address in self.held
+            if address.family is not Family.FD and address not in out
+        }
+        return _named(sockets, self._files)
 
     def withdraw(self, addresses: Iterable[Address]) -> None:
         """Let no newcomer find these any more; what is queued on them is still to be accepted.
@@ -294,6 +296,18 @@ class ListenerSet:
 
                 forget_sharing(address.port)
 
+    def to_leave(self) -> tuple[Address, ...]:
+        """Return what a supervisor might keep over the end of this process."""
+        return tuple(address for address in self.held if address.family is not Family.FD)
+
+    def leave(self, addresses: Iterable[Address]) -> None:
+        """Let go of what the supervisor keeps: newcomers go on finding it, and wait for the next start."""
+        for address in addresses:
+            self._held.pop(address).close()
+            file = self._files.pop(address, None)
+            if file is not None:
+                file.close()
+
     def close(self) -> None:
         self.close_new()
         self.forget(tuple(self._held))
@@ -301,14 +315,34 @@ class ListenerSet:
 
 def _inherited(inherited: Inheritance, name: str, handed_over: bool) -> Address | None:
     """Return the address of an inherited listener, None for a descriptor of another kind."""
-    if not (handed_over and name.startswith("unix=")):
+    if not name.startswith("unix="):
         return address_of_name(name, handed_over=handed_over)
-    from netclawd.daemon.unix_sockets import FILE_PREFIX, address_of_socket
+    from netclawd.daemon.unix_sockets import abstract_address
 
     fd = inherited.find(name)
     assert fd is not None
-    address = address_of_socket(fd, inherited.find(FILE_PREFIX + name.removeprefix("unix=")))
-    return address if address is not None and address.name == name else None
+    told = (abstract_address(fd), *map(address_of_file_name, inherited.names()))
+    return next((a for a in told if a is not None and a.name == name), None)
+
+
+def _lost(inherited: Inheritance, address: Address) -> bool:
+    """Whether an inherited Unix socket's path has become another's: then nobody finds it any more."""
+    fd = inherited.find(address.file_name) if address.path is not None else None
+    if fd is None or address.path is None:
+        return False
+    from netclawd.daemon.unix_sockets import SocketFile
+
+    return not SocketFile(fd).lies_at(address.path)
+
+
+def _named(
+    sockets: Mapping[Address, socket.socket], files: Mapping[Address, SocketFile]
+) -> list[Named]:
+    """Name the descriptors, a socket's file before the socket."""
+    # One that HTTP has emptied and closed meanwhile has no descriptor any more.
+    alive = {address: sock.fileno() for address, sock in sockets.items() if sock.fileno() >= 0}
+    places = [Named(a.file_name, files[a].fd) for a in alive if a in files]
+    return [*places, *(Named(address.name, fd) for address, fd in alive.items())]
 
 
 def _remove(address: Address, file: SocketFile) -> None:

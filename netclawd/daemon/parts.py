@@ -22,6 +22,7 @@ from netclawd.ports import (
     Boot,
     Clock,
     Codec,
+    FdStore,
     HttpServer,
     Ids,
     Notifier,
@@ -107,6 +108,8 @@ class Parts:
     make_control: Callable[[Service], ControlServer]
     bind_control: Callable[[], socket]
     make_watcher: Callable[[], FileWatcher]
+    #: Reach what the supervisor keeps, None where there is none to tell; behind the gap.
+    open_fd_store: Callable[[], FdStore] | None
     #: Import what serving did not need; called by a background thread after serving has begun.
     import_rest: Callable[[], None]
     #: Masks secrets in what is shown.

@@ -34,6 +34,10 @@ from netclawd.ports import Post, Service
 log = logging.getLogger("netclawd.lifecycle")
 
 
+#: By how much a tick moves the supervisor's timers, microseconds: a few ticks may be late.
+_EXTENSION_USEC = 5_000_000
+
+
 class Queue(Protocol):
     """The arbiter, as far as the performer needs it."""
 
@@ -49,6 +53,8 @@ class Performer:
         self._rehearsal = rehearsal
         self._queue: Queue | None = None
         self._said_started = False
+        #: The last text of STATUS=.
+        self._said = ""
         starting = Starting(image, service, post)
         draining = Draining(image, post)
         self._do: dict[type[Effect], Callable[[Any], Event | None]] = {
@@ -99,13 +105,16 @@ class Performer:
         self._image.restart_id = str(request.id) if request is not None else ""
 
     def on_tick(self) -> None:
-        notifier = self._image.parts.notifier
-        notifier.watchdog()
-        runtime_files.restore_control(self._image)
+        image, notifier = self._image, self._image.parts.notifier
+        runtime_files.restore_control(image)
         self._follow_upgrade()
-        if self._image.phase in (Phase.DRAINING, Phase.STOPPING):
-            # A drain is bounded by its own deadline; the supervisor's timer must not come first.
-            notifier.extend_timeout(5_000_000)
+        if image.progress.look(image.store, image.http, image.parts.clock.monotonic()):
+            notifier.watchdog()
+            if image.phase is not Phase.READY:
+                # What lasts has a deadline of its own, and the supervisor's timer must not come first. It
+                # moves the watchdog's too, so what is stuck doesn't get it.
+                notifier.extend_timeout(_EXTENSION_USEC)
+        if status_line(image) != self._said:
             self._say(effects.Say())
 
     def _follow_upgrade(self) -> None:
@@ -126,22 +135,26 @@ class Performer:
     def _notify_ready(self, _effect: effects.NotifyReady) -> None:
         """From here on nothing leads back: who waits for READY may rely on this generation."""
         self._image.parts.boot.done()
-        self._image.parts.notifier.ready(status_line(self._image))
+        self._said = status_line(self._image)
+        self._image.parts.notifier.ready(self._said)
         if not self._said_started:
             self._said_started = True
             records.say_started(self._image)
 
     def _notify_reloading(self, _effect: effects.NotifyReloading) -> None:
         now_usec = int(self._image.parts.clock.monotonic() * 1_000_000)
-        self._image.parts.notifier.reloading(now_usec, status_line(self._image))
+        self._said = status_line(self._image)
+        self._image.parts.notifier.reloading(now_usec, self._said)
 
     def _notify_stopping(self, _effect: effects.NotifyStopping) -> None:
         """From here on nothing leads back: a drain may take longer than a boot, and goes on to the exit."""
         self._image.parts.boot.done()
-        self._image.parts.notifier.stopping(status_line(self._image))
+        self._said = status_line(self._image)
+        self._image.parts.notifier.stopping(self._said)
 
     def _say(self, _effect: effects.Say) -> None:
-        self._image.parts.notifier.status(status_line(self._image))
+        self._said = status_line(self._image)
+        self._image.parts.notifier.status(self._said)
 
     # -- up to the drain -----------------------------------------------------------------------
 
@@ -248,7 +261,11 @@ class Performer:
         )
 
     def _exit(self, effect: effects.Exit) -> None:
-        """Close politely what is left, and take our files out of the runtime folder."""
+        """Close politely what is left, and take our files out of the runtime folder.
+
+        What the supervisor keeps is left as it is, its queue too: whoever comes from now on, or waits
+        in it, is for the next start. If there is none the supervisor closes it.
+        """
         image, folders = self._image, self._image.parts.folders
         image.parts.boot.done()
         if effect.refusal is not None:
@@ -258,10 +275,13 @@ class Performer:
         if image.control is not None:
             image.control.stop()
         new = image.listeners.give_up_new()
-        image.listeners.withdraw(image.listeners.held)
+        image.stored.rest()
+        kept = [a for a in image.listeners.to_leave() if image.stored.keeps(a.name)]
+        image.listeners.withdraw(a for a in image.listeners.held if a not in kept)
         if image.http is not None:
             image.http.empty(new)
-            image.http.stop(timeout_s=1.0)
+            image.http.stop(timeout_s=1.0, leave=[address.name for address in kept])
+        image.listeners.leave(kept)
         image.listeners.close()
         for name in ("control.sock", "netclawd.pid"):
             try:

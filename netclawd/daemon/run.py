@@ -12,7 +12,7 @@ import threading
 from netclawd.core.events import Booted
 from netclawd.core.lifecycle import Stage, State
 from netclawd.core.notices import Notice
-from netclawd.daemon.arbiter import Arbiter
+from netclawd.daemon.arbiter import TICK_S, Arbiter
 from netclawd.daemon.crash import write_crash_log
 from netclawd.daemon.gate import Gate
 from netclawd.daemon.handoff import rescue
@@ -90,7 +90,8 @@ def _arbitrate(image: Image, signals: SignalPipe) -> int:
     service = DaemonService(image, post)
     rehearsal = Rehearsal(parts.origin, len(sys.argv) - 1, parts.codec, post, image.upgrade.refusal)
     performer = Performer(image, service, rehearsal, post)
-    arbiter = Arbiter(state, parts.clock, parts.ids, signals, performer)
+    tick_s = image.progress.tick_s(TICK_S)
+    arbiter = Arbiter(state, parts.clock, parts.ids, signals, performer, tick_s)
     performer.attach(arbiter)
     parts.boot.rescue = lambda: rescue(image, arbiter.waiting_requests())
     parts.boot.heard = arbiter.unheeded_signals

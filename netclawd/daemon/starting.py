@@ -19,6 +19,7 @@ from netclawd.daemon import handoff, judgement, records
 from netclawd.daemon.durable import replace_file
 from netclawd.daemon.image import Image
 from netclawd.daemon.signals import blocked, spawn
+from netclawd.daemon.status import status_line
 from netclawd.errors import AddressError, ManifestError, NetclawError, StoreError
 from netclawd.ports import Post, Service
 
@@ -39,6 +40,9 @@ class Starting:
 
     def claim_listeners(self, _effect: effects.ClaimListeners) -> None:
         image, parts = self._image, self._image.parts
+        parts.notifier.status(status_line(image))
+        # Nothing is told until this image serves: neither a timer nor a watchdog must come before the stub.
+        parts.notifier.extend_timeout(int((image.settings.daemon.boot_timeout_s + 1) * 1_000_000))
         wanted = parse_addresses(image.settings.daemon.listen)
         image.retiring = image.listeners.claim(
             parts.inheritance,
@@ -53,6 +57,8 @@ class Starting:
         unclaimed = parts.inheritance.close_rest()
         if unclaimed:
             log.warning("inherited descriptors closed, nobody claimed them: %s", unclaimed)
+        if parts.handoff is None:
+            image.unclaimed = unclaimed
 
     def open_store(self, _effect: effects.OpenStore) -> None:
         image, parts = self._image, self._image.parts
@@ -122,6 +128,7 @@ class Starting:
         with blocked():
             control.start(image.control_socket)
         image.kept = ()
+        self._keep_listeners()
         self._give_access()
         log.info(
             "serving on %s: netclawd %s, pid %d, generation %d",
@@ -132,6 +139,12 @@ class Starting:
         )
         records.say_last_good(image)
         return events.Serving()
+
+    def _keep_listeners(self) -> None:
+        """Have the supervisor keep what is served, and not what will be retired."""
+        image = self._image
+        image.stored.keep(image.listeners.to_store(image.retiring), image.unclaimed)
+        image.unclaimed = ()
 
     def _give_access(self) -> None:
         """Give adopted Unix sockets the mode and owner that are configured now; it was tried before."""
@@ -238,6 +251,7 @@ class Starting:
         with blocked():
             image.http.resume()
             image.control.resume()
+        self._keep_listeners()
         self._watcher_started = False
         image.drain_began = None
 
@@ -250,9 +264,12 @@ class Starting:
         if not image.retiring:
             return
         assert image.http is not None
+        # First: as long as the supervisor holds them, closing ours leaves them open.
+        names = [address.name for address in image.retiring]
+        image.stored.remove([*names, *(a.file_name for a in image.retiring if a.path is not None)])
         image.listeners.withdraw(image.retiring)
         emptied = threading.Event()
-        image.http.retire([address.name for address in image.retiring], emptied.set)
+        image.http.retire(names, emptied.set)
         if not emptied.wait(_RETIRE_TIMEOUT_S):
             # The loop closes them when it gets there; closing them under it could hit another's number.
             log.warning("retired listeners are not emptied yet")

@@ -68,6 +68,8 @@ def degraded_reasons(image: Image) -> list[str]:
     troubles = (
         watcher.state().trouble if watcher is not None else "",
         store.trouble() if store is not None else "",
+        image.stored.trouble,
+        f"No progress is made by: {image.progress.stuck}." if image.progress.stuck else "",
     )
     return [*image.degraded.values(), *(trouble for trouble in troubles if trouble)]
 
@@ -91,6 +93,21 @@ def _turns(image: Image) -> dict[str, int]:
 
 def status_line(image: Image) -> str:
     """Return the text of STATUS=: the phase first, then what an operator wants to know of it."""
+    if image.progress.stuck:
+        return f"no progress, so the watchdog may end it: {image.progress.stuck}"
+    return _phase_line(image)
+
+
+#: What a phase does, for those who wait for its end.
+_DOING = {
+    Phase.STARTING: "starting: adopting listeners, opening the session store",
+    Phase.WARMING: "warming up",
+    Phase.REHEARSING: "rehearsing a new configuration or new code",
+    Phase.HANDING_OFF: "handing off to the next image",
+}
+
+
+def _phase_line(image: Image) -> str:
     turns = _turns(image)["running"]
     if image.phase in (Phase.DRAINING, Phase.STOPPING):
         word = "stopping" if image.phase is Phase.STOPPING else "draining"
@@ -99,12 +116,18 @@ def status_line(image: Image) -> str:
         if deadline is None:  # The drain is announced before it begins.
             return line
         return f"{line}, {max(0.0, deadline - image.parts.clock.monotonic()):.0f} s left"
-    if image.phase is Phase.READY:
-        if image.refusal is not None:
-            return f"configuration refused: {image.parts.redact(image.refusal.reason)}"
-        line = f"generation {image.generation} ready, {_count(turns, 'turn')} running"
-        return f"{line}; a package upgrade holds restarts back" if image.upgrade.seen else line
-    return f"generation {image.generation} {image.phase.value}"
+    if image.phase is Phase.STARTING:
+        return _DOING[image.phase]
+    running = f"{_count(turns, 'turn')} running"
+    if image.phase is not Phase.READY:
+        return f"generation {image.generation} {_DOING[image.phase]}, {running}"
+    if image.refusal is not None:
+        return f"configuration refused: {image.parts.redact(image.refusal.reason)}"
+    line = f"generation {image.generation} ready, {running}"
+    if image.upgrade.seen:
+        return f"{line}; a package upgrade holds restarts back"
+    reasons = degraded_reasons(image)
+    return f"{line}; degraded: {image.parts.redact(reasons[0])}" if reasons else line
 
 
 def _count(number: int, noun: str) -> str:

@@ -24,11 +24,6 @@ from netclawd.core.settings import UnixAccess
 from netclawd.daemon.accounts import owner_of
 from netclawd.errors import AddressError, ConfigMeaningError
 
-#: Descriptor name of a socket's file: this and the hash of its path.
-FILE_PREFIX = "path="
-#: What the kernel adds to the name of a file that was removed.
-_DELETED = " (deleted)"
-
 
 class SocketFile:
     """The file of a bound socket, open as a place only (O_PATH)."""
@@ -53,10 +48,6 @@ class SocketFile:
             return os.path.samestat(there, os.fstat(self.fd))
         except OSError:  # Nothing is there, or this one was closed while a status was asked for.
             return False
-
-    def last_path(self) -> str:
-        """Return the path that it has, or had when it was removed; OSError without /proc."""
-        return os.readlink(f"/proc/self/fd/{self.fd}").removesuffix(_DELETED)
 
     def fits(self, access: UnixAccess, folder: str) -> bool:
         """Whether it has this mode and owner already."""
@@ -150,11 +141,9 @@ def publish(address: Address, file: SocketFile) -> None:
         raise _unavailable(address, error) from error
 
 
-def address_of_socket(sock_fd: int, file_fd: int | None) -> Address | None:
-    """Return the address of an inherited Unix socket, None when nothing tells it."""
+def abstract_address(sock_fd: int) -> Address | None:
+    """Return the address of an inherited Unix socket with an abstract name, None for another one."""
     try:
-        if file_fd is not None:
-            return Address(Family.UNIX, SocketFile(file_fd).last_path(), 0)
         sock = socket.socket(fileno=sock_fd)
     except OSError:
         return None

@@ -243,7 +243,10 @@ class Process:
         control = SimpleNamespace(
             start=lambda _s: None, pause=nothing, resume=nothing, stop=nothing
         )
-        told = {name: lambda *_: None for name in ("ready", "reloading", "stopping", "status")}
+        told = {
+            name: lambda *_: None
+            for name in ("ready", "reloading", "stopping", "status", "extend_timeout")
+        }
         return Parts(
             version="0",
             folders=FOLDERS,
@@ -268,6 +271,7 @@ class Process:
             make_control=lambda _service: cast(Any, control),
             bind_control=lambda: cast(Any, socket),
             make_watcher=lambda: cast(Any, Watcher(self)),
+            open_fd_store=None,
             import_rest=nothing,
             redact=lambda value: value,
         )

@@ -81,6 +81,15 @@ class Listeners:
     def withdraw(self, _addresses: object) -> None:
         pass
 
+    def to_leave(self) -> tuple[Address, ...]:
+        return self.held
+
+    def leave(self, addresses: Iterable[Address]) -> None:
+        self.forget(addresses)
+
+    def to_store(self, _leave_out: object) -> list[Any]:
+        return []
+
     def listen_new(self, _backlog: int) -> None:
         if self._host.meets("listen"):
             raise AddressError("The address can't listen.", "Choose another.")
@@ -128,7 +137,7 @@ class Http:
     def empty(self, _listeners: object) -> None:
         pass
 
-    def stop(self, timeout_s: float) -> None:
+    def stop(self, timeout_s: float, leave: object) -> None:
         self.accepting = False
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fault:
-    #: kill, raise, exit, hang, deaf, seize, thread, hold, signal, modules, execve; see launcher.py.
+    #: kill, raise, exit, hang, deaf, seize, thread, wedge, hold, signal, modules, execve; see launcher.py.
     do: str
     #: before, after.
     when: str

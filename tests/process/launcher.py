@@ -8,7 +8,8 @@ monotonic nanoseconds), and ``faults``, a list of ``{"do", "when", "effect", "nt
 
 * ``do``: ``kill`` (SIGKILL to itself), ``raise``, ``exit`` (SystemExit), ``hang`` (for ``HOLD_S``),
   ``deaf`` (the same, and TERM is ignored),
-  ``seize`` (the same with the interpreter's lock held), ``thread`` (a thread named ``thread`` dies), ``hold``
+  ``seize`` (the same with the interpreter's lock held), ``thread`` (a thread named ``thread`` dies),
+  ``wedge`` (the thread ``http`` or ``store`` hangs in its next turn for ``HOLD_S``), ``hold``
   (until the file ``until`` exists, at most ``HOLD_S``), ``signal`` (send itself ``signal``), ``modules``
   (write the names of all imported modules to ``until``), ``execve`` (the next execve fails, as by ``errno``).
 * ``text``: what an error says (``raise``).
@@ -75,6 +76,8 @@ class Faults:
                 ctypes.PyDLL(None).sleep(int(HOLD_S))
             case "thread":
                 threading.Thread(target=fail, name=fault["thread"], daemon=True).start()
+            case "wedge":
+                wedge(fault["thread"])
             case "hold":
                 Path(fault["until"] + ".held").touch()
                 deadline = time.monotonic() + HOLD_S
@@ -86,6 +89,27 @@ class Faults:
                 Path(fault["until"]).write_text("\n".join(sys.modules))
             case other:
                 raise ValueError(other)
+
+
+#: What each turn of a thread goes through: module, class, method.
+TURNS = {
+    "http": ("netclawd.adapters.http.loop", "Loop", "_between_turns"),
+    "store": ("netclawd.adapters.store.writer", "Writer", "_commit"),
+}
+
+
+def wedge(thread: str) -> None:
+    """Let a thread hang in its next turn, once, for ``HOLD_S``."""
+    module, name, method = TURNS[thread]
+    owner = getattr(importlib.import_module(module), name)
+    real = getattr(owner, method)
+
+    def hanging(*arguments: Any) -> Any:
+        setattr(owner, method, real)
+        time.sleep(HOLD_S)
+        return real(*arguments)
+
+    setattr(owner, method, hanging)
 
 
 def fail() -> None:
@@ -151,6 +175,9 @@ def wrap_performer(faults: Faults) -> None:
 
 
 def main() -> None:
+    if "TEST_HIDE" in os.environ:
+        # An import of it fails, as where it isn't installed.
+        sys.modules[os.environ["TEST_HIDE"]] = None  # type: ignore[assignment]
     if "TEST_CLOCK" in os.environ:
         shift_clock(os.environ["TEST_CLOCK"])
     if "TEST_REHEARSAL_S" in os.environ:

@@ -261,6 +261,9 @@ CLIENTS: dict[str, Client] = {
     "silent": silent_connections,
 }
 
+#: Those that connect anew each time.
+LOAD_NEW: dict[str, Client] = {"new connections": new_connections, "silent": silent_connections}
+
 
 @contextmanager
 def under_load(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from netclawd.adapters.http import problem
 from netclawd.adapters.http.channel import Channel
@@ -131,17 +131,21 @@ def _peer(peer: object) -> tuple[str | int, ...]:
 class Closing:
     """The end of a quiet server: every connection is closed politely, then the loop ends."""
 
-    def __init__(self, loop: Loop, retry_after_s: int, until: float) -> None:
+    def __init__(
+        self, loop: Loop, retry_after_s: int, until: float, leave: Collection[str] = ()
+    ) -> None:
         self._loop = loop
         self._retry_after_s = retry_after_s
         self._until = until
+        self._leave = frozenset(leave)
 
     def begin(self) -> None:
         """Take what waits in the accept queues, close the listeners, say the end to everybody."""
         loop = self._loop
         now = time.monotonic()
-        # A socket that systemd holds (its name is no address) keeps its queue for the next daemon.
-        ours = [name for name in loop.listener_names() if "=" in name]
+        # A socket that systemd holds keeps its queue for the next daemon; it is its own (the name is no
+        # address), or was given to it to keep.
+        ours = [n for n in loop.listener_names() if "=" in n and n not in self._leave]
         loop.close_listeners(ours)
         raw = problem.cut_response(loop.generation(), self._retry_after_s)
         for channel in loop.channels():

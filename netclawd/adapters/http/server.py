@@ -9,7 +9,7 @@ import logging
 import resource
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -80,9 +80,11 @@ class WaitressHttpServer:
         """Return the monotonic instant at which the loop began to accept."""
         return self._loop.serving_since
 
-    def last_turn(self) -> float:
-        """Return the monotonic instant of the loop's last turn; one comes each second at least."""
-        return self._loop.turned_at
+    def last_turn(self) -> float | None:
+        """Return the monotonic instant of the loop's last turn, of which one comes each second at
+        least; None in its pause between quiesce and resume, and when it has ended."""
+        loop = self._loop
+        return loop.turned_at if self._threads and not loop.paused else None
 
     def streams(self) -> int:
         """Return how many event streams and long polls are open."""
@@ -116,16 +118,17 @@ class WaitressHttpServer:
         """Accept what is queued on sockets that are not served, and close them."""
         self._loop.post(partial(self._loop.empty, listeners))
 
-    def stop(self, timeout_s: float) -> None:
+    def stop(self, timeout_s: float, leave: Collection[str] = ()) -> None:
         """Close everything politely and end the threads; it takes ``timeout_s`` at most.
 
-        Clients that have sent something get 503 with Retry-After, the others an orderly end.
+        Clients that have sent something get 503 with Retry-After, the others an orderly end; those in
+        the queues of the listeners in ``leave`` are the next daemon's.
         """
         until = time.monotonic() + timeout_s
         if not self._threads:
             return
         self._service.unwatch(self._pump)
-        self._loop.post(partial(self._begin_stop, until))
+        self._loop.post(partial(self._begin_stop, until, leave))
         pump, http = self._threads
         http.join(max(0.0, until - time.monotonic()))
         if http.is_alive():
@@ -140,9 +143,9 @@ class WaitressHttpServer:
             logger.warning("a request was still running at the end of the http server")
         self._threads = []
 
-    def _begin_stop(self, until: float) -> None:
+    def _begin_stop(self, until: float, leave: Collection[str]) -> None:
         retry_after_s = self._service.retry_after_s()
-        closing = Closing(self._loop, retry_after_s, until)
+        closing = Closing(self._loop, retry_after_s, until, leave)
         if self._loop.paused:
             closing.begin()
             return

@@ -317,6 +317,10 @@ class SqliteStore:
         """Return why the last write failed, for people; empty once one has gone through."""
         return self._writer.trouble() if self._writer is not None else ""
 
+    def waiting_since(self) -> float | None:
+        """Return since when what was submitted waits without progress, monotonic; None at rest."""
+        return self._writer.waiting_since() if self._writer is not None else None
+
     def prepare_close(self) -> None:
         """Copy the WAL into the database now and empty it, so that :meth:`close` is quick.
 

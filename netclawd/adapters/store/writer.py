@@ -112,6 +112,8 @@ class Writer:
         #: The writer sleeps until this many jobs are pending; 0 while it does not sleep.
         self._wake_at = 0
         self._closing = False
+        #: Monotonic instant since which there is work and no group was finished; None at rest.
+        self._waiting_since: float | None = None
         #: How many took part in the last commit or arrived during it.
         self._about = 0
         self._commits = 0
@@ -130,6 +132,8 @@ class Writer:
             if self._closing:
                 raise closed(self._path)
             self._pending.append(job)
+            if self._waiting_since is None:
+                self._waiting_since = time.monotonic()
             if 0 < self._wake_at <= len(self._pending):
                 self._wake_at = 0
                 self._arrived.notify()
@@ -137,6 +141,10 @@ class Writer:
         if job.error is not None:
             raise job.error
         return cast(T, job.answer)
+
+    def waiting_since(self) -> float | None:
+        """Return since when what was submitted waits and no group was finished, None at rest."""
+        return self._waiting_since
 
     def trouble(self) -> str:
         """Return why the last commit failed, empty when it did not."""
@@ -175,10 +183,12 @@ class Writer:
     def _take(self) -> list[_Job]:
         """Wait for work, linger for company, return the group; empty when closed and done."""
         with self._mutex:
+            self._waiting_since = time.monotonic() if self._pending else None
             while not self._pending and not self._closing:
                 self._wake_at = 1
                 waited = self._arrived.wait(PROBE_S if self._trouble else None)
                 if not waited and self._has_room():
+                    self._waiting_since = time.monotonic()
                     return [_Job(touch)]
             if self._about >= SIBLINGS and len(self._pending) < self._about:
                 self._linger(self._about)
