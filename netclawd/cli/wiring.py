@@ -420,8 +420,8 @@ def import_rest() -> None:
     """Import every module that may ever be used and that serving did not need."""
     import grp  # noqa: F401
 
-    import netclawd.adapters.http.openapi
     import netclawd.adapters.fd_store
+    import netclawd.adapters.http.openapi
     import netclawd.adapters.metrics
     import netclawd.adapters.store.counts
     import netclawd.adapters.watch

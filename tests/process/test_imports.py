@@ -29,8 +29,8 @@ def test_a_reexec_imports_only_what_serving_needs(make_daemon: Callable[..., Dae
     assert imported & NOT_NEEDED == set()
 
 
-#: What a daemon that serves never imports: it belongs to the rehearsing child, or to a start under journald.
-OF_OTHERS = {"netclawd.daemon.trial", "netclawd.adapters.journal"}
+#: What a daemon that serves never imports: it belongs to the rehearsing child, or to a start under systemd.
+OF_OTHERS = {"netclawd.daemon.trial", "netclawd.adapters.journal", "systemd.daemon"}
 
 
 def imported_later(path: Path) -> Iterator[str]:
