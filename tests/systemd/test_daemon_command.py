@@ -62,6 +62,7 @@ def test_start_status_restart_and_stop_act_through_systemd_and_say_so(stopped: S
     assert f"under {SYSTEM}" in service.netclaw("daemon", "restart").out, "it starts what is down"
 
 
+@pytest.mark.once
 def test_a_restart_that_is_refused_fails_with_the_reason(service: Service) -> None:
     service.write_config(BAD)
     refused = service.netclaw("daemon", "restart", check=False)
@@ -160,6 +161,7 @@ def by_hand(stopped: Service) -> Iterator[int]:
         yield daemons(machine)[-1]
 
 
+@pytest.mark.once
 def test_a_daemon_beside_the_unit_is_named_and_stopped(stopped: Service, by_hand: int) -> None:
     started = stopped.netclaw("daemon", "start")
     assert started.out == (
@@ -175,6 +177,7 @@ def test_a_daemon_beside_the_unit_is_named_and_stopped(stopped: Service, by_hand
     assert daemons(stopped.machine) == []
 
 
+@pytest.mark.once
 def test_a_stop_with_a_turn_drains_it_and_the_next_start_resumes_it(service: Service) -> None:
     session = new_session(service)
     service.write_config(tables={"drain": {"model_timeout_at_stop_s": 1}})
@@ -203,6 +206,7 @@ def test_a_daemon_that_is_killed_in_a_stop_did_not_stop_cleanly(service: Service
     assert service.ask("/api/health/ready").status == 200
 
 
+@pytest.mark.once
 def test_a_user_without_a_unit_gets_the_system_s_and_is_told_in_one_line(service: Service) -> None:
     told = f"netclaw: this user has no unit: this is the daemon of the system, {SYSTEM}.\n"
     as_user(service.machine, "alice", "true")
@@ -219,6 +223,7 @@ def test_a_user_without_a_unit_gets_the_system_s_and_is_told_in_one_line(service
     assert len(daemons(service.machine)) == 1
 
 
+@pytest.mark.once
 def test_a_chosen_home_is_nobody_s_but_its_own(service: Service) -> None:
     """A daemon in a home of its own is started and stopped without systemd, beside the service."""
     home = "NETCLAW_HOME=$HOME/other"
@@ -234,6 +239,7 @@ def test_a_chosen_home_is_nobody_s_but_its_own(service: Service) -> None:
     assert daemons(service.machine) == [service.main_pid]
 
 
+@pytest.mark.once
 def test_the_configuration_that_decides_is_the_unit_s(service: Service) -> None:
     """Root's client, told of no home, asks the service by its own folders."""
     found = json.loads(service.netclaw("daemon", "status", "--json").out)

@@ -79,7 +79,9 @@ def test_install_use_and_uninstall(ada: Ada, stopped: Service) -> None:
     removed = ada.netclaw("daemon uninstall")
     assert f"The daemon is stopped. {ada.file} is removed." in removed.out
     assert not stopped.machine.exists(ada.file)
-    assert ada.show("LoadState") == "not-found"
+    assert ada.show("ActiveState") == "inactive"
+    assert ada.show("UnitFileState") != "enabled"
+    assert ada.show("FragmentPath") != ada.file, "at most the package's, which nobody uses"
     assert stopped.machine.exists(f"{ada.home}/.local/state/netclaw/netclawd.db"), "data stays"
     assert stopped.machine.exists(f"{ada.home}/.config/netclaw/netclaw.toml")
     assert "nothing to uninstall" in ada.netclaw("daemon uninstall").out
@@ -104,6 +106,7 @@ def test_a_chosen_home_is_written_into_the_unit_and_is_the_unit_s(ada: Ada) -> N
     assert ada.netclaw("daemon uninstall").code == 0, "which needs to be told of no home"
 
 
+@pytest.mark.once
 def test_a_unit_of_somebody_s_own_making_is_left_alone(ada: Ada) -> None:
     own = "[Service]\\nExecStart=/bin/sleep 100\\n"
     ada.run(f"mkdir -p $(dirname {ada.file}) && printf '{own}' >{ada.file}")
@@ -114,6 +117,7 @@ def test_a_unit_of_somebody_s_own_making_is_left_alone(ada: Ada) -> None:
     assert ada.run(f"cat {ada.file}").out == "[Service]\nExecStart=/bin/sleep 100\n"
 
 
+@pytest.mark.once
 def test_a_unit_that_was_changed_since_is_left_alone_and_goes_on(ada: Ada) -> None:
     ada.netclaw("daemon install --user")
     pid = ada.show("MainPID")
@@ -126,6 +130,7 @@ def test_a_unit_that_was_changed_since_is_left_alone_and_goes_on(ada: Ada) -> No
     assert ada.show("MainPID") == pid
 
 
+@pytest.mark.once
 def test_a_daemon_that_runs_by_itself_is_to_be_stopped_first(ada: Ada) -> None:
     """The start is by hand: the command would have had the system start one."""
     ada.run("setsid netclawd >/dev/null 2>&1 </dev/null & sleep 0.1")
@@ -138,6 +143,7 @@ def test_a_daemon_that_runs_by_itself_is_to_be_stopped_first(ada: Ada) -> None:
     assert ada.netclaw("daemon install --user").code == 0
 
 
+@pytest.mark.once
 def test_a_shell_that_was_not_told_of_the_session_finds_it(ada: Ada) -> None:
     ada.netclaw("daemon install --user")
     bare = "env -u XDG_RUNTIME_DIR -u DBUS_SESSION_BUS_ADDRESS netclaw"
@@ -145,6 +151,7 @@ def test_a_shell_that_was_not_told_of_the_session_finds_it(ada: Ada) -> None:
     assert f"{USER} stopped cleanly" in ada.run(f"{bare} daemon stop").out
 
 
+@pytest.mark.once
 def test_a_user_without_a_systemd_is_told_how_to_get_one(stopped: Service) -> None:
     refused = stopped.machine.run("netclaw", "daemon", "install", "--user", check=False)
     assert refused.code == 1
@@ -152,12 +159,14 @@ def test_a_user_without_a_systemd_is_told_how_to_get_one(stopped: Service) -> No
     assert "`sudo loginctl enable-linger root`" in refused.err
 
 
+@pytest.mark.once
 def test_without_user_the_package_is_named(stopped: Service) -> None:
     refused = stopped.netclaw("daemon", "install", check=False)
     assert refused.code == 2
     assert "Debian package" in refused.err
 
 
+@pytest.mark.once
 def test_the_system_s_home_can_t_be_taken(ada: Ada, stopped: Service) -> None:
     """A user unit is never given what the unit of the system owns."""
     refused = ada.run("STATE_DIRECTORY=/var/lib/netclaw netclaw daemon install --user", check=False)

@@ -1,0 +1,156 @@
+"""How systemctl is called and how a unit is worded; what systemd does with it is in tests/systemd."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from netclawd.cli import supervised, units
+from netclawd.cli.reach import own_paths
+from netclawd.core.units import UNIT_NAME, Scope, Unit
+from netclawd.core.values import replace
+from tests.cli.conftest import CommandLine
+
+SYSTEM = Unit(UNIT_NAME, Scope.SYSTEM, load="loaded", enabled="enabled")
+FAILED = replace(SYSTEM, active="failed", sub="failed", result="exit-code", exit_code=78)
+
+
+def test_without_a_systemd_nobody_owns_a_home(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "BOOTED", str(tmp_path / "absent"))
+    monkeypatch.setattr(units, "look", lambda *_: pytest.fail("systemctl was asked"))
+    assert units.find_owner(own_paths()) is None
+
+
+def test_a_user_unit_is_only_asked_for_where_this_user_has_a_systemd(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(units, "has_user_systemd", lambda: False)
+    monkeypatch.setattr(units, "look", lambda *_: pytest.fail("systemctl was asked"))
+    assert units.owner_in(Scope.USER) is None
+
+
+def test_systemctl_and_journalctl_are_called_for_the_right_systemd() -> None:
+    user = replace(SYSTEM, scope=Scope.USER)
+    assert units.arguments(Scope.SYSTEM, "start", "x")[1:] == ["--no-pager", "start", "x"]
+    assert units.arguments(Scope.USER, "start", "x")[1:3] == ["--user", "--no-pager"]
+    assert units.journal_arguments(SYSTEM)[1:] == ["--unit=netclawd.service"]
+    assert units.journal_arguments(user, "-f")[1:] == ["--user-unit=netclawd.service", "-f"]
+
+
+def test_a_call_that_failed_is_shown_as_a_person_would_write_it_with_systemctl_s_words() -> None:
+    error = units.failed(["/usr/bin/systemctl", "--user", "--no-pager", "stop", "x"], "No.\nWhy.\n")
+    assert error.what == "`systemctl --user stop x` failed: No. Why."
+    assert units.failed(["systemctl", "stop"], "").what.endswith("it gave no reason.")
+
+
+@pytest.mark.parametrize(
+    ("stderr", "denied"),
+    [
+        ("Failed to start x.service: Interactive authentication required.\nSee …", True),
+        ("Failed to start x.service: Access denied", True),
+        ("Job for x.service failed because the control process exited with error code.", False),
+        ("", False),
+    ],
+)
+def test_what_polkit_forbids_is_recognised(stderr: str, denied: bool) -> None:
+    assert units.is_denied(stderr) is denied
+
+
+def test_systemctl_finds_this_user_s_systemd_and_answers_in_english(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = f"/run/user/{os.getuid()}"
+    monkeypatch.setattr(os.path, "isdir", lambda path: path == place)
+    found = units.user_environ({"XDG_RUNTIME_DIR": "/run/user/77", "LANG": "de_DE", "X": "1"})
+    assert found == {
+        "XDG_RUNTIME_DIR": place,
+        "LANG": "de_DE",
+        "X": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+    monkeypatch.setattr(os.path, "isdir", lambda _path: False)
+    assert units.user_environ({"XDG_RUNTIME_DIR": "/x"})["XDG_RUNTIME_DIR"] == "/x"
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"),
+    [
+        (replace(SYSTEM, active="active", sub="running"), "is active and enabled."),
+        (
+            replace(SYSTEM, active="active", restarts=2, status_text="generation 3 ready"),
+            "is active and enabled, started again 2 times by systemd.",
+        ),
+        (SYSTEM, "is inactive and enabled."),
+        (replace(SYSTEM, load="masked"), "is masked."),
+        (FAILED, "has failed (exit-code, exit code 78)."),
+        (
+            replace(FAILED, status_text="configuration refused: \x1b[1mno."),
+            "has failed (exit-code, exit code 78); it said: configuration refused: \\x1b[1mno.",
+        ),
+        (
+            replace(SYSTEM, active="failed", result="start-limit-hit", restarts=1),
+            "has failed (start-limit-hit), started again 1 time by systemd.",
+        ),
+        (
+            replace(FAILED, active="activating", sub="auto-restart", exit_code=75),
+            "is about to be started again (exit-code, exit code 75).",
+        ),
+        (
+            replace(SYSTEM, active="active", enabled="static", stale=True),
+            "is active. Its file has ",
+        ),
+    ],
+)
+def test_a_unit_is_put_into_words(unit: Unit, words: str) -> None:
+    assert supervised.describe_unit(unit).startswith(f"netclawd.service (system) {words}")
+
+
+@pytest.mark.parametrize(
+    ("unit", "remedy"),
+    [
+        (SYSTEM, "usual"),
+        (replace(SYSTEM, load="masked"), "Unmask it: `systemctl unmask netclawd.service`."),
+        (
+            replace(FAILED, scope=Scope.USER),
+            "Mend the cause (`systemctl --user status netclawd.service`), then `netclaw daemon start`; "
+            "it clears a start limit, too.",
+        ),
+    ],
+)
+def test_a_unit_that_is_down_comes_with_what_to_do(unit: Unit, remedy: str) -> None:
+    assert supervised.remedy(unit, "usual") == remedy
+
+
+def test_install_without_user_names_the_package(run: CommandLine) -> None:
+    result = run("daemon", "install")
+    assert (result.exit_code, "Debian package" in result.stderr) == (2, True)
+
+
+def test_install_where_no_systemd_runs_says_what_starts_a_daemon_there(
+    run: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netclawd.cli.install.BOOTED", str(tmp_path / "absent"))
+    result = run("daemon", "install", "--user")
+    assert (result.exit_code, "`netclaw daemon start`" in result.stderr) == (1, True)
+
+
+def test_the_programs_of_this_installation_are_found(home: Path) -> None:
+    from netclawd.cli.install import installation
+
+    found = installation(own_paths())
+    assert os.access(found.netclawd, os.X_OK)
+    assert os.path.dirname(found.netclawd) == os.path.dirname(found.netclaw)
+    assert found.home == str(home)
+
+
+def test_the_packaged_unit_is_the_template() -> None:
+    from netclawd.cli.install import TEMPLATE
+
+    text = Path(TEMPLATE).read_text()
+    assert text == (Path(__file__).parents[2] / "units/user/netclawd.service").read_text()
+    assert "ExecStart=/usr/bin/netclawd\n" in text, "the line that is written anew"
+    assert "ExecReload=/usr/bin/netclaw reload --wait\n" in text
