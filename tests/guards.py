@@ -63,6 +63,13 @@ GUARDS = (
         "test_an_upgrade_that_begins_during_the_drain_ends_the_restart_and_loses_nothing",
     ),
     Guard(
+        "no thread logs while descriptors are in others' places",
+        "daemon/handoff.py",
+        "            handler.acquire()\n            held.callback(handler.release)\n",
+        "            held.callback(handler.flush)\n",
+        "tests/daemon/test_records.py::test_no_thread_logs_while_descriptors_are_in_others_places",
+    ),
+    Guard(
         "what is inherited is closed on exec at once",
         "daemon/descriptors.py",
         "                os.set_inheritable(FIRST + offset, False)\n",

@@ -68,9 +68,10 @@ def open_journal(unit: LogUnit, session: str | None) -> Iterator[JournalReader]:
     try:
         from netclawd.adapters.journal import JournalReader
     except ImportError as error:
+        about = "" if session is None else f" SESSION_ID={session}"
         raise ControlError(
             f"The log is in the journal, and systemd-python, which reads it, can't be imported: {error}.",
-            f"Install it (Debian: python3-systemd), or use `{unit.journalctl}`.",
+            f"Install it (Debian: python3-systemd), or use `{unit.journalctl}{about}`.",
         ) from error
     try:
         reader = JournalReader(unit.matches(session), system=unit.uid is None)

@@ -114,10 +114,10 @@ def test_a_program_gets_every_field_as_text() -> None:
 def test_without_the_library_it_is_said_how_else_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "systemd.journal", None)
     monkeypatch.delitem(sys.modules, "netclawd.adapters.journal", raising=False)
-    with pytest.raises(ControlError) as caught, open_journal(USER, None):
+    with pytest.raises(ControlError) as caught, open_journal(USER, "s_1"):
         pass
     assert "python3-systemd" in caught.value.remedy
-    assert "`journalctl --user -u netclawd.service`" in caught.value.remedy
+    assert "`journalctl --user -u netclawd.service SESSION_ID=s_1`" in caught.value.remedy
 
 
 @pytest.fixture
