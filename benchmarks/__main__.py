@@ -22,6 +22,7 @@ ALL = (
     "health",
     "machinery",
     "side_roads",
+    "crash",
     "status_command",
 )
 
