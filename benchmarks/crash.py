@@ -1,4 +1,4 @@
-"""Requests refused over a SIGKILL under an open-loop load, with and without the supervisor's descriptor store.
+"""Requests refused over a SIGKILL under an open-loop load, with and without the supervisor's fd store.
 
 The supervisor is a double that keeps descriptors and starts the daemon again at once; systemd waits for
 RestartSec= before, so that under it more are refused without the store. A request that the killed daemon had
