@@ -1,12 +1,14 @@
 """The journal, through systemd-python: one record with its fields goes in, a unit's records come out.
 
-Invariants: :func:`send` returns only when the journal has the record, whatever hinders it is an
-OSError; :class:`JournalReader` gives each record once, in the order of the journal.
+Invariants: a :class:`JournalSender` returns only when the journal has the record, whatever hinders it
+is an OSError; :class:`JournalReader` gives each record once, in the order of the journal.
 """
 
 from __future__ import annotations
 
 import os
+import select
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -15,19 +17,38 @@ import systemd.journal
 
 from netclawd.errors import ControlError, NotFoundError
 
-#: Where sd_journal_sendv(3) sends; without it that function would drop the record and say nothing.
+#: Where sd_journal_sendv(3) sends.
 SOCKET = "/run/systemd/journal/socket"
+#: How long a record may wait for room in the journal's queue, seconds.
+PATIENCE_S = 1.0
 #: Where the files lie, each in a folder named after the machine (systemd-journald.service(8)).
 FOLDERS = ("/var/log/journal", "/run/log/journal")
 MACHINE_ID = "/etc/machine-id"
 
 
-def send(fields: Mapping[str, str]) -> None:
-    """Write one record. OSError when the journal isn't there or doesn't take it."""
-    os.stat(SOCKET)
-    systemd.journal.sendv(
-        *(f"{name}={value}".encode(errors="backslashreplace") for name, value in fields.items())
-    )
+class JournalSender:
+    """Writes one record at each call; OSError when the journal isn't there or doesn't take it."""
+
+    def __init__(self) -> None:
+        #: It took nothing the last time: who logs then does not wait again.
+        self._hangs = False
+
+    def __call__(self, fields: Mapping[str, str]) -> None:
+        self._wait_for_room()
+        systemd.journal.sendv(
+            *(f"{name}={value}".encode(errors="backslashreplace") for name, value in fields.items())
+        )
+
+    def _wait_for_room(self) -> None:
+        """The library sends with the interpreter's lock held: it must not have to wait. And without the
+        socket it drops the record and says nothing."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+            sock.connect(SOCKET)
+            poller = select.poll()
+            poller.register(sock, select.POLLOUT)
+            self._hangs = not poller.poll(0 if self._hangs else PATIENCE_S * 1000)
+        if self._hangs:
+            raise TimeoutError("the journal does not read its socket")
 
 
 #: One record: its fields as the journal has them, and ``__REALTIME_TIMESTAMP`` as seconds since the epoch.

@@ -291,9 +291,9 @@ def _redactor(settings: Settings, environ: Mapping[str, str]) -> Redactor:
 
 
 def _journal_sender() -> Send:
-    from netclawd.adapters.journal import send
+    from netclawd.adapters.journal import JournalSender
 
-    return send
+    return JournalSender()
 
 
 def _s6_descriptor(environ: Mapping[str, str]) -> int | None:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping
 
 from netclawd.core import budgets
+from netclawd.core.notices import Notice
 from netclawd.ports import HttpServer, Store
 
 log = logging.getLogger("netclawd.lifecycle")
@@ -58,7 +59,12 @@ class Progress:
         )
         if stuck != self.stuck:
             if stuck:
-                log.error("no progress in %g s, WATCHDOG=1 is withheld: %s", self.limit_s, stuck)
+                log.error(
+                    "no progress in %g s, WATCHDOG=1 is withheld: %s",
+                    self.limit_s,
+                    stuck,
+                    extra={"MESSAGE_ID": Notice.DEGRADED},
+                )
             else:
                 log.warning("there is progress again: %s", self.stuck)
             self.stuck = stuck

@@ -31,8 +31,8 @@ stderr = os.fstat(2)
 os.environ["JOURNAL_STREAM"] = f"{stderr.st_dev}:{stderr.st_ino}"
 
 def make_send():
-    from netclawd.adapters.journal import send
-    return send
+    from netclawd.adapters.journal import JournalSender
+    return JournalSender()
 
 from netclawd.adapters.log import set_up_logging
 from netclawd.core.redact import Redactor
@@ -197,6 +197,32 @@ came.__code__ = (lambda: []).__code__
     ]
     assert all(line.startswith("<2>  ") for line in came.stderr[3:])
     assert came.stderr[-1] == "<2>  ValueError: x"
+
+
+def test_a_journal_that_hangs_holds_nobody_up_for_long() -> None:
+    came = logged(
+        """
+import threading, time
+began, beats = time.monotonic(), []
+over = threading.Event()
+def beat():
+    while not over.wait(0.01):
+        beats.append(time.monotonic())
+beating = threading.Thread(target=beat)
+beating.start()
+for number in range(600):
+    log.info("event %d", number)
+over.set()
+beating.join()
+assert time.monotonic() - began < 10
+assert max(b - a for a, b in zip(beats, beats[1:])) < 0.5, "no other thread ran meanwhile"
+"""
+    )
+    taken = [record["MESSAGE"][0] for record in came.records]
+    left = [line.removeprefix("<6>INFO netclawd.x: ") for line in came.stderr]
+    assert taken
+    assert left
+    assert [*taken, *left] == [f"event {number}" for number in range(600)]
 
 
 def test_a_record_goes_to_the_journal_again_once_it_is_there() -> None:

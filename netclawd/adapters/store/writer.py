@@ -31,6 +31,7 @@ from typing import Any, TypeVar, cast
 
 from netclawd.adapters.store.faults import explain
 from netclawd.adapters.store.files import Presence, check_room
+from netclawd.core.notices import Notice
 from netclawd.core.session import SessionId
 from netclawd.errors import (
     NetclawError,
@@ -247,7 +248,11 @@ class Writer:
     def _failed(self, jobs: Sequence[_Job], error: sqlite3.Error | StoreGoneError) -> None:
         meant = error if isinstance(error, StoreGoneError) else explain(error, self._path)
         if not self._trouble:
-            log.error("the session store can't be written: %s", meant)
+            log.error(
+                "the session store can't be written: %s",
+                meant,
+                extra={"MESSAGE_ID": Notice.DEGRADED},
+            )
         self._trouble = str(meant)
         self._fail(jobs, meant)
 

@@ -28,6 +28,7 @@ from netclawd.adapters.watch.content import Content
 from netclawd.adapters.watch.inotify import Inotify, InotifyError
 from netclawd.adapters.watch.mounts import silent_type
 from netclawd.adapters.watch.way import Plan, plan_watches
+from netclawd.core.notices import Notice
 from netclawd.errors import NetclawError
 from netclawd.ports import WatchMode, WatchState
 
@@ -195,7 +196,7 @@ class FileWatcher:
     def _enter(self, state: WatchState) -> None:
         if state.mode is not self._state.mode:
             if state.trouble:
-                log.warning("%s", state.trouble)
+                log.warning("%s", state.trouble, extra={"MESSAGE_ID": Notice.DEGRADED})
             else:
                 log.info("configuration file watched by %s", state.mode)
         self._state = state
