@@ -152,6 +152,22 @@ def test_a_shell_that_was_not_told_of_the_session_finds_it(ada: Ada) -> None:
 
 
 @pytest.mark.once
+def test_a_user_with_a_unit_never_touches_the_system_s(ada: Ada, stopped: Service) -> None:
+    """Who may stop both stops the one that is theirs, also when that doesn't run."""
+    stopped.machine.run("usermod", "-aG", "netclaw", ada.name)
+    stopped.start()
+    toml = '[daemon]\\nlisten = ["127.0.0.1:5201"]\\n'
+    ada.run(f"mkdir -p .config/netclaw && printf '{toml}' >.config/netclaw/netclaw.toml")
+    ada.netclaw("daemon install --user")
+    for _ in range(2):
+        ada.netclaw("daemon stop")
+        assert ada.show("ActiveState") == "inactive"
+        assert stopped.active == "active"
+    down = ada.netclaw("daemon status", check=False)
+    assert (down.code, f"{USER} is inactive" in down.err) == (3, True)
+
+
+@pytest.mark.once
 def test_a_user_without_a_systemd_is_told_how_to_get_one(stopped: Service) -> None:
     refused = stopped.machine.run("netclaw", "daemon", "install", "--user", check=False)
     assert refused.code == 1
