@@ -18,8 +18,8 @@ from netclawd.errors import NetclawError
 
 #: How long the supervisor may take to read what we send, seconds.
 PATIENCE_S = 1.0
-#: Name of the pipe that tells whether there was room.
-_PROBE = "probe"
+#: Name of the pipe that tells whether there was room; with its = it is none of a socket unit's.
+_PROBE = "probe=room"
 
 
 class SystemdFdStore:

@@ -101,6 +101,9 @@ class Performer:
         if state.phase is not self._image.phase:
             log.info("phase %s, generation %d", state.phase.value, self._image.generation)
         self._image.phase = state.phase
+        if state.phase is Phase.HANDING_OFF:
+            # What comes next may hold the arbiter: the last disk writes, and the start of the next image.
+            self._say(effects.Say())
         request = state.stop or next(iter(state.requests), None)
         self._image.restart_id = str(request.id) if request is not None else ""
 

@@ -54,7 +54,10 @@ class Stored:
 
     def remove(self, names: Sequence[str]) -> None:
         """Take these back; return when the supervisor has closed them, or after a moment."""
-        if not self.rest() or self._store is None:
+        if not self.rest():
+            log.warning("the supervisor does not read: it may hold %s still", ", ".join(names))
+            return
+        if self._store is None:
             return
         self._removed.update(names)
         self._ended = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import uuid
 from collections.abc import Callable
@@ -48,6 +49,38 @@ def test_the_transcript_of_starts_restarts_and_a_stop(make_daemon: Make, address
         assert f"generation {generation} " in notice["STATUS"], "READY by another generation"
     for notice in supervisor.with_field("STATUS"):
         assert len(notice["STATUS"].encode()) <= 200
+
+
+def test_status_says_what_each_phase_does(make_daemon: Make, address: str) -> None:
+    with NotifySocket(address) as supervisor:
+        quick = {"drain": {"model_timeout_s": 1}}
+        daemon = make_daemon(environment={"NOTIFY_SOCKET": address}, tables=quick).start()
+        session = new_session(daemon)
+        accepted(daemon, session, "/count 100 0.1")
+        wait_event(daemon, session, "turn.started")
+        # It follows the turns, not only the phases.
+        wait_for(
+            lambda: supervisor.status() == "generation 1 ready, 1 turn running", 5.0, "the turn"
+        )
+        assert daemon.reload(force=True)["outcome"] == "applied"
+        daemon.stop()
+        said = [notice["STATUS"] for notice in supervisor.with_field("STATUS")]
+    patterns = (
+        "starting: adopting listeners, opening the session store",
+        r"generation 1 warming up, 0 turns running",
+        r"generation 1 ready, 0 turns running",
+        r"generation 1 ready, 1 turn running",
+        r"generation 1 rehearsing a new configuration or new code, 1 turn running",
+        r"draining: 1 turn, (30|29) s left",
+        r"generation 1 handing off to the next image, 0 turns running",
+        "starting: adopting listeners, opening the session store",
+        r"generation 2 warming up, 0 turns running",
+        r"generation 2 ready, \d turns? running",
+        r"stopping: \d turns?, (30|29) s left",
+    )
+    rest = iter(said)
+    for pattern in patterns:
+        assert any(re.fullmatch(pattern, text) for text in rest), (pattern, said)
 
 
 def test_a_refusal_is_told_and_announces_nothing(make_daemon: Make, address: str) -> None:
