@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,9 @@ def test_the_example_configuration_is_good_and_is_the_defaults(tmp_path: Path) -
 
 
 def make_pages(folder: Path) -> None:
-    command = [sys.executable, str(DEBIAN / "extra/man"), "1.0", "2026-11-28", str(ROOT / "docs")]
+    if shutil.which("pandoc") is None:
+        pytest.skip("pandoc is not installed (Debian: apt-get install pandoc)")
+    command = [str(DEBIAN / "extra/man"), "1.0", "2026-11-28", str(ROOT / "docs")]
     subprocess.run([*command, str(folder)], check=True, timeout=60)
 
 
@@ -60,7 +61,8 @@ def test_every_page_becomes_a_man_page_without_markdown(tmp_path: Path) -> None:
         assert not re.search(r"`|\*\*|^(#|:   |\|)|\]\(", text, re.M), path.stem
         # Nothing is lost on the way: every word of the source is there.
         words = set(re.findall(r"\w{4,}", re.sub(r"<!--.*?-->|\]\([^)]*\)", "", path.read_text())))
-        made = set(re.findall(r"\w{4,}", re.sub(r"\\f[BIR]|\\&", " ", text).replace(r"\:", "")))
+        plain = re.sub(r"\\f\[\w*\]|\\&", " ", text.replace("\\:", ""))
+        made = set(re.findall(r"\w{4,}", plain))
         assert words - made == set(), path.stem
 
 
