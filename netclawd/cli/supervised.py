@@ -146,7 +146,9 @@ def _say_not_started(unit: Unit, said: Answer, *, as_json: bool) -> int:
         return code
     note(f"the daemon did not start. {describe_unit(unit)}")
     explained = unit.result != "success"
-    if said.stderr and not explained:
+    if said.code == 0:
+        click.echo("  systemd left it out: a condition of the unit is not met.", err=True)
+    elif said.stderr and not explained:
         click.echo(f"  systemctl: {visible(one_line(said.stderr))}.", err=True)
     if lines:
         click.echo("  The end of its journal:", err=True)
@@ -221,7 +223,8 @@ def end(owner: Owner, *, quiet: bool) -> Ended | None:
     daemons: list[Stopped] = []
     if not unit.rests:
         unit, stopped = _stop_unit(owner, quiet=quiet)
-        daemons += [stopped] if owner.unit.main_pid else []
+        # One that was about to start had nothing to drain, however it ended.
+        daemons += [stopped] if owner.unit.active != "activating" or unit.active == "failed" else []
     if running is not None and outside:
         note(
             f"pid {running.status['pid']} was not started by {unit.label}; it is stopped as it is."
@@ -250,9 +253,7 @@ def _say_stopped(ended: Ended, took_s: float, *, as_json: bool) -> int:
     if as_json:
         say_json({"stopped": True, "clean": clean, "killed": killed, **_unit_json(unit, None)})
     elif not ended.daemons:
-        click.echo(
-            f"{unit.label} stopped: no daemon ran, and systemd no longer tries to start one."
-        )
+        click.echo(f"{unit.label} stopped: no daemon served, and systemd no longer starts one.")
     elif clean:
         click.echo(
             f"{unit.label} stopped cleanly in {duration(took_s)}: every turn goes on with the next "
@@ -337,6 +338,8 @@ def _state_words(unit: Unit) -> Iterator[str]:
     if unit.masked:
         yield "is masked"
         return
+    if unit.load not in ("loaded", "not-found"):
+        yield f"can't be read by systemd ({unit.load}) and "
     if unit.active == "failed":
         yield "has failed"
     elif unit.sub == "auto-restart":
@@ -351,7 +354,7 @@ def _state_words(unit: Unit) -> Iterator[str]:
     if unit.restarts:
         yield f", started again {count(unit.restarts, 'time')} by systemd"
     if unit.status_text and not unit.runs and unit.active != "inactive":
-        yield f"; it said: {visible(unit.status_text).rstrip('.')}"
+        yield f"; its last status: {visible(unit.status_text).rstrip('.')}"
 
 
 def _unit_json(unit: Unit, running: Daemon | None) -> dict[str, Any]:

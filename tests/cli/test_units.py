@@ -86,10 +86,14 @@ def test_systemctl_finds_this_user_s_systemd_and_answers_in_english(
         ),
         (SYSTEM, "is inactive and enabled."),
         (replace(SYSTEM, load="masked"), "is masked."),
+        (
+            replace(SYSTEM, load="bad-setting"),
+            "can't be read by systemd (bad-setting) and is inactive and enabled.",
+        ),
         (FAILED, "has failed (exit-code, exit code 78)."),
         (
             replace(FAILED, status_text="configuration refused: \x1b[1mno."),
-            "has failed (exit-code, exit code 78); it said: configuration refused: \\x1b[1mno.",
+            "has failed (exit-code, exit code 78); its last status: configuration refused: \\x1b[1mno.",
         ),
         (
             replace(SYSTEM, active="failed", result="start-limit-hit", restarts=1),

@@ -121,8 +121,26 @@ def test_a_port_that_is_taken_ends_the_start_with_75_and_stop_ends_the_trying(
         assert "is about to be started again (exit-code, exit code 75)" in failed.err
         assert "127.0.0.1:5199 can't be bound: it is in use" in failed.err
         ended = stopped.netclaw("daemon", "stop")
-        assert "systemd no longer tries to start one" in ended.out
+        assert "no daemon served, and systemd no longer starts one" in ended.out
         assert stopped.active == "inactive"
+
+
+@pytest.mark.once
+def test_a_start_that_is_stopped_before_it_serves_had_nothing_to_drain(stopped: Service) -> None:
+    stopped.drop_in("[Service]\nExecStart=\nExecStart=/bin/sleep 600\n")
+    stopped.systemctl("start", "--no-block", UNIT)
+    wait_for(lambda: stopped.main_pid, 5.0, "the start to have begun")
+    ended = stopped.netclaw("daemon", "stop")
+    assert "no daemon served" in ended.out
+    assert stopped.active == "inactive"
+
+
+@pytest.mark.once
+def test_a_start_that_a_condition_forbids_says_so(stopped: Service) -> None:
+    stopped.drop_in("[Unit]\nConditionPathExists=/nowhere\n")
+    refused = stopped.netclaw("daemon", "start", check=False)
+    assert refused.code == 1
+    assert "a condition of the unit is not met" in refused.err
 
 
 def test_a_masked_unit_is_named_and_nothing_is_started_beside_it(stopped: Service) -> None:
