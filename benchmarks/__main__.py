@@ -23,6 +23,7 @@ ALL = (
     "machinery",
     "side_roads",
     "crash",
+    "packaged",
     "status_command",
 )
 
