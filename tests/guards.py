@@ -136,6 +136,27 @@ GUARDS = (
         "tests/process/test_rollback.py::test_a_boot_that_fails_leads_back_and_loses_nothing",
     ),
     Guard(
+        "what the supervisor keeps is not made invisible at an exit",
+        "daemon/performer.py",
+        "for a in image.listeners.to_leave() if image.stored.keeps(a.name)]\n",
+        "for a in image.listeners.to_leave() if not image]\n",
+        "tests/process/test_kept_listeners.py::test_a_restart_by_the_supervisor_refuses_nobody",
+    ),
+    Guard(
+        "a listener is taken back before it is retired",
+        "daemon/starting.py",
+        "        image.stored.remove([*names, ",
+        "        tuple([*names, ",
+        "tests/process/test_kept_listeners.py::test_an_address_that_goes_is_taken_back_before_it_refuses",
+    ),
+    Guard(
+        "what is stuck withholds the watchdog's notice",
+        "daemon/performer.py",
+        "image.parts.clock.monotonic()):\n            notifier.watchdog()",
+        "image.parts.clock.monotonic()) in (True, False):\n            notifier.watchdog()",
+        "tests/process/test_watchdog.py::test_a_part_that_hangs_withholds_it_and_is_named_once",
+    ),
+    Guard(
         "the manifest is put away only by an image that is ready",
         "daemon/manifest_file.py",
         "            self._taken = self._read(self._path)\n        except",

@@ -59,12 +59,8 @@ class Progress:
         )
         if stuck != self.stuck:
             if stuck:
-                log.error(
-                    "no progress in %g s, WATCHDOG=1 is withheld: %s",
-                    self.limit_s,
-                    stuck,
-                    extra={"MESSAGE_ID": Notice.DEGRADED},
-                )
+                text = "no progress in %g s, WATCHDOG=1 is withheld: %s"
+                log.error(text, self.limit_s, stuck, extra={"MESSAGE_ID": Notice.DEGRADED})
             else:
                 log.warning("there is progress again: %s", self.stuck)
             self.stuck = stuck

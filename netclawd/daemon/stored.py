@@ -15,6 +15,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from netclawd.core.notices import Notice
 from netclawd.daemon.descriptors import Named
 from netclawd.daemon.signals import spawn
 from netclawd.errors import NetclawError
@@ -24,6 +25,9 @@ log = logging.getLogger("netclawd.lifecycle")
 
 #: How long the main thread waits for what is being told, seconds.
 _TIMEOUT_S = 2.0
+
+
+_DEGRADED = {"MESSAGE_ID": Notice.DEGRADED}
 
 
 class Stored:
@@ -83,7 +87,7 @@ class Stored:
         try:
             self._taken = self._try_to_keep(named, unclaimed)
         except NetclawError as error:
-            log.warning("%s", error)
+            log.warning("%s", error, extra=_DEGRADED)
             self.trouble, self._taken = str(error), False
         except OSError as error:
             log.warning("the supervisor was not given the listeners to keep: %s", error)
@@ -108,7 +112,7 @@ class Stored:
                 "The supervisor has no room for the listeners, which a crash will close: "
                 f"set FileDescriptorStoreMax= of the unit to {len(named) + 1} or more."
             )
-            log.warning("%s", self.trouble)
+            log.warning("%s", self.trouble, extra=_DEGRADED)
         else:
             log.info("the supervisor keeps no descriptors: a crash closes the listeners")
         return False
