@@ -352,7 +352,8 @@ def _state_words(unit: Unit) -> Iterator[str]:
     elif unit.enabled and unit.enabled != "static":
         yield f" and {unit.enabled}"
     if unit.restarts:
-        yield f", started again {count(unit.restarts, 'time')} by systemd"
+        gave_up = ", which has given up" if unit.active == "failed" else ""
+        yield f", started again {count(unit.restarts, 'time')} by systemd{gave_up}"
     if unit.status_text and not unit.runs and unit.active != "inactive":
         yield f"; its last status: {visible(unit.status_text).rstrip('.')}"
 
@@ -412,8 +413,10 @@ def status(owner: Owner, *, as_json: bool) -> int:
 
 def _say_down(unit: Unit, error: NotRunningError, *, as_json: bool) -> int:
     said = describe_unit(unit)
-    if unit.active == "failed" and not unit.status_text and (lines := _journal(unit)):
-        said += f" Its last words: {visible(lines[-1])}"
+    if unit.active == "failed" and (lines := _journal(unit)):  # nearer to the end than its status
+        said = (
+            f"{describe_unit(replace(unit, status_text=''))} Its last words: {visible(lines[-1])}"
+        )
     down = NotRunningError(f"{error.what} {said}", remedy(unit, error.remedy))
     if not as_json:
         raise down

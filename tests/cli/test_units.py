@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from netclawd.adapters.control import ControlServer
 from netclawd.cli import supervised, units
 from netclawd.cli.reach import own_paths
 from netclawd.core.units import UNIT_NAME, Scope, Unit
 from netclawd.core.values import replace
+from netclawd.errors import SupervisorError
 from tests.cli.conftest import CommandLine
 
 SYSTEM = Unit(UNIT_NAME, Scope.SYSTEM, load="loaded", enabled="enabled")
@@ -60,6 +62,32 @@ def test_what_polkit_forbids_is_recognised(stderr: str, denied: bool) -> None:
     assert units.is_denied(stderr) is denied
 
 
+def test_a_call_that_takes_too_long_is_ended_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "arguments", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr(units, "ANSWER_S", 0.2)
+    looks: list[None] = []
+    with pytest.raises(SupervisorError, match=r"`systemctl 60` has not ended within 0\.3 s"):
+        units.call(
+            Scope.SYSTEM, "stop", "x", timeout_s=0.3, while_waiting=lambda: looks.append(None)
+        )
+    assert looks, "what is waited for was shown meanwhile"
+    with pytest.raises(SupervisorError, match="has not ended within"):
+        units.look(UNIT_NAME, Scope.SYSTEM)
+
+
+def test_what_systemctl_says_when_it_fails_is_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "arguments", lambda *_: ["sh", "-c", "echo No bus. >&2; exit 1"])
+    with pytest.raises(SupervisorError, match=r"failed: No bus\. See"):
+        units.look(UNIT_NAME, Scope.SYSTEM)
+
+
+def test_the_status_of_a_daemon_that_answers_asks_no_systemd(
+    run: CommandLine, server: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "find_owner", lambda _home: pytest.fail("systemctl was asked"))
+    assert run("status").exit_code == 0
+
+
 def test_systemctl_finds_this_user_s_systemd_and_answers_in_english(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -97,7 +125,7 @@ def test_systemctl_finds_this_user_s_systemd_and_answers_in_english(
         ),
         (
             replace(SYSTEM, active="failed", result="start-limit-hit", restarts=1),
-            "has failed (start-limit-hit), started again 1 time by systemd.",
+            "has failed (start-limit-hit), started again 1 time by systemd, which has given up.",
         ),
         (
             replace(FAILED, active="activating", sub="auto-restart", exit_code=75),

@@ -14,6 +14,7 @@ from tests.systemd.service import CONFIG, RUNTIME, UNIT, Service
 from tests.waiting import wait_for
 
 SYSTEM = "netclawd.service (system)"
+HOLDER = "import socket, time\nwith socket.create_server(('127.0.0.1', 5199)):\n time.sleep(99)"
 BAD = '[daemon]\nlisen = ["127.0.0.1:5200"]\n'
 
 
@@ -109,11 +110,27 @@ def test_a_start_clears_a_start_limit(stopped: Service) -> None:
     assert stopped.active == "active"
 
 
+def test_what_systemd_has_given_up_is_shown_with_the_reason_and_can_be_started(
+    stopped: Service,
+) -> None:
+    stopped.drop_in("[Unit]\nStartLimitBurst=2\n")
+    with stopped.machine.running("python3", "-c", HOLDER):
+        wait_for(lambda: listens(5199), 5.0, "the port to be taken")
+        stopped.systemctl("start", UNIT, check=False)
+        stopped.wait_active("failed")
+    down = stopped.netclaw("daemon", "status", check=False)
+    assert down.code == 3
+    assert "by systemd, which has given up. Its last words: " in down.err
+    assert "127.0.0.1:5199 can't be bound: it is in use" in down.err
+    assert "`netclaw daemon start`; it clears a start limit, too." in down.err
+    stopped.netclaw("daemon", "start")
+    assert stopped.active == "active"
+
+
 def test_a_port_that_is_taken_ends_the_start_with_75_and_stop_ends_the_trying(
     stopped: Service,
 ) -> None:
-    holder = "import socket, time\nwith socket.create_server(('127.0.0.1', 5199)):\n time.sleep(99)"
-    with stopped.machine.running("python3", "-c", holder):
+    with stopped.machine.running("python3", "-c", HOLDER):
         wait_for(lambda: listens(5199), 5.0, "the port to be taken")
         stopped.drop_in("[Service]\nRestartSec=1h\n")
         failed = stopped.netclaw("daemon", "start", check=False)
