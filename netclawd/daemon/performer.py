@@ -98,14 +98,15 @@ class Performer:
         return self._do[type(effect)](effect)
 
     def on_step(self, state: State) -> None:
-        if state.phase is not self._image.phase:
-            log.info("phase %s, generation %d", state.phase.value, self._image.generation)
-        self._image.phase = state.phase
+        image, changed = self._image, state.phase is not self._image.phase
+        request = state.stop or next(iter(state.requests), None)
+        image.restart_id = str(request.id) if request is not None else ""
+        image.phase = state.phase
+        if changed:
+            log.info("phase %s, generation %d", state.phase.value, image.generation)
         if state.phase is Phase.HANDING_OFF:
             # What comes next may hold the arbiter: the last disk writes, and the start of the next image.
             self._say(effects.Say())
-        request = state.stop or next(iter(state.requests), None)
-        self._image.restart_id = str(request.id) if request is not None else ""
 
     def on_tick(self) -> None:
         image, notifier = self._image, self._image.parts.notifier
