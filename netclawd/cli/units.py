@@ -74,9 +74,8 @@ def owner_in(scope: Scope) -> Owner | None:
 
 
 def has_user_systemd() -> bool:
-    """Whether a systemd of this user runs."""
-    folder = user_environ(os.environ).get("XDG_RUNTIME_DIR", "")
-    return os.path.exists(f"{folder}/systemd/private")
+    """Whether a systemd of this user runs; what XDG_RUNTIME_DIR says may be another's (sudo -E)."""
+    return os.path.exists(f"/run/user/{os.getuid()}/systemd/private")
 
 
 def _surroundings(scope: Scope) -> Surroundings:

@@ -107,6 +107,18 @@ def test_a_chosen_home_is_written_into_the_unit_and_is_the_unit_s(ada: Ada) -> N
 
 
 @pytest.mark.once
+def test_the_unit_starts_the_installation_that_installed_it(ada: Ada) -> None:
+    """Wherever that lies: here under a name that systemd has to be told of in quotes."""
+    folder = f"{ada.home}/an %i env/bin"
+    ada.run(f"mkdir -p '{folder}' && cp /usr/bin/netclawd /usr/bin/netclaw '{folder}'")
+    ada.run(f"'{folder}/netclaw' daemon install --user")
+    command = ada.machine.proc(int(ada.show("MainPID")), "cmdline").read_bytes()
+    assert f"{folder}/netclawd".encode() in command
+    ada.run(f"systemctl --user reload {UNIT}")
+    ada.run(f"'{folder}/netclaw' daemon uninstall")
+
+
+@pytest.mark.once
 def test_a_unit_of_somebody_s_own_making_is_left_alone(ada: Ada) -> None:
     own = "[Service]\\nExecStart=/bin/sleep 100\\n"
     ada.run(f"mkdir -p $(dirname {ada.file}) && printf '{own}' >{ada.file}")
