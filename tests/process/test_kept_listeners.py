@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.process.client import ask, listens
-from tests.process.faults import Fault
+from tests.process.faults import Fault, kill_points
 from tests.process.harness import free_port, full_or
 from tests.process.load import (
     LOAD_NEW,
@@ -30,6 +30,10 @@ from tests.process.talk import accepted, check_history, new_session, wait_all_en
 from tests.waiting import wait_for
 
 KILLS = full_or(3, 20)
+
+#: Where the listeners change hands; `make prove` tries every point.
+_DECISIVE = {("after", "ListenNew"), ("before", "Image"), ("after", "Serve"), ("before", "Retire")}
+POINTS = [p for p in kill_points() if full_or((p.when, p.effect) in _DECISIVE, True)]
 
 Make = Callable[..., Supervised]
 Supervisor = Callable[..., NotifySocket]
@@ -156,6 +160,29 @@ def test_a_reexec_keeps_each_descriptor_once(
         "each image to store it",
     )
     wait_kept(supervisor, name_of(daemon.port))
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda p: f"{p.when}-{p.effect}")
+def test_a_kill_anywhere_in_a_port_change_leaves_what_the_file_names(
+    supervisor: NotifySocket, make_supervised: Make, point: Fault
+) -> None:
+    daemon = make_supervised(supervisor, faults=[point])
+    old, new, stays = free_port(), free_port(), f"127.0.0.1:{daemon.port}"
+    daemon.write_config(listen=[stays, f"127.0.0.1:{old}"])
+    daemon.start()
+    wait_kept(supervisor, name_of(daemon.port), name_of(old))
+    wait_for(lambda: "Retire" in daemon.effects(when="after"), 10.0, "the first image to be done")
+    with under_load(Target(daemon.port, ""), {"new": new_connections}) as ledgers:
+        daemon.write_config(listen=[stays, f"127.0.0.1:{new}"])
+        assert daemon.wait_exit() == -signal.SIGKILL
+        daemon.spawn()
+        daemon.wait_ready()
+        # After a settled drain the last good configuration is served until somebody asks.
+        daemon.reload(force=True)
+        wait_kept(supervisor, name_of(daemon.port), name_of(new))
+    assert refusals(ledgers) == []
+    assert listens(new)
+    wait_for(lambda: not listens(old), 10.0, "the old address to be refused")
 
 
 def test_a_unix_socket_and_its_file_survive_a_kill(
