@@ -41,6 +41,8 @@ def judge(image: Image, request: Request) -> Event:
     """
     event = _compare(image, request)
     held_back = image.upgrade.refusal()
+    if held_back is None and isinstance(event, JudgedChanged):
+        image.upgrade.waiting = None  # This restart does what waited for the end of an upgrade.
     if held_back is None or isinstance(event, JudgedUnchanged):
         return event
     if request.trigger.kind in BY_ITSELF and image.upgrade.waiting is not None:

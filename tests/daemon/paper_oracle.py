@@ -101,6 +101,10 @@ class Oracle:
         self._check_not_again(beginning.snapshot, by_request=clean)
         if beginning.refusal is not None and beginning.refused_digest is None:
             self.failed = None  # The file can't be read now: that is what is refused.
+        elif self.doubtful is not None and beginning.refused_digest == self.doubtful:
+            self.failed = (
+                self.doubtful
+            )  # One is remembered, the last: it takes the place of an older one.
 
     def on_no_start(self, error: ConfigError) -> None:
         self.seen.add("no start")

@@ -20,8 +20,9 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import netclawd.__main__ as stub
+from netclawd.core.lifecycle import Stage
 from netclawd.core.session import SessionId, TurnState
-from netclawd.errors import ConflictError, DrainingError, NotFoundError
+from netclawd.errors import ConflictError, DrainingError, NotFoundError, StoreClosedError
 from tests.daemon.paper import Host, Process
 from tests.daemon.paper_disk import SESSIONS, PaperStore
 from tests.daemon.paper_turns import PaperEngine
@@ -163,7 +164,8 @@ class Daemon(RuleBasedStateMachine):
             admitted = service.admit(session, text, key)
             self.host.oracle.on_acknowledged(key, session, admitted.turn_id, text)
 
-        with contextlib.suppress(DrainingError):
+        # A second stop closes the store under a server that accepts still: that is told with 503.
+        with contextlib.suppress(DrainingError, StoreClosedError):
             self.host.run(send)
 
     @precondition(is_up)
@@ -186,7 +188,7 @@ class Daemon(RuleBasedStateMachine):
             self._try(lambda: act(turn.session_id, turn.id, "uid 0"))
 
     def _try(self, act: Callable[[], object]) -> None:
-        with contextlib.suppress(ConflictError, NotFoundError, DrainingError):
+        with contextlib.suppress(ConflictError, NotFoundError, DrainingError, StoreClosedError):
             self.host.run(act)
 
     # -- time, and what goes wrong ----------------------------------------------------------------
@@ -403,6 +405,27 @@ def test_what_was_rolled_back_is_not_tried_again_after_a_stop_that_was_killed() 
             life.kill()
         life.quiet()
         life.teardown()
+
+
+def test_what_an_upgrade_held_back_is_not_done_twice_when_the_package_asks_first() -> None:
+    host = Host()
+    host.save(GOOD[0])
+    host.start()
+    _settled(host)
+    host.upgrading = True
+    host.ask(force=True)
+    _settled(host)
+    assert host.process is not None
+    assert host.process.image.upgrade.waiting is not None
+    host.disk.code = host.new("code")
+    host.upgrading = False
+    host.ask(force=False)
+    while host.process.arbiter.stage is Stage.READY:  # Before the next tick.
+        assert host.process._take_event()
+    _settled(host)
+    assert host.process.image.generation == 2
+    host.kill()
+    host.disk.database.close()
 
 
 def test_a_failed_execve_leaves_no_manifest_for_a_later_crash() -> None:
