@@ -157,6 +157,9 @@ def serve(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> int
 
 def _abort(error: NetclawError) -> int:
     """Say why there is no daemon, in the words that supervisors and people look for."""
+    from netclawd.adapters.notify import SupervisorNotifier
+
+    SupervisorNotifier(None).status(f"not started: {error.what}")
     if isinstance(error, ConfigError):
         from netclawd.daemon.last_words import say_aborted
 

@@ -49,6 +49,8 @@ def run(parts: Parts) -> int:
         if not parts.boot.over:
             raise
         log.critical("%s %s", error.what, error.remedy)
+        # systemd shows it when it has given up; the log of the last attempt it shows no more.
+        parts.notifier.status(f"{'ended' if image.generation else 'not started'}: {error.what}")
         return error.exit_code
     except Exception as error:
         _leave_crash_log(image, error)
