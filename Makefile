@@ -5,13 +5,14 @@ VENV := .venv
 HOME_FOLDER := $(CURDIR)/.netclaw
 PYTEST := -m pytest $(ARGS)
 
-.PHONY: help setup run test test-oldest prove guards check docs bench deb lintian
+.PHONY: help setup run test test-oldest prove guards check docs bench deb lintian test-systemd
 
 help:
 	@echo 'make run          set up and start the daemon in the foreground on 127.0.0.1:5199'
 	@echo 'make setup        prepare .venv, which every other target does by itself'
 	@echo 'make test         run every test (without root: all but those that mount or make namespaces)'
 	@echo 'make test-oldest  run all but the long ones on the oldest supported libraries'
+	@echo 'make test-systemd build the package, install it under real systemds, 252 and 257, and test it (root)'
 	@echo 'make prove        run the process and fuzz tests at their full counts (minutes)'
 	@echo 'make guards       break each guard of a restart and see its test fail (minutes)'
 	@echo 'make check        lint, format, types, spelling, shell scripts, generated pages'
@@ -37,6 +38,9 @@ test-oldest:
 	@tools/setup --oldest || [ $$? -eq 3 ]
 	@test ! -x .venv-oldest/bin/python || .venv-oldest/bin/python $(PYTEST) \
 	    -m 'not long' -W "ignore:'cgi' is deprecated:DeprecationWarning"
+
+test-systemd: setup
+	@tools/test-systemd $(ARGS)
 
 prove: setup
 	@NETCLAW_PROVE=1 $(VENV)/bin/python $(PYTEST) tests/process tests/http/test_fuzz.py

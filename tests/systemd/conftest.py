@@ -66,6 +66,7 @@ def host(root: Path, package: Path) -> Iterator[Machine]:
     """A machine with the package, shared by the tests of one systemd."""
     with Machine(root) as machine:
         install(machine, package)
+        machine.run("useradd", "--create-home", "--groups", "netclaw", "alice")
         yield machine
 
 

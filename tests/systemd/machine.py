@@ -234,6 +234,10 @@ class Machine:
         """Return the place of a file in /proc about a process inside."""
         return Path(f"/proc/{self.pid}/root/proc/{pid}/{name}")
 
+    def namespace(self, kind: str) -> Path:
+        """Return the identity of one of its namespaces, as a link in /proc tells it."""
+        return Path(f"/proc/{self.pid}/ns/{kind}").readlink()
+
     @contextlib.contextmanager
     def network(self) -> Iterator[None]:
         """Put this thread, and those that it starts, into the machine's network."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ class Service:
     def __init__(self, machine: Machine, port: int = 5199) -> None:
         self.machine = machine
         self.port = port
+        #: When the journal of the test begins, microseconds.
+        self._since = 0
         self.tables: dict[str, Mapping[str, Any]] = {
             "providers.demo": {"kind": "demo", "word_interval_s": 0}
         }
@@ -72,6 +75,8 @@ class Service:
     def reset(self) -> None:
         """Bring it to where an installation leaves it, stopped, with our own configuration."""
         self.machine.run("sh", "-c", RESET, timeout_s=60.0)
+        self.machine.run("journalctl", "--sync")
+        self._since = time.time_ns() // 1000
         self.write_config()
 
     def start(self) -> Service:
@@ -135,10 +140,11 @@ class Service:
         return self.machine.run("netclaw", *words, user=user, check=check, timeout_s=60.0)
 
     def journal(self, *matches: str, unit: str = UNIT) -> list[dict[str, Any]]:
-        """Return the entries of the unit, oldest first."""
+        """Return the entries of the unit since the test began, oldest first."""
         self.machine.run("journalctl", "--sync")
         answer = self.machine.run("journalctl", f"--unit={unit}", "--output=json", *matches)
-        return [json.loads(line) for line in answer.out.splitlines()]
+        entries = [json.loads(line) for line in answer.out.splitlines()]
+        return [entry for entry in entries if int(entry["__REALTIME_TIMESTAMP"]) > self._since]
 
     def messages(self, *matches: str) -> list[str]:
         return [str(entry.get("MESSAGE")) for entry in self.journal(*matches)]

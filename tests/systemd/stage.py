@@ -132,7 +132,7 @@ def main(lower: Path, stage: Path, console: Path) -> None:
     enter(root)
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     systemd = "/lib/systemd/systemd"
-    arguments = [systemd, "--system", "--log-target=console", "--show-status=no"]
+    arguments = [systemd, "--system", "--log-target=journal", "--show-status=no"]
     os.execve(systemd, arguments, {"container": "netclawd-test", "PATH": path})
 
 

@@ -28,8 +28,8 @@ def test_an_installation_leaves_the_service_enabled_active_and_ready(
 def test_an_operator_is_a_member_of_the_group(fresh: Boot, package: Path) -> None:
     machine = fresh()
     install(machine, package)
-    machine.run("useradd", "--groups", "netclaw", "alice")
-    machine.run("useradd", "stranger")
+    machine.run("useradd", "--create-home", "--groups", "netclaw", "alice")
+    machine.run("useradd", "--create-home", "stranger")
     service = Service(machine)
     healthy = service.netclaw("status", user="alice")
     assert "is ready: generation 1" in healthy.out

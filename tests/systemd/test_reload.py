@@ -83,7 +83,6 @@ def test_a_change_of_the_file_alone_shows_as_reloading_and_then_active(service: 
 
 
 def test_a_member_of_the_group_can_reload_without_systemctl(service: Service) -> None:
-    service.machine.run("sh", "-c", "id alice 2>/dev/null || useradd -G netclaw alice")
     service.write_config(listen=["127.0.0.1:5199", "127.0.0.1:5200"])
     service.netclaw("reload", "--wait", user="alice")
     assert ask(5200, "/api/health/ready").status == 200
