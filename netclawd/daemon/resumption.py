@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 #: Turns in one transaction: first a few, so that they run soon, then many.
 _FIRST_BATCH, _BATCH = 50, 250
 
+Row = tuple[Turn, Resume | Park]
+
 
 @frozen
 class Warmup:
@@ -68,9 +70,13 @@ class Resumption:
         self._enqueue(turns, judged)
         rows = iter(judged.interrupted)
         size = _FIRST_BATCH
-        while batch := list(islice(rows, size)):
-            self._resume(batch, boot)
-            size = _BATCH
+        done: list[Row] = []
+        try:
+            while batch := list(islice(rows, size)):
+                done += self._resume(batch, boot)
+                size = _BATCH
+        finally:
+            _say(done, boot)  # Behind all of them: a thousand records hold no turn up.
         parked = sum(isinstance(verdict, Park) for _, verdict in judged.interrupted)
         resumed = len(judged.interrupted) - parked
         return Warmup(resumed, parked, judged.waiting, len(judged.queued))
@@ -91,10 +97,11 @@ class Resumption:
                 self._board.queue.add(session_id)
             self._board.cond.notify_all()
 
-    def _resume(self, batch: Sequence[tuple[Turn, Resume | Park]], boot: Boot) -> None:
+    def _resume(self, batch: Sequence[Row], boot: Boot) -> list[Row]:
+        """Write what becomes of them and let workers have them; return those that were left to us."""
         with self._lock:
             if self._board.drain is not None or self._board.stopping:
-                return  # They stay interrupted, for the next start.
+                return []  # They stay interrupted, for the next start.
             # What a person has decided about meanwhile is left out.
             claimed = self._board.claim(turn.id for turn, _ in batch)
             rows = [row for row in batch if row[0].id in claimed]
@@ -103,13 +110,9 @@ class Resumption:
             finally:
                 self._board.unclaim(claimed)
             self._let_go(rows, boot)
-        for turn, verdict in rows:
-            if isinstance(verdict, Park):
-                records.say_parked(turn, verdict.reason)
-            else:
-                records.say_resumed(turn, boot.cause, boot.restart_id)
+        return rows
 
-    def _commit(self, batch: Sequence[tuple[Turn, Resume | Park]], boot: Boot) -> None:
+    def _commit(self, batch: Sequence[Row], boot: Boot) -> None:
         store, now = self._parts.store, self._parts.clock.wall()
         leases = store.lease_all([turn.id for turn, _ in batch], boot.generation)
         changes = [
@@ -120,7 +123,7 @@ class Resumption:
         # a worker has taken have been resumed once more.
         store.commit_all(changes, now)
 
-    def _let_go(self, batch: Sequence[tuple[Turn, Resume | Park]], boot: Boot) -> None:
+    def _let_go(self, batch: Sequence[Row], boot: Boot) -> None:
         with self._board.cond:
             for turn, verdict in batch:
                 if isinstance(verdict, Park):
@@ -138,7 +141,7 @@ class Resumption:
             if turn.state.ended:
                 return
             boot = Boot("restart", RestartId(""), "", self._board.generation)
-            self._resume([(turn, Resume())], boot)
+            _say(self._resume([(turn, Resume())], boot), boot)
         except NetclawError as error:
             _log.warning(
                 "turn waits for the next start: %s", error.what, extra={"TURN_ID": turn_id}
@@ -185,3 +188,11 @@ class Resumption:
                 self._parts.store.commit_all(changes, now)
             except StoreError as error:
                 _log.warning("resumed turns were not marked in the drain: %s", error.what)
+
+
+def _say(rows: Sequence[Row], boot: Boot) -> None:
+    for turn, verdict in rows:
+        if isinstance(verdict, Park):
+            records.say_parked(turn, verdict.reason)
+        else:
+            records.say_resumed(turn, boot.cause, boot.restart_id)
