@@ -119,6 +119,17 @@ def test_the_unit_starts_the_installation_that_installed_it(ada: Ada) -> None:
 
 
 @pytest.mark.once
+def test_a_crash_keeps_the_listeners_of_a_user_s_daemon_too(ada: Ada, stopped: Service) -> None:
+    ada.netclaw("daemon install --user")
+    before, listening = ada.show("MainPID"), stopped.listening()
+    ada.run(f"kill -KILL {before}")
+    wait_for(lambda: ada.show("MainPID") not in (before, "0"), 10.0, "the next start")
+    stopped.wait_ready(above=1)
+    assert stopped.listening() == listening, "the same sockets, by inode"
+    assert "started again 1 time by systemd" in ada.netclaw("daemon status").out
+
+
+@pytest.mark.once
 def test_a_unit_of_somebody_s_own_making_is_left_alone(ada: Ada) -> None:
     own = "[Service]\\nExecStart=/bin/sleep 100\\n"
     ada.run(f"mkdir -p $(dirname {ada.file}) && printf '{own}' >{ada.file}")
