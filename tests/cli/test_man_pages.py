@@ -163,6 +163,12 @@ def test_a_page_points_to_all_others_and_to_none_that_is_missing(name: str) -> N
     assert everywhere <= set(PAGES)
 
 
+def test_the_units_and_the_catalog_point_to_pages_that_are_there() -> None:
+    units = (path.read_text() for path in (DOCS.parent / "units").rglob("*") if path.is_file())
+    named = {name for text in units for name in re.findall(r"man:(netcla[\w.-]*\(\d\))", text)}
+    assert {name[:-1].replace("(", ".") for name in named} == set(PAGES)
+
+
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_a_page_keeps_to_what_can_be_made_a_man_page(name: str) -> None:
     """Headings, paragraphs, lists, definition lists, tables, fenced code; no HTML, no pictures."""
