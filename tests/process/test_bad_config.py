@@ -12,6 +12,8 @@ from tests.process.harness import Daemon, free_port
 from tests.process.talk import accepted, check_history, new_session, wait_all_ended, wait_event
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 
 #: Content, and what the reason must name.

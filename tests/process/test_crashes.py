@@ -11,6 +11,8 @@ from tests.process.faults import Fault
 from tests.process.harness import Daemon
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 
 

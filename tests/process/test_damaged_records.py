@@ -23,6 +23,8 @@ from tests.process.talk import (
 )
 from tests.waiting import scaled
 
+pytestmark = pytest.mark.long
+
 WHOLE = CborCodec().seal(MANIFEST)
 
 

@@ -6,10 +6,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import netclawd
 from netclawd.adapters.store import schema
 from tests.process.harness import Daemon
 from tests.process.talk import accepted, check_history, new_session, send, wait_all_ended
+
+pytestmark = pytest.mark.long
 
 Make = Callable[..., Daemon]
 

@@ -19,6 +19,8 @@ from tests.process.talk import accepted, new_session, wait_event
 from tests.process.test_faults import check_ends
 from tests.waiting import scaled, wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 
 

@@ -29,6 +29,8 @@ from tests.process.supervised import Supervised
 from tests.process.talk import accepted, check_history, new_session, wait_all_ended, wait_event
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 KILLS = full_or(3, 20)
 
 #: Where the listeners change hands; `make prove` tries every point.

@@ -16,6 +16,8 @@ from tests.process.notify_socket import NotifySocket
 from tests.process.talk import accepted, new_session, wait_event
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.process.faults import Fault
 from tests.process.harness import Daemon
 from tests.process.talk import (
@@ -26,6 +28,8 @@ from tests.process.talk import (
 )
 from tests.process.watcher import StreamWatcher
 from tests.waiting import scaled, wait_for
+
+pytestmark = pytest.mark.long
 
 Make = Callable[..., Daemon]
 

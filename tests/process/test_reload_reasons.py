@@ -6,10 +6,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import netclawd
 from tests.process.faults import TRACE
 from tests.process.harness import Daemon
 from tests.waiting import wait_for
+
+pytestmark = pytest.mark.long
 
 Make = Callable[..., Daemon]
 

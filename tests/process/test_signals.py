@@ -20,6 +20,8 @@ from tests.process.talk import (
 )
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 
 #: Where the daemon is held when the signal comes: an effect, and its occurrence over both images.

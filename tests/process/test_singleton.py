@@ -12,6 +12,8 @@ import pytest
 from tests.process.harness import Daemon
 from tests.waiting import scaled, wait_for
 
+pytestmark = pytest.mark.long
+
 
 def start_second(daemon: Daemon) -> subprocess.CompletedProcess[str]:
     """Start another daemon on the same home and wait for its end."""

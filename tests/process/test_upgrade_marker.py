@@ -21,6 +21,8 @@ from tests.process.talk import accepted, new_session, wait_all_ended, wait_event
 from tests.process.test_faults import check_ends
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 
 

@@ -14,6 +14,8 @@ import pytest
 from tests.process.harness import Daemon
 from tests.waiting import scaled, wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 LIMITED = Path(__file__).with_name("limited.py")
 
