@@ -473,7 +473,11 @@ def _mask_tracebacks(redactor: Redactor) -> None:
 
 
 def _serve_one_request(settings: Settings, folders: Folders) -> None:
-    """Import all that serving imports, open the store read-only, answer one request."""
+    """Import all that a daemon imports, open the store read-only, answer one request."""
+    import netclawd.adapters.control.server
+    import netclawd.adapters.notify
+    import netclawd.daemon.engine
+    import netclawd.daemon.run  # noqa: F401
     from netclawd.adapters.store.sqlite import SqliteStore
     from netclawd.daemon.trial import serve_one_request
 

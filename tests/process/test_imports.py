@@ -66,3 +66,34 @@ def test_a_settled_daemon_has_imported_every_module_that_it_may_ever_use(
     }
     assert ("netclawd.cli.wiring", "netclawd.adapters.metrics") in later
     assert {one for one in later if one[1] not in imported | OF_OTHERS} == set()
+
+
+#: Put where Python looks for it at its start: has the rehearsing child list what it has imported.
+LIST_AT_THE_END = """
+import atexit, sys
+def write():
+    if "--rehearse" in sys.argv:
+        with open({path!r}, "w") as listing:
+            listing.write("\\n".join(sys.modules))
+atexit.register(write)
+"""
+
+
+def test_a_rehearsal_imports_every_module_of_ours_that_the_next_image_will(
+    make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """What isn't imported there isn't found broken there: a build that can't start would be executed."""
+    (tmp_path / "sitecustomize.py").write_text(
+        LIST_AT_THE_END.format(path=str(tmp_path / "rehearsed"))
+    )
+    daemon = make_daemon(environment={"PYTHONPATH": str(tmp_path)})
+    listing = daemon.home / "modules"
+    daemon.faults = [Fault("modules", "before", "Judge", nth=2, until=listing)]
+    daemon.start()
+    assert daemon.reload(force=True)["outcome"] == "applied"
+    wait_for(lambda: daemon.status()["settled"], 20.0, "all to be imported")
+    daemon.reload()
+    rehearsed = set((tmp_path / "rehearsed").read_text().split())
+    image = {name for name in listing.read_text().split() if name.startswith("netclawd.")}
+    assert len(image) > 100
+    assert image - rehearsed == set()

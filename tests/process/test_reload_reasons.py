@@ -58,6 +58,36 @@ def test_new_code_is_run_by_a_reload_and_not_before(make_daemon: Make, tmp_path:
     assert daemon.reload()["outcome"] == "unchanged"
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        "__main__.py",
+        "adapters/control/server.py",
+        "adapters/notify.py",
+        "cli/wiring.py",
+        "daemon/engine.py",
+        "daemon/performer.py",
+    ],
+)
+def test_a_build_that_cannot_start_is_refused_and_the_old_one_serves_on(
+    make_daemon: Make, tmp_path: Path, module: str
+) -> None:
+    package = tmp_path / "code" / "netclawd"
+    shutil.copytree(Path(netclawd.__file__).parent, package)
+    daemon = make_daemon(environment={"PYTHONPATH": str(package.parent)}).start()
+    broken = package / module
+    good = broken.read_text()
+    broken.write_text(good.replace("import annotations\n", "import annotations\n\n1 / 0\n", 1))
+    entry = daemon.reload()
+    assert (entry["outcome"], entry["slug"]) == ("refused", "rehearsal-failed")
+    assert "ZeroDivisionError" in entry["reason"]
+    assert daemon.generation() == 1
+    assert daemon.ask("/api/health/ready").status == 200
+
+    broken.write_text(good + "\n# mended\n")
+    assert daemon.reload()["outcome"] == "applied"
+
+
 def test_the_process_keeps_its_name(make_daemon: Make) -> None:
     """execve would name it after the interpreter: ``pkill -HUP netclawd`` would work only once."""
     daemon = make_daemon().start()
