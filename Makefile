@@ -5,7 +5,7 @@ VENV := .venv
 HOME_FOLDER := $(CURDIR)/.netclaw
 PYTEST := -m pytest $(ARGS)
 
-.PHONY: help setup run test test-oldest prove guards check docs bench deb lintian test-systemd
+.PHONY: help setup run test test-oldest prove guards check docs bench deb lintian piuparts test-systemd
 
 help:
 	@echo 'make run          set up and start the daemon in the foreground on 127.0.0.1:5199'
@@ -20,6 +20,7 @@ help:
 	@echo 'make bench        measure; ARGS=--quick for a short look'
 	@echo 'make deb          build build/netclawd_VERSION_all.deb (VERSION=… for another version)'
 	@echo 'make lintian      the same, and let lintian look at it'
+	@echo 'make piuparts     install and purge it in a bare Debian; needs root (SUITE=trixie for Debian 13)'
 
 setup:
 	@tools/setup
@@ -62,3 +63,6 @@ deb:
 
 lintian:
 	@tools/deb --lintian
+
+piuparts: setup
+	@tools/piuparts $(SUITE)
