@@ -141,7 +141,8 @@ def test_a_downgrade_is_told_which_release_the_store_takes(
     monkeypatch.setattr(schema, "__version__", "2.0.0")
     with pytest.raises(StoreNewerError) as refusal:
         SqliteStore.open(path)
-    assert "this one, 2.0.0, knows" in refusal.value.what
+    assert "it takes netclawd 2.1.0 or later (schema " in refusal.value.what
+    assert "and this is 2.0.0 (schema " in refusal.value.what
     assert refusal.value.remedy == (
         "Install netclawd 2.1.0 or later again; the store was not touched."
     )

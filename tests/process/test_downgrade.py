@@ -48,7 +48,10 @@ def test_a_downgrade_under_a_newer_store_is_refused_with_the_reason_and_the_data
     install(package, "9.0.0", newer_store=False)
     entry = daemon.reload()
     assert (entry["outcome"], entry["slug"]) == ("refused", "store-newer")
-    assert "this one, 9.0.0, knows" in entry["reason"]
+    assert "it takes netclawd 9.1.0 or later (schema " in entry["reason"], (
+        "STATUS= has the reason only"
+    )
+    assert "and this is 9.0.0 (schema " in entry["reason"]
     assert "Install netclawd 9.1.0 or later again" in entry["remedy"]
     status = daemon.status()
     assert (status["version"], status["generation"]) == ("9.1.0", 1)

@@ -168,9 +168,8 @@ def _newer(connection: sqlite3.Connection, path: str, found: Found) -> StoreNewe
         row = None  # A release that keeps its notes elsewhere.
     needed = f"netclawd {row[0]} or later" if row else "a newer release"
     return StoreNewerError(
-        f"The session store {path} was written by a newer netclawd: it has schema "
-        f"{found.schema}, which takes a release that knows schema {found.min_reader}; "
-        f"this one, {__version__}, knows {VERSION}.",
+        f"The session store {path} was written by a newer netclawd: it takes {needed} (schema "
+        f"{found.min_reader}), and this is {__version__} (schema {VERSION}).",
         f"Install {needed} again; the store was not touched.",
     )
 
