@@ -39,10 +39,8 @@ def repack(package: Path, version: str, folder: Path, change: Change | None = No
 
 
 def module(tree: Path, name: str) -> Path:
-    """Return the file of one of the package's Python modules."""
-    found = [path for path in tree.rglob(name) if "netclawd" in path.parts]
-    assert len(found) == 1, f"{name}: {found}"
-    return found[0]
+    """Return the file of one of the package's Python modules, named from the package on."""
+    return tree / "usr/lib/python3/dist-packages/netclawd" / name
 
 
 def append(name: str, text: str) -> Change:
