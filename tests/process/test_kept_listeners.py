@@ -164,6 +164,7 @@ def test_a_reexec_keeps_each_descriptor_once(
     wait_kept(supervisor, name_of(daemon.port))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("point", POINTS, ids=lambda p: f"{p.when}-{p.effect}")
 def test_a_kill_anywhere_in_a_port_change_leaves_what_the_file_names(
     supervisor: NotifySocket, make_supervised: Make, point: Fault
@@ -302,6 +303,24 @@ def test_a_restart_by_the_supervisor_refuses_nobody(
     assert daemon.stop() == 0
     supervisor.clear()
     assert not listens(daemon.port)
+
+
+def test_who_waits_in_the_queue_at_a_stop_is_served_by_the_next_start(
+    supervisor: NotifySocket, make_supervised: Make
+) -> None:
+    daemon = make_supervised(supervisor)
+    held = Fault("hold", "before", "Exit", until=daemon.home / "go")
+    daemon.faults = [held]
+    daemon.start()
+    wait_kept(supervisor, name_of(daemon.port))
+    daemon.signal(signal.SIGTERM)
+    wait_for(lambda: held.reached, 20.0, "the daemon to have come to rest")
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=20) as waiting:
+        held.release()
+        assert daemon.wait_exit() == 0
+        daemon.start()
+        answer = ask_over(waiting)
+        assert (answer.status, answer.generation) == (200, 2)
 
 
 def test_a_start_after_exit_75_finds_them_again(
