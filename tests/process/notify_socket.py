@@ -102,8 +102,9 @@ class NotifySocket:
                 elif level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     fds += struct.unpack(f"{len(raw) // 4}i", raw)
             notice = Notice(pid, parse(data), len(fds))
-            self._act(notice, fds)
+            # First: who waits for a barrier finds it recorded.
             self.notices.append(notice)
+            self._act(notice, fds)
 
     def _act(self, notice: Notice, fds: list[int]) -> None:
         fields = dict(notice.fields)
