@@ -275,7 +275,9 @@ class Performer:
         if effect.refusal is not None:
             image.exit_code = EXIT_CONFIG
             redact = image.parts.redact
-            say_aborted(redact(effect.refusal.reason), redact(effect.refusal.remedy))
+            reason = redact(effect.refusal.reason)
+            image.parts.notifier.status(f"ended, configuration refused: {reason}")
+            say_aborted(reason, redact(effect.refusal.remedy))
         if image.control is not None:
             image.control.stop()
         new = image.listeners.give_up_new()

@@ -101,6 +101,17 @@ def test_a_refusal_is_told_and_announces_nothing(make_daemon: Make, address: str
     assert supervisor.states() == ["READY"]
 
 
+def test_an_abort_leaves_its_reason(make_daemon: Make, address: str) -> None:
+    """systemd shows the last STATUS= of a unit that has failed."""
+    with NotifySocket(address) as supervisor:
+        abort = {"daemon": {"on_invalid_config": "abort"}}
+        daemon = make_daemon(environment={"NOTIFY_SOCKET": address}, tables=abort).start()
+        daemon.write_config(text="[daemon]\nlisten = 5\n")
+        assert daemon.wait_exit() == 78
+        said = wait_for(supervisor.status, 5.0, "STATUS= to be said")
+    assert said.startswith("ended, configuration refused: The configuration ")
+
+
 def test_a_rollback_is_one_reload_that_ends_ready_and_refused(
     make_daemon: Make, address: str
 ) -> None:
