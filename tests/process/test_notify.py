@@ -108,8 +108,11 @@ def test_an_abort_leaves_its_reason(make_daemon: Make, address: str) -> None:
         daemon = make_daemon(environment={"NOTIFY_SOCKET": address}, tables=abort).start()
         daemon.write_config(text="[daemon]\nlisten = 5\n")
         assert daemon.wait_exit() == 78
-        said = wait_for(supervisor.status, 5.0, "STATUS= to be said")
-    assert said.startswith("ended, configuration refused: The configuration ")
+        wait_for(
+            lambda: supervisor.status().startswith("ended, configuration refused: The conf"),
+            5.0,
+            lambda: f"the reason in STATUS=: {supervisor.status()}",
+        )
 
 
 def test_a_rollback_is_one_reload_that_ends_ready_and_refused(
