@@ -54,20 +54,20 @@ class Analyzer:
             pytest.skip(f"only root can run the systemd-analyze of {self.root}")
 
     def run(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run it in that folder, which for another root is copied into it."""
+        """Run it in that folder; that of another root sees a copy."""
         self.require()
         if self.root is None:
-            return _run("systemd-analyze", *arguments, cwd=folder)
-        inside = self.root / "tmp" / folder.name
-        shutil.copytree(folder, inside)
-        try:
-            entry = f'cd /tmp/{folder.name} && exec systemd-analyze "$@"'
-            return _run("chroot", str(self.root), "sh", "-c", entry, "sh", *arguments)
-        finally:
-            shutil.rmtree(inside)
+            return _run("systemd-analyze", *arguments, cwd=folder, runtime=str(folder))
+        # In a mount namespace: machines may be booted on that root, so nothing is written into it.
+        script = (
+            'mount -t tmpfs tmpfs "$1/tmp" && cp -r . "$1/tmp/units" && root=$1 && shift && '
+            'exec chroot "$root" sh -c \'cd /tmp/units && exec systemd-analyze "$@"\' sh "$@"'
+        )
+        entry = ("unshare", "--mount", "sh", "-c", script, "sh", str(self.root))
+        return _run(*entry, *arguments, cwd=folder, runtime="/tmp")
 
 
-def _run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def _run(*command: str, cwd: Path, runtime: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         cwd=cwd,
@@ -80,7 +80,7 @@ def _run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[
             "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
             "LC_ALL": "C",
             "HOME": "/root",
-            "XDG_RUNTIME_DIR": "/tmp",
+            "XDG_RUNTIME_DIR": runtime,
         },
     )
 
