@@ -16,8 +16,18 @@ from netclawd.core.values import replace
 
 #: Name of the marker in the runtime folder.
 MARKER = "upgrading"
+#: The one for the daemons of single users, whose runtime folders the package doesn't know.
+PACKAGE_MARKER = "/run/netclawd.upgrading"
+#: Below it lies the code that the package replaces.
+PACKAGED_CODE = "/usr/lib/python3/"
 #: What a restart is refused as. It says nothing of the configuration, so nothing is remembered by it.
 SLUG = "upgrading"
+
+
+def markers(runtime_marker: str, code: str) -> tuple[str, ...]:
+    """Return where a daemon looks for a marker that runs the code of this folder."""
+    packaged = code.startswith(PACKAGED_CODE)
+    return (runtime_marker, PACKAGE_MARKER) if packaged else (runtime_marker,)
 
 
 def is_fresh(written_at: float, wall: float) -> bool:

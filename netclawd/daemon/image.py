@@ -19,7 +19,7 @@ from netclawd.core.listeners import Address, Kept
 from netclawd.core.manifest import Manifest, Work
 from netclawd.core.restart import RestartRecord
 from netclawd.core.settings import Settings, Snapshot
-from netclawd.core.upgrade import MARKER
+from netclawd.core.upgrade import MARKER, markers
 from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.counters import Counters
 from netclawd.daemon.gate import Gate
@@ -104,7 +104,8 @@ class Image:
         beginning = self.parts.beginning
         self.refusal, self.refused_digest = beginning.refusal, beginning.refused_digest
         self.serves_last_good = beginning.refusal is not None
-        self.upgrade = Upgrade(self.parts.folders.in_runtime(MARKER), self.parts.clock)
+        places = markers(self.parts.folders.in_runtime(MARKER), os.path.dirname(__file__))
+        self.upgrade = Upgrade(places, self.parts.clock)
 
     def end_refusal(self) -> None:
         """The file is good again, and is what is served."""

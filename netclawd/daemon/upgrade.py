@@ -1,4 +1,4 @@
-"""Looks for the marker of a package upgrade, and keeps what waits for the end of it.
+"""Looks for the markers of a package upgrade, and keeps what waits for the end of it.
 
 Asked when a request is judged, when a rehearsal has ended and right before execve, because unpacking
 may begin at any moment of a restart. :mod:`netclawd.core.upgrade` says what the marker means.
@@ -7,6 +7,7 @@ may begin at any moment of a restart. :mod:`netclawd.core.upgrade` says what the
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from netclawd.core import upgrade
 from netclawd.core.events import Refusal, Request
@@ -16,8 +17,8 @@ from netclawd.ports import Clock
 class Upgrade:
     """The main thread writes; any thread may look."""
 
-    def __init__(self, path: str, clock: Clock) -> None:
-        self._path = path
+    def __init__(self, paths: Sequence[str], clock: Clock) -> None:
+        self._paths = paths
         self._clock = clock
         #: What is asked again when the upgrade is over.
         self.waiting: Request | None = None
@@ -26,12 +27,15 @@ class Upgrade:
 
     def refusal(self) -> Refusal | None:
         """Return what a restart is told now, None when it may go on."""
+        fresh = (path for path in self._paths if self._is_fresh(path))
+        return next(map(upgrade.refusal, fresh), None)
+
+    def _is_fresh(self, path: str) -> bool:
         try:
-            written_at = os.stat(self._path).st_mtime
+            written_at = os.stat(path).st_mtime
         except OSError:
-            return None
-        fresh = upgrade.is_fresh(written_at, self._clock.wall())
-        return upgrade.refusal(self._path) if fresh else None
+            return False
+        return upgrade.is_fresh(written_at, self._clock.wall())
 
     def hold_back(self, request: Request) -> None:
         """Keep a request that was refused because of the upgrade."""

@@ -13,6 +13,15 @@ NOW = 1_700_000_000.0
 LIMIT = budgets.UPGRADE_MARKER_S
 
 
+def test_only_a_daemon_of_the_packaged_code_looks_for_the_package_s_own_marker() -> None:
+    own = "/run/user/1000/netclaw/upgrading"
+    packaged = "/usr/lib/python3/dist-packages/netclawd/daemon"
+    assert upgrade.markers(own, packaged) == (own, "/run/netclawd.upgrading")
+    assert upgrade.markers(own, "/home/ada/env/lib/python3.11/site-packages/netclawd/daemon") == (
+        own,
+    )
+
+
 @pytest.mark.parametrize(
     ("age_s", "fresh"),
     [(0.0, True), (LIMIT - 1, True), (LIMIT, False), (86_400.0, False)],

@@ -116,11 +116,11 @@ class PaperUpgrade(Upgrade):
     """The marker of a package upgrade, on paper."""
 
     def __init__(self, host: Host) -> None:
-        super().__init__("/paper/run/upgrading", host.clock)
+        super().__init__(["/paper/run/upgrading"], host.clock)
         self._host = host
 
     def refusal(self) -> Refusal | None:
-        return refusal(self._path) if self._host.upgrading else None
+        return refusal(self._paths[0]) if self._host.upgrading else None
 
 
 class PaperArbiter(Arbiter):

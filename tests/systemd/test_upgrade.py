@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from netclawd.core.upgrade import PACKAGE_MARKER
 from tests.process.load import Target, check_nothing_lost, under_load
 from tests.process.talk import (
     accepted,
@@ -126,6 +127,7 @@ def test_what_dpkg_left_half_done_is_mended_by_configuring_and_nothing_runs_in_b
     # Interrupted right behind unpacking, as by a lost connection or a crash of apt.
     dpkg(machine, "--unpack", f"/root/{package.name}")
     assert machine.exists(f"{RUNTIME}/upgrading")
+    assert machine.exists(PACKAGE_MARKER)
     service.write_config(listen=["127.0.0.1:5199", "127.0.0.1:5200"])
     refused = service.systemctl("reload", UNIT, check=False)
     assert refused.code != 0
@@ -139,6 +141,19 @@ def test_what_dpkg_left_half_done_is_mended_by_configuring_and_nothing_runs_in_b
     assert service.identity() == before
     assert "0100007F:5200" in service.listening(), "what waited was done"
     assert not machine.exists(f"{RUNTIME}/upgrading")
+    assert not machine.exists(PACKAGE_MARKER)
+
+
+@pytest.mark.once
+def test_what_the_daemon_s_user_puts_in_the_place_of_the_marker_hinders_no_upgrade(
+    fresh: Boot, package: Path, lower: Path
+) -> None:
+    service = installed(fresh(), lower)
+    in_its_place = f"{RUNTIME}/upgrading/folder"
+    service.machine.run("runuser", "-u", "netclaw", "--", "mkdir", "-p", in_its_place)
+    install(service.machine, package)
+    assert version(service) != "0.0.0"
+    assert not service.machine.exists(f"{RUNTIME}/upgrading")
 
 
 def test_a_disk_that_is_full_undoes_the_upgrade_and_the_daemon_goes_on(

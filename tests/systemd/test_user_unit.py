@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from netclawd.core.upgrade import PACKAGE_MARKER
 from tests.systemd.machine import Machine, Result
 from tests.systemd.service import UNIT, Service
 from tests.waiting import wait_for
@@ -127,6 +128,24 @@ def test_a_crash_keeps_the_listeners_of_a_user_s_daemon_too(ada: Ada, stopped: S
     stopped.wait_ready(above=1)
     assert stopped.listening() == listening, "the same sockets, by inode"
     assert "started again 1 time by systemd" in ada.netclaw("daemon status").out
+
+
+@pytest.mark.once
+def test_a_package_upgrade_holds_a_user_s_daemon_back_too(ada: Ada) -> None:
+    """Its runtime folder is its own, and the package doesn't know it."""
+    ada.netclaw("daemon install --user")
+    ada.machine.write(PACKAGE_MARKER, "")
+    try:
+        refused = ada.netclaw("reload --force --wait", check=False)
+        assert refused.code == 1
+        assert PACKAGE_MARKER in refused.err + refused.out
+    finally:
+        ada.machine.run("rm", PACKAGE_MARKER)
+    wait_for(
+        lambda: "ready: generation 2" in ada.netclaw("status", check=False).out,
+        20.0,
+        "it to be done",
+    )
 
 
 @pytest.mark.once
