@@ -139,14 +139,17 @@ def _say_started(unit: Unit, running: Daemon | None, *, as_json: bool) -> int:
 
 
 def _say_not_started(unit: Unit, said: Answer, *, as_json: bool) -> int:
-    code = unit.exit_code if unit.exit_code in (EXIT_TEMPORARY, EXIT_CONFIG) else EXIT_FAILURE
-    lines = _journal(unit)
+    # Then what systemd still knows, and the journal, is of an earlier start.
+    left_out = said.code == 0
+    told = not left_out and unit.exit_code in (EXIT_TEMPORARY, EXIT_CONFIG)
+    code = unit.exit_code if told and unit.exit_code else EXIT_FAILURE
+    lines = [] if left_out else _journal(unit)
     if as_json:
         say_json({"started": False, "exit_code": code, "log": lines, **_unit_json(unit, None)})
         return code
     note(f"the daemon did not start. {describe_unit(unit)}")
     explained = unit.result != "success"
-    if said.code == 0:
+    if left_out:
         click.echo("  systemd left it out: a condition of the unit is not met.", err=True)
     elif said.stderr and not explained:
         click.echo(f"  systemctl: {visible(one_line(said.stderr))}.", err=True)

@@ -154,6 +154,9 @@ def test_a_start_that_is_stopped_before_it_serves_had_nothing_to_drain(stopped: 
 
 @pytest.mark.once
 def test_a_start_that_a_condition_forbids_says_so(stopped: Service) -> None:
+    stopped.write_config("lisen = 5\n")
+    assert stopped.netclaw("daemon", "start", check=False).code == 78, "what isn't to be told again"
+    stopped.write_config()
     stopped.drop_in("[Unit]\nConditionPathExists=/nowhere\n")
     refused = stopped.netclaw("daemon", "start", check=False)
     assert refused.code == 1
