@@ -129,9 +129,7 @@ class Machine:
 
     def _child(self) -> int:
         assert self._outside is not None
-        pid = self._outside.pid
-        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return int(words[0]) if words else 0
+        return next(iter(_children(self._outside.pid)), 0)
 
     def _check_alive(self) -> None:
         assert self._outside is not None, "it was not started"
@@ -199,8 +197,15 @@ class Machine:
             try:
                 yield process
             finally:
+                inside = _children(process.pid)
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+                # nsenter goes at once; what it ran gives back its ports when it has gone itself.
+                wait_for(
+                    lambda: not any(Path(f"/proc/{pid}").exists() for pid in inside),
+                    10.0,
+                    f"{command} to end",
+                )
 
     def _popen(self, *command: str, user: str | None, stdin: int) -> subprocess.Popen[bytes]:
         self._check_alive()
@@ -247,6 +252,12 @@ class Machine:
                 yield
             finally:
                 _setns(home.fileno())
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(it) for it in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def _setns(descriptor: int) -> None:

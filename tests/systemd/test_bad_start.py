@@ -63,6 +63,7 @@ def test_a_port_that_another_program_holds_is_said_and_tried_again_a_while(
     stopped.wait_ready()
 
 
+@pytest.mark.once
 def test_a_port_that_is_given_back_in_time_is_taken(stopped: Service) -> None:
     stopped.drop_in("[Unit]\nStartLimitBurst=100\n[Service]\nRestartSec=200ms\n")
     with stopped.machine.running("/usr/bin/python3", "-c", HOLDER, "5199") as holder:
@@ -74,6 +75,7 @@ def test_a_port_that_is_given_back_in_time_is_taken(stopped: Service) -> None:
     stopped.wait_ready()
 
 
+@pytest.mark.once
 def test_a_state_directory_that_can_not_be_written_is_said(stopped: Service) -> None:
     stopped.drop_in(f"[Unit]\nStartLimitBurst=3\n[Service]\nReadOnlyPaths={STATE}\n")
     start(stopped)
@@ -98,6 +100,7 @@ def test_a_missing_credential_fails_before_the_daemon_and_systemd_names_it(
 SECRET = '[providers.model]\nkind = "demo"\napi_key = "credential:model-key"\n'
 
 
+@pytest.mark.once
 def test_a_credential_that_the_unit_does_not_load_is_a_wrong_configuration(
     stopped: Service,
 ) -> None:
@@ -137,6 +140,7 @@ def test_without_python3_systemd_the_daemon_serves_and_calls_itself_degraded(
     assert "python3-systemd" in answer.out + answer.err
 
 
+@pytest.mark.once
 def test_an_installation_succeeds_and_says_so_when_the_port_is_taken(
     fresh: Callable[[], Machine], package: Path
 ) -> None:

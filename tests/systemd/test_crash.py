@@ -106,6 +106,7 @@ def test_a_restart_refuses_nobody_and_resets_nobody(service: Service) -> None:
     check_resumed(service, session, "stop")
 
 
+@pytest.mark.once
 def test_an_address_that_went_while_it_was_down_is_given_up(service: Service) -> None:
     service.write_config(listen=["127.0.0.1:5199", "127.0.0.1:5200"])
     service.systemctl("reload", UNIT)
@@ -188,6 +189,7 @@ def test_a_daemon_that_works_is_left_alone_by_an_impatient_watchdog(stopped: Ser
     assert service.identity() == (pid, 0)
 
 
+@pytest.mark.once
 def test_a_stop_with_a_running_turn_leaves_it_for_the_next_start(service: Service) -> None:
     session = turn_in_flight(service)
     service.systemctl("stop", UNIT)

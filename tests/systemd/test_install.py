@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.systemd.conftest import install
 from tests.systemd.machine import Machine
 from tests.systemd.service import SOCKET, UNIT, Service
@@ -25,6 +27,7 @@ def test_an_installation_leaves_the_service_enabled_active_and_ready(
     assert service.systemctl("is-enabled", SOCKET, check=False).out == "disabled\n"
 
 
+@pytest.mark.once
 def test_an_operator_is_a_member_of_the_group(fresh: Boot, package: Path) -> None:
     machine = fresh()
     install(machine, package)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from netclawd.core.notices import Notice
 from tests.process.talk import accepted, new_session, wait_all_ended, wait_event
 from tests.systemd.service import UNIT, Service
@@ -48,6 +50,7 @@ def test_a_refusal_is_found_by_its_id_and_explained(service: Service) -> None:
     assert refused["RESTART_ID"] in answer.out.partition("Subject:")[2]
 
 
+@pytest.mark.once
 def test_every_notice_has_a_text_in_the_catalog(stopped: Service) -> None:
     known = stopped.machine.run("journalctl", "--list-catalog").out
     missing = [notice.name for notice in Notice if notice.value not in known]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tests.process.client import ask, listens
 from tests.process.load import Target, check_nothing_lost, under_load
 from tests.process.talk import accepted, check_history, new_session, wait_all_ended, wait_event
@@ -33,6 +35,7 @@ def test_a_reload_to_another_port_under_load_loses_nothing_and_returns_when_it_s
     check_history(wait_all_ended(service, [session], timeout_s=60.0)[session])
 
 
+@pytest.mark.once
 def test_the_old_port_alone_moves_too(service: Service) -> None:
     before = service.identity()
     service.port = 5300
@@ -61,6 +64,7 @@ def test_a_refused_reload_fails_says_why_and_changes_nothing(service: Service) -
     assert service.status_text.startswith("generation 1 ready")
 
 
+@pytest.mark.once
 def test_a_reload_without_anything_new_succeeds_and_keeps_the_generation(service: Service) -> None:
     service.systemctl("reload", UNIT)
     assert (service.active, service.generation()) == ("active", 1)
@@ -82,6 +86,7 @@ def test_a_change_of_the_file_alone_shows_as_reloading_and_then_active(service: 
     assert ask(5200, "/api/health/ready").generation == 3
 
 
+@pytest.mark.once
 def test_a_member_of_the_group_can_reload_without_systemctl(service: Service) -> None:
     service.write_config(listen=["127.0.0.1:5199", "127.0.0.1:5200"])
     service.netclaw("reload", "--wait", user="alice")

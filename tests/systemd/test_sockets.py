@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.process.client import ask, listens
 from tests.process.load import Target, check_nothing_lost, under_load
 from tests.process.talk import new_session
@@ -42,6 +44,7 @@ def test_a_port_below_1024_comes_through_the_socket_and_outlives_restarts(
     assert stopped.listening()["0100007F:80"] == before["0100007F:80"]
 
 
+@pytest.mark.once
 def test_a_low_port_without_the_socket_is_refused_with_the_way_to_it(stopped: Service) -> None:
     stopped.write_config(listen=["127.0.0.1:80"])
     stopped.drop_in("[Unit]\nStartLimitBurst=2\n")
@@ -53,6 +56,7 @@ def test_a_low_port_without_the_socket_is_refused_with_the_way_to_it(stopped: Se
     stopped.systemctl("reset-failed", UNIT)
 
 
+@pytest.mark.once
 def test_a_configuration_that_names_no_socket_leaves_the_address_of_the_unit_unserved_and_says_so(
     stopped: Service,
 ) -> None:
@@ -66,6 +70,7 @@ def test_a_configuration_that_names_no_socket_leaves_the_address_of_the_unit_uns
     )
 
 
+@pytest.mark.once
 def test_the_same_address_in_both_is_refused_with_the_reason(stopped: Service) -> None:
     stopped.drop_in("[Unit]\nStartLimitBurst=2\n")
     stopped.systemctl("start", SOCKET)
@@ -77,6 +82,7 @@ def test_the_same_address_in_both_is_refused_with_the_reason(stopped: Service) -
     stopped.systemctl("reset-failed", UNIT, SOCKET)
 
 
+@pytest.mark.once
 def test_a_socket_that_the_unit_does_not_hand_over_is_refused_by_its_name(
     service: Service,
 ) -> None:

@@ -117,6 +117,7 @@ def test_an_upgrade_to_a_build_that_can_not_start_leaves_the_old_one_serving(
     assert "refused" not in service.status_text
 
 
+@pytest.mark.once
 def test_what_dpkg_left_half_done_is_mended_by_configuring_and_nothing_runs_in_between(
     fresh: Boot, package: Path, lower: Path
 ) -> None:
@@ -156,6 +157,7 @@ def test_what_the_daemon_s_user_puts_in_the_place_of_the_marker_hinders_no_upgra
     assert not service.machine.exists(f"{RUNTIME}/upgrading")
 
 
+@pytest.mark.once
 def test_a_disk_that_is_full_undoes_the_upgrade_and_the_daemon_goes_on(
     fresh: Boot, package: Path, workshop: Path
 ) -> None:
@@ -194,6 +196,7 @@ def enlarge(tree: Path) -> None:
     path.with_name("ballast.txt").write_bytes(b"x" * 12_000_000)
 
 
+@pytest.mark.once
 def test_a_downgrade_under_a_newer_store_is_refused_and_the_data_stays(
     fresh: Boot, package: Path, workshop: Path
 ) -> None:
@@ -233,6 +236,7 @@ def newer_store(tree: Path) -> None:
     path.write_text(text + "\nmigrate.__defaults__ = (MIGRATIONS,)\n")
 
 
+@pytest.mark.once
 def test_a_unit_that_changes_with_the_upgrade_is_said_to_need_a_restart(
     fresh: Boot, package: Path, workshop: Path
 ) -> None:
@@ -249,6 +253,7 @@ def test_a_unit_that_changes_with_the_upgrade_is_said_to_need_a_restart(
     assert version(service) == "999"
 
 
+@pytest.mark.once
 def test_a_service_that_was_stopped_stays_stopped(fresh: Boot, package: Path, lower: Path) -> None:
     service = installed(fresh(), lower)
     service.systemctl("stop", UNIT)
