@@ -66,7 +66,12 @@ def quote(word: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9/._+:,@=-]+", word):
         return word
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"{escaped}"'.replace("\n", "\\n").replace("\t", "\\t")
+    return re.sub(r"[\x00-\x1f\x7f]", _escape, f'"{escaped}"')
+
+
+def _escape(control: re.Match[str]) -> str:
+    """Escape a character that would end the line of a unit file, or could not stand in it."""
+    return {"\n": "\\n", "\t": "\\t"}.get(control[0], f"\\x{ord(control[0]):02x}")
 
 
 def judge_found(content: str | None, wanted: str) -> Found:

@@ -42,6 +42,8 @@ def test_another_installation_and_a_chosen_home_are_written_in() -> None:
         ("/a\\b", '"/a\\\\b"'),
         ("/50%", '"/50%%"'),
         ("/a\nb", '"/a\\nb"'),
+        ("/a\tb", '"/a\\tb"'),
+        ("/a\rExecStartPre=b\x1b", '"/a\\x0dExecStartPre=b\\x1b"'),
         ("/a'b", '"/a\'b"'),
         ("/a;b", '"/a;b"'),
         ("", '""'),
