@@ -232,10 +232,7 @@ def _refuse_foreign(path: str, found: Found) -> None:
 def _installed(path: str, paths: Paths) -> Owner:
     """Return the unit as it is now; SupervisorError when it is not what was written for this home."""
     owner = owner_in(Scope.USER)
-    same = owner is not None and os.path.realpath(owner.paths.state) == os.path.realpath(
-        paths.state
-    )
-    if owner is None or not same or owner.unit.fragment != path:
+    if owner is None or not _is_home(owner, paths) or owner.unit.fragment != path:
         raise SupervisorError(
             f"{path} is written and enabled, but its daemon would not have the home {paths.home}.",
             f"See why, and start it then: `systemctl --user cat {UNIT_NAME}`, "

@@ -66,6 +66,20 @@ def answering(owner: Owner) -> Daemon | None:
     return None
 
 
+def look_at_both(owner: Owner) -> tuple[Owner, Daemon | None]:
+    """Return the owner with its unit as it is now, and the daemon that answers in its home."""
+    running = answering(owner)
+    return replace(owner, unit=unit_beside(owner, running)), running
+
+
+def unit_beside(owner: Owner, running: Daemon | None) -> Unit:
+    """Return the owner's unit, looked at again if it is not the daemon's.
+
+    systemd may have started that one since the first look: then nobody did it by hand.
+    """
+    return look_again(owner) if is_outside(running, owner.unit) else owner.unit
+
+
 def is_outside(daemon: Daemon | None, unit: Unit) -> bool:
     """Whether a daemon runs in the unit's home that the unit did not start."""
     return daemon is not None and daemon.status["pid"] != unit.main_pid
@@ -77,7 +91,7 @@ def is_outside(daemon: Daemon | None, unit: Unit) -> bool:
 def start(owner: Owner, *, as_json: bool) -> int:
     """Let systemd start the unit, report, and return the exit code."""
     refuse_masked(owner.unit)
-    running = answering(owner)
+    owner, running = look_at_both(owner)
     if running is not None and (owner.unit.runs or is_outside(running, owner.unit)):
         return _say_running(owner.unit, running, as_json=as_json)
     unit, said = _start(owner.unit, owner, quiet=as_json)
@@ -219,8 +233,8 @@ def stop(owner: Owner, *, as_json: bool) -> int:
 
 def end(owner: Owner, *, quiet: bool) -> Ended | None:
     """Stop the unit, and a daemon beside it; None when there is neither."""
-    unit, running = owner.unit, answering(owner)
-    outside = is_outside(running, unit)
+    owner, running = look_at_both(owner)
+    unit, outside = owner.unit, is_outside(running, owner.unit)
     if unit.rests and not outside:
         return None
     daemons: list[Stopped] = []
@@ -280,7 +294,8 @@ def _say_stopped(ended: Ended, took_s: float, *, as_json: bool) -> int:
 
 def restart(owner: Owner, *, as_json: bool) -> int:
     """Let systemd reload the unit, which re-executes the daemon for what is new; return the exit code."""
-    unit, running = owner.unit, answering(owner)
+    owner, running = look_at_both(owner)
+    unit = owner.unit
     if running is not None and is_outside(running, unit):
         note(f"pid {running.status['pid']} was not started by {unit.label}; it re-executes itself.")
         return reload_and_wait(running.client, force=True, as_json=as_json)
@@ -404,13 +419,13 @@ def status(owner: Owner, *, as_json: bool) -> int:
         return _say_down(owner.unit, error, as_json=as_json)
     except ControlError as error:  # it may not be asked, or does not answer: systemd knows more
         raise ControlError(f"{error.what} {describe_unit(owner.unit)}", error.remedy) from error
-    found = running.status
+    found, unit = running.status, unit_beside(owner, running)
     if as_json:
-        say_json({**found, **_unit_json(owner.unit, running)})
+        say_json({**found, **_unit_json(unit, running)})
     else:
         click.echo("\n".join(describe(found)))
-        beside = "; this daemon was started by hand" if is_outside(running, owner.unit) else ""
-        click.echo(f"  {'unit':<14} {describe_unit(owner.unit).rstrip('.')}{beside}")
+        beside = "; this daemon was started by hand" if is_outside(running, unit) else ""
+        click.echo(f"  {'unit':<14} {describe_unit(unit).rstrip('.')}{beside}")
     return exit_code(found)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from netclawd.adapters.control import ControlServer
+from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import supervised, units
-from netclawd.cli.reach import own_paths
-from netclawd.core.units import UNIT_NAME, Scope, Unit
+from netclawd.cli.reach import Daemon, own_paths
+from netclawd.core.units import UNIT_NAME, Owner, Scope, Unit
 from netclawd.core.values import replace
 from netclawd.errors import SupervisorError
 from tests.cli.conftest import CommandLine
@@ -102,6 +103,19 @@ def test_systemctl_finds_this_user_s_systemd_and_answers_in_english(
     }
     monkeypatch.setattr(os.path, "isdir", lambda _path: False)
     assert units.user_environ({"XDG_RUNTIME_DIR": "/x"})["XDG_RUNTIME_DIR"] == "/x"
+
+
+@pytest.mark.parametrize("main_pid", [42, 43])
+def test_a_daemon_that_systemd_started_after_the_first_look_was_not_started_by_hand(
+    monkeypatch: pytest.MonkeyPatch, main_pid: int
+) -> None:
+    now = replace(SYSTEM, active="active", main_pid=main_pid)
+    running = Daemon(ControlClient("/nowhere"), {"pid": 42})
+    monkeypatch.setattr(supervised, "answering", lambda _owner: running)
+    monkeypatch.setattr(supervised, "look_again", lambda _owner: now)
+    owner, found = supervised.look_at_both(Owner(SYSTEM, own_paths()))
+    assert owner.unit is now
+    assert supervised.is_outside(found, owner.unit) is (main_pid != 42)
 
 
 @pytest.mark.parametrize(
