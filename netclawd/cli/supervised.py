@@ -7,7 +7,6 @@ named as such, and only ever stopped.
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -27,7 +26,7 @@ from netclawd.cli.units import (
     arguments,
     call,
     failed,
-    journal_arguments,
+    last_lines,
     look_again,
     one_line,
 )
@@ -157,7 +156,7 @@ def _say_not_started(unit: Unit, said: Answer, *, as_json: bool) -> int:
     left_out = said.code == 0
     told = not left_out and unit.exit_code in (EXIT_TEMPORARY, EXIT_CONFIG)
     code = unit.exit_code if told and unit.exit_code else EXIT_FAILURE
-    lines = [] if left_out else _journal(unit)
+    lines = [] if left_out else last_lines(unit, LAST_LINES)
     if as_json:
         say_json({"started": False, "exit_code": code, "log": lines, **_unit_json(unit, None)})
         return code
@@ -175,27 +174,6 @@ def _say_not_started(unit: Unit, said: Answer, *, as_json: bool) -> int:
         click.echo("  systemd goes on trying; `netclaw daemon stop` ends that.", err=True)
     click.echo(f"  More: `{_systemctl(unit)} status {unit.name}`.", err=True)
     return code
-
-
-def _journal(unit: Unit) -> list[str]:
-    """Return the last lines of the unit's last start, as far as this user may read them."""
-    if not unit.invocation:
-        return []
-    which = f"_SYSTEMD_INVOCATION_ID={unit.invocation}"
-    wanted = (f"--lines={LAST_LINES}", "--output=cat", "--quiet", "--no-pager", which)
-    try:
-        done = subprocess.run(
-            journal_arguments(unit, *wanted),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return done.stdout.splitlines() if done.returncode == 0 else []
 
 
 # -- stop ----------------------------------------------------------------------------------------
@@ -431,7 +409,9 @@ def status(owner: Owner, *, as_json: bool) -> int:
 
 def _say_down(unit: Unit, error: NotRunningError, *, as_json: bool) -> int:
     said = describe_unit(unit)
-    if unit.active == "failed" and (lines := _journal(unit)):  # nearer to the end than its status
+    if unit.active == "failed" and (
+        lines := last_lines(unit, LAST_LINES)
+    ):  # nearer to the end than its status
         said = (
             f"{describe_unit(replace(unit, status_text=''))} Its last words: {visible(lines[-1])}"
         )

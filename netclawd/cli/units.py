@@ -1,4 +1,4 @@
-"""Finds who owns the lifecycle of a home, and asks systemd: the one place that calls systemctl.
+"""Finds who owns the lifecycle of a home, and asks systemd: nothing else calls systemctl or journalctl.
 
 Where no systemd runs (sd_booted(3)) nobody owns a home; a user without a systemd of their own has no
 user unit. Every call has a deadline, and what systemctl says on standard error is in the error.
@@ -170,24 +170,41 @@ def is_denied(stderr: str) -> bool:
     return any(words in stderr.lower() for words in _DENIED)
 
 
+def last_lines(unit: Unit, count: int) -> list[str]:
+    """Return the last lines of the journal of a unit's last start, as far as this user may read them."""
+    if not unit.invocation:
+        return []
+    which = f"_SYSTEMD_INVOCATION_ID={unit.invocation}"
+    wanted = (f"--lines={count}", "--output=cat", "--quiet", "--no-pager", which)
+    try:
+        done = _run(journal_arguments(unit, *wanted))
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.splitlines() if done.returncode == 0 else []
+
+
 def _ask(scope: Scope, *words: str) -> Answer:
     command = arguments(scope, *words)
     try:
-        done = subprocess.run(
-            command,
-            env=user_environ(os.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_S,
-            check=False,
-        )
+        done = _run(command)
     except subprocess.TimeoutExpired:
         raise _too_slow(command, ANSWER_S) from None
     if done.returncode != 0:
         raise failed(command, done.stderr)
     return Answer(done.returncode, done.stdout, done.stderr.strip())
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        env=user_environ(os.environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=ANSWER_S,
+        check=False,
+    )
 
 
 def failed(command: Sequence[str], stderr: str) -> SupervisorError:
