@@ -13,6 +13,7 @@ import pytest
 
 import netclawd as netclawd_package
 from netclawd import errors
+from netclawd.adapters.log import SHOWN as SHOWN_FIELDS
 from netclawd.adapters.settings_file import packaged_schema
 from netclawd.cli.client import netclaw
 from netclawd.cli.netclawd import command as netclawd
@@ -258,6 +259,30 @@ def test_the_metrics_are_those_of_their_page() -> None:
     assert [tuple(row) for row in rows_of(chapter(DAEMON_PAGE, "METRICS"))] == [
         (f"`{name}`", kind, text) for name, kind, text in told
     ]
+
+
+def test_the_fields_of_the_journal_are_those_that_records_are_given() -> None:
+    rows = (row for row in rows_of(chapter(DAEMON_PAGE, "JOURNAL")) if "`" in row[0])
+    said = {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row[0])}
+    assert said == _fields_of_records() - {"MESSAGE", "PRIORITY", "SYSLOG_IDENTIFIER"}
+
+
+def _fields_of_records() -> set[str]:
+    """Find the keys in capitals of all dictionaries that the daemon and its adapters write down."""
+    source = Path(netclawd_package.__file__).parent
+    return {
+        str(key.value)
+        for path in (*source.glob("daemon/**/*.py"), *source.glob("adapters/**/*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant) and re.fullmatch("[A-Z][A-Z_]*", str(key.value))
+    }
+
+
+@pytest.mark.parametrize("name", SHOWN_FIELDS.values())
+def test_the_ids_at_the_end_of_a_line_are_named(name: str) -> None:
+    assert f"`{name}=`" in chapter(DAEMON_PAGE, "JOURNAL")
 
 
 SETTINGS = {
