@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +25,8 @@ rm -rf /etc/systemd/system/netclawd.*.d /run/systemd/system/netclawd.*.d
 rm -rf /etc/netclaw/* {STATE}/* {STATE}/.[!.]* {RUNTIME}
 systemctl daemon-reload
 systemctl reset-failed {UNIT} {SOCKET} 2>/dev/null
-true
+journalctl --sync
+journalctl --quiet --rotate --vacuum-files=1
 """
 
 
@@ -36,8 +36,6 @@ class Service:
     def __init__(self, machine: Machine, port: int = 5199) -> None:
         self.machine = machine
         self.port = port
-        #: When the journal of the test begins, microseconds.
-        self._since = 0
         self.tables: dict[str, Mapping[str, Any]] = {
             "providers.demo": {"kind": "demo", "word_interval_s": 0}
         }
@@ -75,8 +73,6 @@ class Service:
     def reset(self) -> None:
         """Bring it to where an installation leaves it, stopped, with our own configuration."""
         self.machine.run("sh", "-c", RESET, timeout_s=60.0)
-        self.machine.run("journalctl", "--sync")
-        self._since = time.time_ns() // 1000
         self.write_config()
 
     def start(self) -> Service:
@@ -140,11 +136,10 @@ class Service:
         return self.machine.run("netclaw", *words, user=user, check=check, timeout_s=60.0)
 
     def journal(self, *matches: str, unit: str = UNIT) -> list[dict[str, Any]]:
-        """Return the entries of the unit since the test began, oldest first."""
+        """Return the entries of the unit, oldest first; a reset empties the journal."""
         self.machine.run("journalctl", "--sync")
         answer = self.machine.run("journalctl", f"--unit={unit}", "--output=json", *matches)
-        entries = [json.loads(line) for line in answer.out.splitlines()]
-        return [entry for entry in entries if int(entry["__REALTIME_TIMESTAMP"]) > self._since]
+        return [json.loads(line) for line in answer.out.splitlines()]
 
     def messages(self, *matches: str) -> list[str]:
         return [str(entry.get("MESSAGE")) for entry in self.journal(*matches)]
