@@ -152,16 +152,16 @@ def _say_started(unit: Unit, running: Daemon | None, *, as_json: bool) -> int:
 
 
 def _say_not_started(unit: Unit, said: Answer, *, as_json: bool) -> int:
-    # Then what systemd still knows, and the journal, is of an earlier start.
+    # Then, and without a result, what systemd still knows, and the journal, is of an earlier start.
     left_out = said.code == 0
     told = not left_out and unit.exit_code in (EXIT_TEMPORARY, EXIT_CONFIG)
     code = unit.exit_code if told and unit.exit_code else EXIT_FAILURE
-    lines = [] if left_out else last_lines(unit, LAST_LINES)
+    explained = unit.result != "success"
+    lines = last_lines(unit, LAST_LINES) if explained and not left_out else []
     if as_json:
         say_json({"started": False, "exit_code": code, "log": lines, **_unit_json(unit, None)})
         return code
     note(f"the daemon did not start. {describe_unit(unit)}")
-    explained = unit.result != "success"
     if left_out:
         click.echo("  systemd left it out: a condition of the unit is not met.", err=True)
     elif said.stderr and not explained:
@@ -334,7 +334,7 @@ def _state_words(unit: Unit) -> Iterator[str]:
     if unit.masked:
         yield "is masked"
         return
-    if unit.load not in ("loaded", "not-found"):
+    if unit.broken:
         yield f"can't be read by systemd ({unit.load}) and "
     if unit.active == "failed":
         yield "has failed"
@@ -427,6 +427,12 @@ def remedy(unit: Unit, usual: str) -> str:
     """Say what to do when no daemon answers."""
     if unit.masked:
         return f"Unmask it: `{_systemctl(unit)} unmask {unit.name}`."
+    if unit.broken:
+        option = " --user" if unit.scope == Scope.USER else ""
+        return (
+            f"Mend it (`systemd-analyze{option} verify {unit.name}` says what is wrong), then "
+            f"`{_systemctl(unit)} daemon-reload` and `netclaw daemon start`."
+        )
     if unit.active == "failed":
         see = f"`{_systemctl(unit)} status {unit.name}`"
         return f"Mend the cause ({see}), then `netclaw daemon start`; it clears a start limit, too."

@@ -138,14 +138,7 @@ def call(
     """
     command = arguments(scope, *words)
     deadline = time.monotonic() + timeout_s
-    with subprocess.Popen(
-        command,
-        env=user_environ(os.environ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    ) as process:
+    with _begin(command) as process:
         while True:
             try:
                 stdout, stderr = process.communicate(timeout=LOOK_S)
@@ -163,6 +156,20 @@ def call(
             "Do it as root, with sudo.",
         )
     return answer
+
+
+def _begin(command: Sequence[str]) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            command,
+            env=user_environ(os.environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise _not_run(command, error) from error
 
 
 def is_denied(stderr: str) -> bool:
@@ -189,6 +196,8 @@ def _ask(scope: Scope, *words: str) -> Answer:
         done = _run(command)
     except subprocess.TimeoutExpired:
         raise _too_slow(command, ANSWER_S) from None
+    except OSError as error:
+        raise _not_run(command, error) from error
     if done.returncode != 0:
         raise failed(command, done.stderr)
     return Answer(done.returncode, done.stdout, done.stderr.strip())
@@ -212,6 +221,13 @@ def failed(command: Sequence[str], stderr: str) -> SupervisorError:
     words = one_line(stderr) or "it gave no reason"
     return SupervisorError(
         f"`{shown(command)}` failed: {words}.", "See `systemctl status` and mend that first."
+    )
+
+
+def _not_run(command: Sequence[str], error: OSError) -> SupervisorError:
+    return SupervisorError(
+        f"{command[0]} can't be run: {error.strerror or error}.",
+        "Mend it: systemd runs here, and may own the daemon's lifecycle.",
     )
 
 

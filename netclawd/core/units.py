@@ -121,6 +121,11 @@ class Unit:
         return self.load == "masked"
 
     @property
+    def broken(self) -> bool:
+        """Whether systemd can't use what its file says."""
+        return self.load not in ("loaded", "not-found", "masked")
+
+    @property
     def chosen(self) -> bool:
         """Whether somebody wants it: a user unit that a package offers and nobody uses is no choice."""
         used = self.enabled.startswith(("enabled", "linked", "masked")) or self.active != "inactive"

@@ -11,6 +11,7 @@ from netclawd.adapters.control import ControlServer
 from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import supervised, units
 from netclawd.cli.reach import Daemon, own_paths
+from netclawd.cli.units import Answer
 from netclawd.core.units import UNIT_NAME, Owner, Scope, Unit
 from netclawd.core.values import replace
 from netclawd.errors import SupervisorError
@@ -80,6 +81,36 @@ def test_what_systemctl_says_when_it_fails_is_in_the_error(monkeypatch: pytest.M
     monkeypatch.setattr(units, "arguments", lambda *_: ["sh", "-c", "echo No bus. >&2; exit 1"])
     with pytest.raises(SupervisorError, match=r"failed: No bus\. See"):
         units.look(UNIT_NAME, Scope.SYSTEM)
+
+
+def test_a_systemctl_that_can_not_be_run_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "systemctl"
+    broken.write_text("#!/nowhere/sh\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(units, "arguments", lambda *_: [str(broken)])
+    with pytest.raises(SupervisorError, match=r"systemctl can't be run: No such file"):
+        units.look(UNIT_NAME, Scope.SYSTEM)
+    with pytest.raises(SupervisorError, match=r"systemctl can't be run: No such file"):
+        units.call(Scope.SYSTEM, "stop", UNIT_NAME, timeout_s=1.0)
+
+
+def test_a_start_that_never_began_shows_no_journal_of_an_earlier_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(supervised, "answering", lambda _owner: None)
+    monkeypatch.setattr(supervised, "last_lines", lambda *_: ["ready: generation 1"])
+    unit = replace(SYSTEM, load="bad-setting", exit_code=0, invocation="1" * 32)
+    monkeypatch.setattr(supervised, "look_again", lambda _owner: unit)
+    said = Answer(
+        1, "", "Failed to start netclawd.service: Unit netclawd.service has a bad unit file"
+    )
+    monkeypatch.setattr(supervised, "call", lambda *_, **__: said)
+    assert supervised.start(Owner(unit, own_paths()), as_json=False) == 1
+    shown = capsys.readouterr().err
+    assert "has a bad unit file" in shown
+    assert "ready: generation 1" not in shown
 
 
 def test_the_status_of_a_daemon_that_answers_asks_no_systemd(
@@ -160,6 +191,11 @@ def test_a_unit_is_put_into_words(unit: Unit, words: str) -> None:
     [
         (SYSTEM, "usual"),
         (replace(SYSTEM, load="masked"), "Unmask it: `systemctl unmask netclawd.service`."),
+        (
+            replace(SYSTEM, load="bad-setting"),
+            "Mend it (`systemd-analyze verify netclawd.service` says what is wrong), then `systemctl "
+            "daemon-reload` and `netclaw daemon start`.",
+        ),
         (
             replace(FAILED, scope=Scope.USER),
             "Mend the cause (`systemctl --user status netclawd.service`), then `netclaw daemon start`; "
