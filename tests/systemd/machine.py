@@ -34,7 +34,8 @@ ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "SYSTEMD_PAGER": "",
 }
-CGROUP_PREFIX = "netclawd-test-"
+#: What a machine leaves outside while it runs is called so, then by the PID of who booted it.
+PREFIX = "netclawd-machine-"
 CLONE_NEWNET = 0x40000000
 
 _numbers = itertools.count(1)
@@ -59,9 +60,9 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.folder = Path(tempfile.mkdtemp(prefix="netclawd-machine-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         self.console = self.folder / "console"
-        self._cgroup = _cgroup2() / f"{CGROUP_PREFIX}{os.getpid()}-{next(_numbers)}"
+        self._cgroup = _cgroup2() / f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self._outside: subprocess.Popen[bytes] | None = None
         #: PID of its systemd as this system sees it.
         self.pid = 0
@@ -86,7 +87,7 @@ class Machine:
         self.close()
 
     def _start(self) -> None:
-        _remove_stale_cgroups()
+        _remove_stale()
         self._cgroup.mkdir()
         stage = self.folder / "stage"
         stage.mkdir()
@@ -283,9 +284,10 @@ def _remove_cgroup(cgroup: Path) -> bool:
     return not cgroup.exists()
 
 
-def _remove_stale_cgroups() -> None:
+def _remove_stale() -> None:
     """Remove what test runs that were killed have left."""
-    for cgroup in _cgroup2().glob(f"{CGROUP_PREFIX}*"):
-        owner = cgroup.name.removeprefix(CGROUP_PREFIX).partition("-")[0]
-        if not Path(f"/proc/{owner}").exists():
-            _remove_cgroup(cgroup)
+    for place in (*_cgroup2().glob(f"{PREFIX}*"), *Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
+        owner = place.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            _remove_cgroup(place)
+            shutil.rmtree(place, ignore_errors=True)
