@@ -30,7 +30,8 @@ def test_a_reload_to_another_port_under_load_loses_nothing_and_returns_when_it_s
     assert (answer.status, answer.generation) == (200, 3)
     assert service.identity() == before
     assert (service.active, service.starts_by_itself) == ("active", 0)
-    assert "generation 3 ready" in service.status_text
+    # The watcher has seen the file as well, and finds nothing new.
+    wait_for(lambda: "generation 3 ready" in service.status_text, 10.0, "STATUS= to say so")
     wait_for(lambda: not listens(5200), 5.0, "the old address to be refused")
     check_history(wait_all_ended(service, [session], timeout_s=60.0)[session])
 
