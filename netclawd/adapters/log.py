@@ -2,7 +2,8 @@
 
 A record's fields come in ``extra={…}``, in capitals as in the journal (systemd.journal-fields(7)).
 Where standard error is the journal each record goes there with all its fields; elsewhere a line shows
-the ids among them at its end. Invariant: whatever the journal doesn't take is a line on standard error.
+the ids among them at its end. Invariant: whatever the journal doesn't take is a line on standard error,
+and what that has no room for either is counted: nobody ever waits for who reads them.
 
 `netclaw daemon start` opens ``state/logs/netclawd.log`` as standard error and names it in
 NETCLAW_LOG_FILE; only then the daemon rotates: it renames, opens anew and puts the new file under
@@ -14,11 +15,14 @@ from __future__ import annotations
 import logging
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from netclawd.core.text import one_line
+
+_log = logging.getLogger(__name__)
 
 #: Size at which the file is rotated, and old files kept.
 LIMIT_BYTES = 10 * 1024 * 1024
@@ -119,6 +123,8 @@ class JournalHandler(logging.StreamHandler):  # type: ignore[type-arg]
         self._message = MessageOnly(redact)
         self._make_send = make_send
         self._send: Send | None = None
+        #: Records that nobody took, since the journal took the last.
+        self._lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -128,7 +134,17 @@ class JournalHandler(logging.StreamHandler):  # type: ignore[type-arg]
         except Exception as error:  # noqa: BLE001 - whatever hinders it, the record is not lost
             if isinstance(error, ImportError):
                 self._send = _refuse
-            super().emit(record)
+            if _has_room(2):
+                super().emit(record)
+            else:
+                self._lost += 1
+        else:
+            self._say_lost()
+
+    def _say_lost(self) -> None:
+        lost, self._lost = self._lost, 0
+        if lost:
+            _log.warning("log records lost: %d, while the journal read nothing", lost)
 
     def _fields(self, record: logging.LogRecord) -> dict[str, str]:
         added = {k: one_line(self._redact(v), _LINE_BYTES) for k, v in fields(record).items()}
@@ -180,6 +196,13 @@ def _rename_if_there(old: str, new: str) -> None:
         os.rename(old, new)
     except FileNotFoundError:
         pass  # Not so many yet.
+
+
+def _has_room(fd: int) -> bool:
+    """Tell whether a line can be written without waiting; a descriptor that is broken says so then."""
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    return bool(poller.poll(0))
 
 
 def _refuse(_fields: Mapping[str, str]) -> None:

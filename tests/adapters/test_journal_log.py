@@ -225,6 +225,41 @@ assert max(b - a for a, b in zip(beats, beats[1:])) < 0.5, "no other thread ran 
     assert [*taken, *left] == [f"event {number}" for number in range(600)]
 
 
+def test_what_neither_the_journal_nor_standard_error_has_room_for_is_counted_and_holds_nobody_up() -> (
+    None
+):
+    """With both journald has stopped reading: whoever waited for it would be ended by the watchdog."""
+    came = logged(
+        """
+import time
+ours, theirs = socket.socketpair()
+kept = os.dup(2)
+os.dup2(ours.fileno(), 2)
+began = time.monotonic()
+for number in range(3000):
+    log.info("event %d %s", number, "x" * 500)
+assert time.monotonic() - began < 10
+os.dup2(kept, 2)
+print(len(came()), file=sys.stderr, flush=True)
+log.info("again")
+theirs.setblocking(False)
+lines = b""
+try:
+    while data := theirs.recv(1 << 20):
+        lines += data
+except BlockingIOError:
+    pass
+print(lines.count(b"\\n"), file=sys.stderr, flush=True)
+"""
+    )
+    taken, left = (int(line) for line in came.stderr)
+    again, told = (record["MESSAGE"][0] for record in came.records)
+    assert again == "again"
+    lost = int(told.removeprefix("log records lost: ").partition(",")[0])
+    assert lost > 0
+    assert taken + left + lost == 3000
+
+
 def test_a_record_goes_to_the_journal_again_once_it_is_there() -> None:
     came = logged(
         """
