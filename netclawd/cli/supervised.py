@@ -347,7 +347,7 @@ def _state_words(unit: Unit) -> Iterator[str]:
         yield f" ({unit.result}{code})"
     elif unit.enabled and unit.enabled != "static":
         yield f" and {unit.enabled}"
-    if unit.restarts:
+    if unit.restarts and unit.active != "inactive":
         gave_up = ", which has given up" if unit.active == "failed" else ""
         yield f", started again {count(unit.restarts, 'time')} by systemd{gave_up}"
     if unit.status_text and not unit.runs and unit.active != "inactive":

@@ -158,6 +158,7 @@ def test_a_daemon_that_systemd_started_after_the_first_look_was_not_started_by_h
             "is active and enabled, started again 2 times by systemd.",
         ),
         (SYSTEM, "is inactive and enabled."),
+        (replace(SYSTEM, restarts=2), "is inactive and enabled."),
         (replace(SYSTEM, load="masked"), "is masked."),
         (
             replace(SYSTEM, load="bad-setting"),
