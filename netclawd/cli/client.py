@@ -33,9 +33,12 @@ def _report(error: NetclawError, *, as_json: bool) -> None:
         body = {"slug": error.slug, "what": error.what, "remedy": error.remedy}
         click.echo(json.dumps({"error": body}))
         return
-    click.echo(f"netclaw: {error.what}", err=True)
+    from netclawd.cli.output import visible
+
+    # It may name a path or quote a file: neither may drive the terminal.
+    click.echo(f"netclaw: {visible(error.what)}", err=True)
     if error.remedy:
-        click.echo(f"  {error.remedy}", err=True)
+        click.echo(f"  {visible(error.remedy)}", err=True)
 
 
 @click.group(

@@ -36,6 +36,16 @@ def applied() -> RestartRecord:
     )
 
 
+def test_what_an_error_quotes_can_not_drive_the_terminal(
+    run: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NETCLAW_HOME", "/nowhere/\x1b]0;title\x07\r\udcff")
+    result = run("status")
+    assert result.exit_code == 3
+    assert "/nowhere/\\x1b]0;title\\x07\\r\\udcff/run/control.sock" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
 def test_a_ready_daemon_is_described(run: CommandLine, service: ServiceDouble) -> None:
     service.status_values["last_restart"] = applied().as_dict()
     service.status_values["turns"] = {"running": 2, "queued": 1, "parked": 0, "deferred": 0}
