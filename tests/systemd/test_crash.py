@@ -174,13 +174,14 @@ def test_a_wedged_arbiter_is_restarted_by_the_watchdog_and_turns_go_on(stopped: 
     check_resumed(service, session, "crash", 40)
 
 
+@pytest.mark.once
 def test_a_daemon_that_works_is_left_alone_by_an_impatient_watchdog(stopped: Service) -> None:
     """Through a drain that is longer than the watchdog's patience, and the re-exec behind it."""
     stopped.drop_in("[Service]\nWatchdogSec=3\n")
-    stopped.write_config(tables={"drain": {"model_timeout_s": 5}})
+    stopped.write_config(tables={"drain": {"model_timeout_s": 4}})
     service = stopped.start()
     pid, session = service.main_pid, new_session(service)
-    accepted(service, session, "/count 160 0.05")
+    accepted(service, session, "/count 120 0.05")
     wait_event(service, session, "turn.started")
     service.write_config(listen=["127.0.0.1:5199", "127.0.0.1:5200"], tables={"drain": {}})
     service.systemctl("reload", UNIT)
@@ -202,6 +203,7 @@ def test_a_stop_with_a_running_turn_leaves_it_for_the_next_start(service: Servic
     check_resumed(service, session, "stop")
 
 
+@pytest.mark.once
 def test_a_tool_that_takes_its_time_is_waited_for_and_systemd_gives_the_time(
     stopped: Service,
 ) -> None:

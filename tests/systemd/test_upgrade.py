@@ -263,6 +263,7 @@ def test_a_service_that_was_stopped_stays_stopped(fresh: Boot, package: Path, lo
     assert version(service) != "0.0.0"
 
 
+@pytest.mark.once
 def test_a_removal_drains_and_keeps_what_a_purge_takes_away_and_the_user_stays_locked(
     fresh: Boot, package: Path
 ) -> None:
