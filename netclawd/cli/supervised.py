@@ -93,14 +93,15 @@ def start(owner: Owner, *, as_json: bool) -> int:
     owner, running = look_at_both(owner)
     if running is not None and (owner.unit.runs or is_outside(running, owner.unit)):
         return _say_running(owner.unit, running, as_json=as_json)
-    unit, said = _start(owner.unit, owner, quiet=as_json)
+    unit, said = _start(owner, quiet=as_json)
     if said.code == 0 and unit.runs:
         return _say_started(unit, answering(owner), as_json=as_json)
     return _say_not_started(unit, said, as_json=as_json)
 
 
-def _start(unit: Unit, owner: Owner, *, quiet: bool) -> tuple[Unit, Answer]:
+def _start(owner: Owner, *, quiet: bool) -> tuple[Unit, Answer]:
     """Start it; a latch of the start limit, or of a failure, is cleared first."""
+    unit = owner.unit
     for last in (False, True):
         if unit.active == "failed":
             _do(owner, "reset-failed", ANSWER_S, quiet=quiet)
