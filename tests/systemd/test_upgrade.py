@@ -21,7 +21,7 @@ from tests.process.talk import (
 from tests.systemd.conftest import install
 from tests.systemd.machine import Machine, Result
 from tests.systemd.packages import HIGHER, LOWER, append, module, repack
-from tests.systemd.service import RUNTIME, STATE, UNIT, Service
+from tests.systemd.service import CONFIG, RUNTIME, SOCKET, STATE, UNIT, Service
 from tests.waiting import wait_for
 
 Boot = Callable[[], Machine]
@@ -62,6 +62,14 @@ def version(service: Service) -> str:
 
 def dpkg(machine: Machine, *words: str, check: bool = True) -> Result:
     return machine.run("dpkg", *words, check=check, timeout_s=120.0)
+
+
+def left_behind(machine: Machine) -> str:
+    """Return what is there of a package that was purged."""
+    return machine.run(
+        "find", "/etc", "/var", "/run", "/usr", "/lib", "-name", "*netclaw*",
+        "!", "-path", "/var/lib/systemd/*", "!", "-path", "/var/log/*", "!", "-path", "/var/cache/apt/*",
+    ).out  # fmt: skip
 
 
 def package_state(machine: Machine) -> str:
@@ -143,6 +151,75 @@ def test_what_dpkg_left_half_done_is_mended_by_configuring_and_nothing_runs_in_b
     assert "0100007F:5200" in service.listening(), "what waited was done"
     assert not machine.exists(f"{RUNTIME}/upgrading")
     assert not machine.exists(PACKAGE_MARKER)
+
+
+@pytest.mark.once
+def test_what_dpkg_left_half_done_can_be_removed_after_a_drain_and_without_a_trace(
+    fresh: Boot, package: Path, lower: Path
+) -> None:
+    """dpkg calls no prerm for what was unpacked and not configured."""
+    machine = fresh()
+    service = installed(machine, lower)
+    pid = service.main_pid
+    machine.copy_in(package, f"/root/{package.name}")
+    dpkg(machine, "--unpack", f"/root/{package.name}")
+    dpkg(machine, "--remove", "netclawd")
+    assert service.active == "inactive"
+    assert any("exit code 0" in line for line in service.messages(f"_PID={pid}"))
+    assert machine.exists(f"{STATE}/manifest.cbor"), "it was drained"
+    dpkg(machine, "--purge", "netclawd")
+    assert left_behind(machine) == ""
+
+
+@pytest.mark.once
+def test_a_purge_forgets_a_service_that_had_failed(fresh: Boot, package: Path) -> None:
+    machine = fresh()
+    service = installed(machine, package)
+    service.write_config('[daemon]\nlisen = ["127.0.0.1:5200"]\n')
+    service.systemctl("restart", UNIT, check=False)
+    assert service.active == "failed"
+    dpkg(machine, "--purge", "netclawd")
+    assert machine.run("systemctl", "--failed", "--no-legend").out == ""
+    assert left_behind(machine) == ""
+
+
+@pytest.mark.once
+def test_a_removal_and_a_new_installation_bring_an_enabled_socket_back(
+    fresh: Boot, package: Path
+) -> None:
+    machine = fresh()
+    service = installed(machine, package)
+    service.write_config(listen=["fd:http"])
+    service.systemctl("stop", UNIT)
+    service.systemctl("enable", "--now", SOCKET, UNIT)
+    service.wait_ready()
+    machine.run("apt-get", "remove", "-y", "netclawd", timeout_s=120.0)
+    assert service.listening() == {}
+    assert "could not be started" not in install(machine, package)
+    assert service.show("ActiveState", SOCKET) == "active"
+    service.wait_ready()
+
+
+@pytest.mark.once
+def test_the_scripts_leave_this_system_alone_when_another_root_is_meant(
+    fresh: Boot, package: Path
+) -> None:
+    """dpkg --root with --force-script-chrootless runs them outside, with DPKG_ROOT."""
+    machine = fresh()
+    service = installed(machine, package)
+    before, other = service.identity(), "/srv/other"
+    machine.write(f"{other}/etc/netclaw/netclaw.toml", "")
+    machine.write(f"{other}{STATE}/netclawd.db", "")
+    call = 'env DPKG_ROOT="$1" DPKG_MAINTSCRIPT_PACKAGE=netclawd sh "/var/lib/dpkg/info/netclawd.$2" "$3"'
+    for script, task in (("preinst", "upgrade"), ("postrm", "remove"), ("postrm", "purge")):
+        machine.run("sh", "-c", call, "sh", other, script, task)
+        assert not machine.exists(f"{RUNTIME}/upgrading")
+        assert not machine.exists(PACKAGE_MARKER)
+    assert service.identity() == before
+    assert machine.exists(CONFIG)
+    assert machine.exists(f"{STATE}/netclawd.db")
+    assert not machine.exists(f"{other}/etc/netclaw")
+    assert not machine.exists(f"{other}{STATE}")
 
 
 @pytest.mark.once
@@ -284,11 +361,7 @@ def test_a_removal_drains_and_keeps_what_a_purge_takes_away_and_the_user_stays_l
     check_history(rows)
 
     machine.run("apt-get", "purge", "-y", "netclawd", timeout_s=120.0)
-    left = machine.run(
-        "find", "/etc", "/var", "/run", "/usr", "/lib", "-name", "*netclaw*",
-        "!", "-path", "/var/lib/systemd/*", "!", "-path", "/var/log/*", "!", "-path", "/var/cache/apt/*",
-    )  # fmt: skip
-    assert left.out == ""
+    assert left_behind(machine) == ""
     account = machine.run("getent", "passwd", "netclaw").out.strip()
     assert account.endswith(":/usr/sbin/nologin")
     assert machine.run("getent", "shadow", "netclaw").out.split(":")[1].startswith(("!", "*"))
