@@ -235,6 +235,21 @@ def test_what_the_daemon_s_user_puts_in_the_place_of_the_marker_hinders_no_upgra
 
 
 @pytest.mark.once
+def test_what_lies_in_the_folder_of_the_configuration_hinders_no_installation(
+    fresh: Boot, package: Path
+) -> None:
+    """Members of the group write there too; a pipe makes who opens it wait for ever."""
+    machine = fresh()
+    service = installed(machine, package)
+    machine.run("rm", CONFIG)
+    for name in (".netclaw.toml.dpkg-new", "netclaw.toml.dpkg-new"):
+        machine.run("runuser", "-u", "netclaw", "--", "mkfifo", f"/etc/netclaw/{name}")
+    machine.run("dpkg-reconfigure", "--frontend=noninteractive", "netclawd", timeout_s=60.0)
+    assert machine.run("stat", "-c", "%F %G %a", CONFIG).out == "regular file netclaw 660\n"
+    assert service.active == "active"
+
+
+@pytest.mark.once
 def test_a_disk_that_is_full_undoes_the_upgrade_and_the_daemon_goes_on(
     fresh: Boot, package: Path, workshop: Path
 ) -> None:
