@@ -356,6 +356,21 @@ def test_a_service_that_was_stopped_stays_stopped(fresh: Boot, package: Path, lo
 
 
 @pytest.mark.once
+@pytest.mark.once
+def test_a_unit_that_was_masked_can_not_be_reloaded_and_that_is_said(
+    fresh: Boot, package: Path, lower: Path
+) -> None:
+    service = installed(fresh(), lower)
+    service.systemctl("mask", UNIT)
+    said = install(service.machine, package)
+    assert "is masked" in said
+    assert "the running daemon goes on with the old code: it could not be reloaded" in said
+    assert (service.active, version(service)) == ("active", "0.0.0")
+    service.systemctl("unmask", UNIT)
+    service.systemctl("reload", UNIT)
+    assert version(service) != "0.0.0"
+
+
 def test_a_removal_drains_and_keeps_what_a_purge_takes_away_and_the_user_stays_locked(
     fresh: Boot, package: Path
 ) -> None:
