@@ -31,8 +31,10 @@ def test_an_installation_leaves_the_service_enabled_active_and_ready(
 def test_an_operator_is_a_member_of_the_group(fresh: Boot, package: Path) -> None:
     machine = fresh()
     install(machine, package)
-    machine.run("useradd", "--create-home", "--groups", "netclaw", "alice")
-    machine.run("useradd", "--create-home", "stranger")
+    for name in ("alice", "stranger"):
+        machine.run("useradd", "--create-home", name)
+    # As the README says.
+    machine.run("usermod", "-aG", "netclaw", "alice")
     service = Service(machine)
     healthy = service.netclaw("status", user="alice")
     assert "is ready: generation 1" in healthy.out
