@@ -356,6 +356,19 @@ def test_a_service_that_was_stopped_stays_stopped(fresh: Boot, package: Path, lo
 
 
 @pytest.mark.once
+def test_a_service_that_had_failed_stays_so_and_that_is_said(
+    fresh: Boot, package: Path, lower: Path
+) -> None:
+    service = installed(fresh(), lower)
+    service.systemctl("stop", UNIT)
+    service.write_config(text="[daemon]\nlisten = 5\n")
+    service.systemctl("start", UNIT, check=False)
+    said = install(service.machine, package)
+    assert "the service had failed before, and stays so: " in said
+    assert "daemon.listen" in said
+    assert service.active == "failed"
+
+
 @pytest.mark.once
 def test_a_unit_that_was_masked_can_not_be_reloaded_and_that_is_said(
     fresh: Boot, package: Path, lower: Path
