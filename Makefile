@@ -31,8 +31,9 @@ run: setup
 	@echo '    export NETCLAW_HOME="$(HOME_FOLDER)" PATH="$(CURDIR)/$(VENV)/bin:$$PATH"'
 	@NETCLAW_HOME='$(HOME_FOLDER)' exec $(VENV)/bin/netclawd
 
+# All of them as two shares beside each other, what is named in one run.
 test: setup
-	@$(VENV)/bin/python $(PYTEST)
+	@$(if $(ARGS),$(VENV)/bin/python $(PYTEST),tools/shares test)
 
 # tools/setup ends with 3 when this machine can't have the oldest libraries; it has said why.
 test-oldest:

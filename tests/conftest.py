@@ -58,6 +58,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if named else True
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--share", default="1/1", help="run the N-th of M shares of the tests: N/M")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_root: mounts or makes namespaces")
     config.addinivalue_line("markers", "once: the version of systemd makes no difference")
@@ -66,12 +70,19 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.geteuid() == 0:
-        return
-    for item in items:
-        if item.get_closest_marker("needs_root"):
-            item.add_marker(pytest.mark.skip(reason="needs root: mounts or makes namespaces"))
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what needs root where there is none, and take the share that is asked for."""
+    if os.geteuid() != 0:
+        for item in items:
+            if item.get_closest_marker("needs_root"):
+                item.add_marker(pytest.mark.skip(reason="needs root: mounts or makes namespaces"))
+    number, _, shares = config.getoption("--share").partition("/")
+    first, step = int(number) - 1, int(shares)
+    config.hook.pytest_deselected(
+        items=[item for place, item in enumerate(items) if place % step != first]
+    )
+    items[:] = items[first::step]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -15,20 +15,13 @@ from tests.systemd.machine import Machine
 from tests.systemd.service import Service
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--share", default="1/1", help="run the N-th of M shares of the tests: N/M")
-
-
-@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out of the later systemd what is the same on both, unless all is asked for; take a share."""
-    kept = [
-        item for item in items if PROVE or not (item.get_closest_marker("once") and _is_later(item))
-    ]
-    number, _, shares = config.getoption("--share").partition("/")
-    kept = kept[int(number) - 1 :: int(shares)]
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = kept
+    """Leave out of the later systemd what is the same on both, unless all is asked for."""
+    if PROVE:
+        return
+    left_out = [item for item in items if item.get_closest_marker("once") and _is_later(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def _is_later(item: pytest.Item) -> bool:
