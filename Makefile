@@ -5,7 +5,7 @@ VENV := .venv
 HOME_FOLDER := $(CURDIR)/.netclaw
 PYTEST := -m pytest $(ARGS)
 
-.PHONY: help setup run test test-oldest prove guards check docs bench deb lintian piuparts test-systemd
+.PHONY: help setup setup-tests run test test-oldest prove guards check docs bench deb lintian piuparts test-systemd
 
 help:
 	@echo 'make run          set up and start the daemon in the foreground on 127.0.0.1:5199'
@@ -25,6 +25,9 @@ help:
 setup:
 	@tools/setup
 
+setup-tests:
+	@tools/setup --tests
+
 run: setup
 	@mkdir -p -m 700 '$(HOME_FOLDER)'
 	@echo 'For a second terminal:'
@@ -32,7 +35,7 @@ run: setup
 	@NETCLAW_HOME='$(HOME_FOLDER)' exec $(VENV)/bin/netclawd
 
 # All of them as two shares beside each other, what is named in one run.
-test: setup
+test: setup-tests
 	@$(if $(ARGS),$(VENV)/bin/python $(PYTEST),tools/shares test)
 
 # tools/setup ends with 3 when this machine can't have the oldest libraries; it has said why.
@@ -41,16 +44,16 @@ test-oldest:
 	@test ! -x .venv-oldest/bin/python || .venv-oldest/bin/python $(PYTEST) \
 	    -m 'not long' -W "ignore:'cgi' is deprecated:DeprecationWarning"
 
-test-systemd: setup
+test-systemd: setup-tests
 	@tools/test-systemd $(ARGS)
 
-prove: setup
+prove: setup-tests
 	@NETCLAW_PROVE=1 $(VENV)/bin/python $(PYTEST) tests/process tests/http/test_fuzz.py
 
-guards: setup
+guards: setup-tests
 	@$(VENV)/bin/python -m tests.guards
 
-check: setup
+check: setup-tests
 	@tools/check
 
 docs: setup
