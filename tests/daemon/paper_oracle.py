@@ -113,7 +113,8 @@ class Oracle:
         clean = self.ended_cleanly
         disk = self._host.disk
         aborts = b"abort" in (disk.config or b"") or b"abort" in (disk.last_good or b"")
-        assert clean or self.good is None or aborts, "after a crash the last good one is served"
+        # Ready, and killed before that was noted for the first time: there is none.
+        assert clean or self.kept is None or aborts, "after a crash the last good one is served"
 
     def on_image(self, record: HandoffRecord, beginning: Beginning) -> None:
         self.seen.add("image")
@@ -165,6 +166,8 @@ class Oracle:
             case effects.KeepLastGood():
                 self._changing, self.kept = None, image.snapshot.digest
                 self.ended_cleanly = False
+                found = self._file()
+                self._forget(found is not None and found.digest == image.snapshot.digest)
             case effects.NotifyReady():
                 self.seen.add("ready")
                 if image.snapshot.digest != self.kept:

@@ -441,3 +441,27 @@ def test_a_failed_execve_leaves_no_manifest_for_a_later_crash() -> None:
     assert host.disk.manifest is None
     host.kill()
     host.disk.database.close()
+
+
+def test_a_first_start_that_is_killed_before_it_has_kept_its_configuration_has_no_last_good_one() -> (
+    None
+):
+    for moments in range(30):
+        life = Daemon()
+        life.the_first_start(GOOD[0], 0)
+        life.kill_soon(moments)
+        life.bad_edit("syntax")
+        life.go_on(40, work_first=False)
+        life.quiet()
+        life.teardown()
+
+
+def test_what_was_refused_is_tried_again_after_a_start_that_met_a_good_file() -> None:
+    life = Daemon()
+    life.the_first_start(GOOD[0], 100)
+    life.restart(GOOD[2], "rehearsal", 0, 40)
+    life.kill()
+    life.bad_edit("empty")
+    life.quiet()
+    life.edit(GOOD[2])
+    life.teardown()
