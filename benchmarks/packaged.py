@@ -88,7 +88,7 @@ def reexec(service: Service) -> Entry:
 def upgrade(service: Service, package: Path, number: int) -> Entry:
     """Install a higher version; return the journal entry of the re-exec that it led to."""
     with tempfile.TemporaryDirectory(prefix="netclaw-bench-") as folder:
-        newer = packages.append("budgets.py", f"# release 999.{number}\n")
+        newer = packages.append("core/budgets.py", f"# release 999.{number}\n")
         install(service.machine, packages.repack(package, f"999.{number}", Path(folder), newer))
     entry: Entry = json.loads(service.netclaw("restarts", "--limit", "1", "--json").out)[0]
     assert (entry["outcome"], entry["code_changed"]) == ("applied", True), entry
