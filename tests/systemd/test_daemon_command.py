@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -19,10 +20,14 @@ BAD = '[daemon]\nlisen = ["127.0.0.1:5200"]\n'
 
 
 def daemons(machine: Machine) -> list[int]:
-    """Return the PIDs of all daemons in the machine."""
-    pattern = "^[^ ]*python3 (.*/usr/bin/netclawd|.*-m netclawd)$"
-    found = machine.run("pgrep", "-f", pattern, check=False).out
-    return [int(word) for word in found.split()]
+    """Return the PIDs of all daemons in the machine; what one has forked and not executed yet is none."""
+    rows = [
+        line.split(None, 2)
+        for line in machine.run("ps", "-eo", "pid=,ppid=,args=").out.splitlines()
+    ]
+    named = re.compile(r"[^ ]*python3 (.*/usr/bin/netclawd|.*-m netclawd)")
+    parents = {int(pid): int(parent) for pid, parent, args in rows if named.fullmatch(args)}
+    return [pid for pid, parent in parents.items() if parent not in parents]
 
 
 def as_user(machine: Machine, name: str, command: str) -> Result:
