@@ -102,9 +102,8 @@ class Oracle:
         if beginning.refusal is not None and beginning.refused_digest is None:
             self.failed = None  # The file can't be read now: that is what is refused.
         elif self.doubtful is not None and beginning.refused_digest == self.doubtful:
-            self.failed = (
-                self.doubtful
-            )  # One is remembered, the last: it takes the place of an older one.
+            # One is remembered, the last: it takes the place of an older one.
+            self.failed = self.doubtful
 
     def on_no_start(self, error: ConfigError) -> None:
         self.seen.add("no start")
