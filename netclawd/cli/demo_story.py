@@ -234,7 +234,13 @@ def free_ports(number: int) -> list[int]:
 def clean_environ(home: str) -> dict[str, str]:
     """Return an environment in which no supervisor and no other home is meant."""
     prefixes = ("NETCLAW_", "LISTEN_", "WATCHDOG_", "NOTIFY_")
-    ours = ("STATE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY", "JOURNAL_STREAM")
+    ours = (
+        "CONFIGURATION_DIRECTORY",
+        "STATE_DIRECTORY",
+        "RUNTIME_DIRECTORY",
+        "CREDENTIALS_DIRECTORY",
+        "JOURNAL_STREAM",
+    )
     kept = {k: v for k, v in os.environ.items() if not k.startswith(prefixes) and k not in ours}
     return {**kept, "NETCLAW_HOME": home}
 

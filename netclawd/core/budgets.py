@@ -13,10 +13,18 @@ DRAIN_S = 30.0
 EXIT_S = 35.0
 #: `netclaw daemon stop` sends SIGKILL after this.
 STOP_KILL_S = 40.0
-#: TimeoutStopSec= of the unit.
+#: TimeoutStopSec= of the unit; under s6 SIGKILL after this (timeout-kill).
 UNIT_STOP_S = 45.0
 #: Stop grace of the container.
 CONTAINER_STOP_S = 60.0
+
+#: s6 kills a `finish` after this (servicedir, timeout-finish).
+FINISH_S = 5.0
+#: Under s6 an exit is followed by a start after the first, which doubles to the longest; who had run for
+#: the last begins anew.
+RETRY_FIRST_S = 2.0
+RETRY_LONGEST_S = 60.0
+RETRY_RESET_S = 30.0
 
 #: Deadlines inside the drain: an HTTP request, a model call (at a restart, at a stop), a tool.
 REQUEST_S = 5.0
@@ -42,6 +50,11 @@ OUTCOME_S = 2 * (REHEARSAL_S + DRAIN_S + BOOT_S + 5.0)
 UNIT_START_S = 165.0
 #: WatchdogSec= of the unit.
 WATCHDOG_S = 30.0
+#: s6-overlay stops waiting for the first readiness after this and lets go of its lock: until then a stop
+#: of the container has to wait.
+CONTAINER_READY_S = 10.0
+#: `netclaw init` waits this long for the generation that has what it wrote.
+INIT_S = 90.0
 #: A part that makes no progress for so long withholds WATCHDOG=1.
 STUCK_S = 10.0
 #: A marker of a package upgrade that is older than this is taken for forgotten.

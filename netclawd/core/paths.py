@@ -1,7 +1,7 @@
 """Where a daemon and its clients find their files.
 
 Pure: the environment and the user come in as values. The order is that of an operator's intent:
-what systemd hands over, then NETCLAW_HOME, then the system's folders for root and the service user,
+what the supervisor hands over, then NETCLAW_HOME, then the system's folders for root and the service user,
 then the XDG folders of anyone else.
 """
 
@@ -17,6 +17,10 @@ SERVICE_USER = "netclaw"
 SYSTEM_CONFIG = "/etc/netclaw/netclaw.toml"
 SYSTEM_STATE = "/var/lib/netclaw"
 SYSTEM_RUNTIME = "/run/netclaw"
+#: Name of the configuration file in its folder.
+CONFIG_NAME = "netclaw.toml"
+#: What a supervisor gives a service, `NAME_DIRECTORY` (systemd.exec(5)); our image sets all three.
+_GIVEN = ("CONFIGURATION", "STATE", "RUNTIME")
 #: The longest runtime folder, bytes: a Unix socket's path has at most 107 (unix(7)).
 RUNTIME_BYTES = 107 - len("/control.sock")
 
@@ -45,14 +49,17 @@ def locate(environ: Mapping[str, str], uid: int, *, user: str = "", user_home: s
     path is too long for a socket.
     """
     home = _folder(environ, "NETCLAW_HOME")
-    if home is not None:
-        config, state, runtime = (_under(home, name) for name in ("netclaw.toml", "state", "run"))
+    given = tuple(_first(environ, f"{name}_DIRECTORY") for name in _GIVEN)
+    if all(given):  # A user without a home folder needs none then.
+        config, state, runtime = "", "", ""
+    elif home is not None:
+        config, state, runtime = (_under(home, name) for name in (CONFIG_NAME, "state", "run"))
     elif uid == 0 or user == SERVICE_USER:
         config, state, runtime = SYSTEM_CONFIG, SYSTEM_STATE, SYSTEM_RUNTIME
     else:
         config, state, runtime = _xdg(environ, user_home)
-    state = _first(environ, "STATE_DIRECTORY") or state
-    runtime = _first(environ, "RUNTIME_DIRECTORY") or runtime
+    config = _under(given[0], CONFIG_NAME) if given[0] else config
+    state, runtime = given[1] or state, given[2] or runtime
     _check_length(runtime)
     return Paths(home or state, config, state, runtime, chosen=home is not None)
 
@@ -80,7 +87,7 @@ def _xdg(environ: Mapping[str, str], user_home: str) -> tuple[str, str, str]:
     state = _under(base("XDG_STATE_HOME", ".local/state"), "netclaw")
     volatile = environ.get("XDG_RUNTIME_DIR", "")
     return (
-        _under(base("XDG_CONFIG_HOME", ".config"), "netclaw/netclaw.toml"),
+        _under(base("XDG_CONFIG_HOME", ".config"), f"netclaw/{CONFIG_NAME}"),
         state,
         _under(volatile, "netclaw") if volatile.startswith("/") else _under(state, "run"),
     )

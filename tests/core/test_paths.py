@@ -33,6 +33,24 @@ SYSTEM = ("/etc/netclaw/netclaw.toml", "/var/lib/netclaw", "/run/netclaw")
             id="systemd gives lists",
         ),
         pytest.param(
+            {"CONFIGURATION_DIRECTORY": "/config/", "NETCLAW_HOME": "/srv/n"},
+            0,
+            "root",
+            ("/config/netclaw.toml", "/srv/n/state", "/srv/n/run"),
+            id="a folder of its own for the configuration",
+        ),
+        pytest.param(
+            {
+                "CONFIGURATION_DIRECTORY": "/etc/netclaw",
+                "STATE_DIRECTORY": "/var/lib/netclaw",
+                "RUNTIME_DIRECTORY": "/run/netclaw",
+            },
+            4711,
+            "",
+            SYSTEM,
+            id="a container under a user that nobody wrote down",
+        ),
+        pytest.param(
             {**USER, "XDG_RUNTIME_DIR": "/run/user/1000"},
             1000,
             "ada",
