@@ -35,7 +35,7 @@ from netclawd.core.session import (
     Turn,
     TurnId,
 )
-from netclawd.core.settings import Snapshot
+from netclawd.core.settings import DaemonSettings, Snapshot
 from netclawd.core.values import frozen
 
 if TYPE_CHECKING:
@@ -303,14 +303,17 @@ class Boot(Protocol):
 class SettingsSource(Protocol):
     """Reads the configuration."""
 
-    def read(self, *, running: bool) -> Snapshot:
+    def read(self, *, running: bool, served: DaemonSettings | None = None) -> Snapshot:
         """Read the file once, apply the environment, validate all of it.
 
         ``running``: an empty or missing file is then half-written (ConfigSyntaxError), otherwise it
-        means defaults. Raises ConfigSyntaxError, ConfigSchemaError or ConfigMeaningError.
+        means defaults. ``served``: settings whose tunnel was judged when they were taken.
+        Raises ConfigSyntaxError, ConfigSchemaError or ConfigMeaningError.
         """
 
-    def candidate(self, content: bytes, name: str) -> Snapshot:
+    def candidate(
+        self, content: bytes, name: str, served: DaemonSettings | None = None
+    ) -> Snapshot:
         """Judge what might take the file's place under a running daemon; errors call it ``name``."""
 
     def overridden(self, snapshot: Snapshot) -> Mapping[str, str]:

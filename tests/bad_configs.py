@@ -198,7 +198,7 @@ IN_MEANING: list[tuple[str | bytes, str]] = [
     ('[daemon]\nlisten = ["127.0.0.1:1", "127.0.0.1:1"]\n', "names 127.0.0.1:1 twice"),
     ('[daemon]\nlisten = ["127.0.0.1:1", "0.0.0.0:2"]\n', 'set daemon.exposure = "reverse-proxy"'),
     (PROXY, "daemon.trusted_proxies is empty"),
-    (TRUSTED, "set daemon.allow_unauthenticated = true to say so"),
+    (TRUSTED, "there is no device authentication yet, so whoever comes in can drive every session"),
     (PROXY + 'trusted_proxies = ["10.0.0.1/8"]\n', "write 10.0.0.0/8"),
     ("[agent]\nprovider = 'gone'\n", "Add a table [providers.gone]"),
     (listen("127.0.0.1"), "has no port. Write HOST:PORT"),

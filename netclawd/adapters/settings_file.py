@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from netclawd.core.settings import OnInvalid, Settings, Snapshot, UnixAccess
+from netclawd.core.settings import DaemonSettings, OnInvalid, Settings, Snapshot, UnixAccess
 from netclawd.errors import (
     ConfigAbsentError,
     ConfigError,
@@ -28,6 +28,7 @@ from netclawd.errors import (
 )
 
 if TYPE_CHECKING:
+    from netclawd.core.exposure import Look
     from netclawd.core.origins import Origin
     from netclawd.core.overrides import Overlay
 
@@ -79,30 +80,50 @@ class SettingsFile:
         digest_key: bytes,
         resolve: Callable[[str], str],
         find_owner: Callable[[UnixAccess], object] = lambda _access: None,
+        look: Look | None = None,
     ) -> None:
         """``environ``: what the daemon was started with. ``digest_key``: keys the hashes of secrets,
         the same for the life of the state folder. ``resolve``: reference to value, or
-        ConfigMeaningError. ``find_owner`` raises it for an account that this host lacks."""
+        ConfigMeaningError. ``find_owner`` raises it for an account that this host lacks. ``look``
+        finds out whether a tunnel's program runs; None: it is taken for running."""
         self.path = path
         self._environ = environ
         self._digest_key = digest_key
         self._resolve = resolve
         self._find_owner = find_owner
+        self._look = look
 
-    def read(self, *, running: bool) -> Snapshot:
+    def blind(self) -> SettingsFile:
+        """Return a reader that looks for no program: for what was judged before, or is only shown."""
+        return self._other(self.path, None)
+
+    def _other(self, path: str, look: Look | None) -> SettingsFile:
+        return SettingsFile(
+            path, self._environ, self._digest_key, self._resolve, self._find_owner, look
+        )
+
+    def read(self, *, running: bool, served: DaemonSettings | None = None) -> Snapshot:
         """Read the file once, apply the environment, validate all of it.
 
         A missing or blank file means defaults, and ConfigAbsentError while the daemon is
-        ``running``. Raises ConfigSyntaxError, ConfigSchemaError or ConfigMeaningError.
+        ``running``; what it has ``served`` is not asked for its tunnel again. Raises ConfigSyntaxError,
+        ConfigSchemaError or ConfigMeaningError.
         """
-        return self.judge(read_file(self.path), running=running)
+        return self.judge(read_file(self.path), running=running, served=served)
 
-    def candidate(self, content: bytes, name: str) -> Snapshot:
+    def candidate(
+        self, content: bytes, name: str, served: DaemonSettings | None = None
+    ) -> Snapshot:
         """Judge what might take the file's place under a running daemon; errors call it ``name``."""
-        other = SettingsFile(name, self._environ, self._digest_key, self._resolve, self._find_owner)
-        return other.judge(content, running=True)
+        return self._other(name, self._look).judge(content, running=True, served=served)
 
-    def judge(self, content: bytes | None, *, running: bool = False) -> Snapshot:
+    def judge(
+        self,
+        content: bytes | None,
+        *,
+        running: bool = False,
+        served: DaemonSettings | None = None,
+    ) -> Snapshot:
         """Validate what was read; the errors are those of :meth:`read`."""
         if running and not (content or b"").removeprefix(_BOM).strip():
             raise ConfigAbsentError(
@@ -110,9 +131,9 @@ class SettingsFile:
                 "Write the whole configuration, or stop and start the daemon to go back to defaults.",
                 missing=content is None,
             )
-        return self._judge(content)
+        return self._judge(content, served)
 
-    def _judge(self, content: bytes | None) -> Snapshot:
+    def _judge(self, content: bytes | None, served: DaemonSettings | None) -> Snapshot:
         from netclawd.core import schema as schemas
         from netclawd.core.digests import full_digest, published_digest
         from netclawd.core.exposure import judge_meaning
@@ -126,7 +147,7 @@ class SettingsFile:
         self._refuse(_violations(schema, merged, text))
         effective = schemas.normalised(schema, merged.values)
         settings = Settings.from_effective(effective)
-        judge_meaning(settings)
+        judge_meaning(settings, self._look, served)
         self._find_owner(settings.daemon.unix)
         secrets = self._resolve_all(settings)
         return Snapshot(

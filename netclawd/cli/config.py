@@ -76,7 +76,7 @@ def check(as_json: bool, file: str | None) -> None:
 @click.argument("file", type=click.Path(), required=False)
 def show(as_json: bool, origin: bool, file: str | None) -> None:
     """Show every value that is in force, defaults included; secrets stay references."""
-    source = _source(file)
+    source = _source(file).blind()
     snapshot = source.read(running=False)
     values = flat(snapshot.effective)
     origins = {k: str(v) for k, v in source.origins(snapshot).items()} if origin else {}

@@ -110,10 +110,10 @@ def ask_patiently(client: ControlClient, do: str, **arguments: Any) -> Any:
 
 def source(path: str) -> SettingsFile:
     """Return the reader that a daemon started here would use."""
-    from netclawd.cli.wiring import find_owner
+    from netclawd.cli.wiring import find_owner, look_for
 
     # The digest that this key goes into is compared within this command and never shown.
-    return SettingsFile(path, os.environ, b"", Secrets(os.environ).resolve, find_owner)
+    return SettingsFile(path, os.environ, b"", Secrets(os.environ).resolve, find_owner, look_for)
 
 
 def _plan_start(paths: Paths, candidate: Candidate | None) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _before(paths: Paths, candidate: Candidate | None) -> tuple[Snapshot, str]:
         try:
             content = read_file(path)
             if content is not None:
-                return source(path).judge(content), words
+                return source(path).blind().judge(content), words
         except ConfigError:
             continue  # It could not serve now: nothing to compare with.
     return source(paths.config).judge(None), "the defaults"

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from netclawd.adapters.control.server import ControlServer
     from netclawd.adapters.store.sqlite import SqliteStore
+    from netclawd.core.exposure import Sighting
     from netclawd.daemon.broadcast import Broadcast
     from netclawd.daemon.engine import Engine
     from netclawd.ports import Boot, Exposition, FdStore, HttpServer, Provider, Service, Store, Tool
@@ -73,7 +74,7 @@ def settings_source(
 ) -> SettingsFile:
     """Return the reader of the configuration; ``create`` makes the digest key if there is none."""
     key = digest_key(state, create=create)
-    return SettingsFile(path, environ, key, Secrets(environ).resolve, find_owner)
+    return SettingsFile(path, environ, key, Secrets(environ).resolve, find_owner, look_for)
 
 
 def find_owner(access: UnixAccess) -> None:
@@ -82,6 +83,13 @@ def find_owner(access: UnixAccess) -> None:
         from netclawd.daemon.accounts import owner_of
 
         owner_of(access)
+
+
+def look_for(program: str) -> Sighting:
+    """Say whether a tunnel's program runs; only a configuration with a tunnel asks."""
+    from netclawd.adapters import processes
+
+    return processes.look_for(program)
 
 
 def digest_key(state: str, *, create: bool) -> bytes:
@@ -248,9 +256,12 @@ def _begin(
 def _last_good(
     source: SettingsFile, folders: Folders, inherited: Inheritance, memory: Memory
 ) -> Snapshot | None:
+    """Judge anew what served last; whether its tunnel runs just now is no reason to serve nothing."""
     text = memory.last_good()
     try:
-        return _for_start(source.judge(text), folders, inherited) if text is not None else None
+        return (
+            _for_start(source.blind().judge(text), folders, inherited) if text is not None else None
+        )
     except ConfigError:
         return None  # It was good once; the environment, a secret or the release is another one.
 
@@ -426,6 +437,7 @@ def import_rest() -> None:
     import netclawd.adapters.fd_store
     import netclawd.adapters.http.openapi
     import netclawd.adapters.metrics
+    import netclawd.adapters.processes
     import netclawd.adapters.store.counts
     import netclawd.adapters.watch
     import netclawd.daemon.crash
@@ -449,7 +461,8 @@ def rehearse(environ: Mapping[bytes, bytes], config: str | None) -> int:
     strings = {os.fsdecode(k): os.fsdecode(v) for k, v in environ.items()}
 
     def rehearsed(candidate: Snapshot, state: str) -> Snapshot:
-        source = settings_source(candidate.path, strings, state)
+        # The daemon has looked for a tunnel, if there was a reason to.
+        source = settings_source(candidate.path, strings, state).blind()
         judged = source.judge(candidate.text)
         _mask_tracebacks(_redactor(judged.settings, strings))
         _serve_one_request(judged.settings, Folders("", candidate.path, state, ""))

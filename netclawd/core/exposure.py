@@ -2,27 +2,67 @@
 
 Pure. The rule behind it: nobody outside this host reaches the daemon by accident. A way out is
 taken on purpose, in so many words, or refused.
+
+The order is a promise: malformed trusted proxies, `local` on an address that others reach, a tunnel
+whose program doesn't run, a reverse proxy that can't reach us or that nobody named, and then that
+nobody is authenticated. What runs is a fact about the moment, not about the file: it is asked for at
+a start, and when a change of configuration makes it a condition. A daemon that serves already is never
+refused or ended because of a tunnel that went away.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 
 from netclawd.core.listeners import Address, Family, parse_addresses
 from netclawd.core.settings import DaemonSettings, Exposure, Settings
 from netclawd.core.words import dotted, shown
 from netclawd.errors import ConfigMeaningError
 
+#: The program that brings requests in, of the modes that have one on this host.
+TUNNEL_PROGRAMS = {
+    Exposure.TAILSCALE_SERVE: "tailscaled",
+    Exposure.TAILSCALE_FUNNEL: "tailscaled",
+    Exposure.CLOUDFLARE_TUNNEL: "cloudflared",
+}
 
-def judge_meaning(settings: Settings) -> tuple[Address, ...]:
-    """Return the addresses to listen on; ConfigMeaningError names the first thing that is wrong."""
-    addresses = parse_addresses(settings.daemon.listen)
-    proxies = [_judge_proxy(text) for text in settings.daemon.trusted_proxies]
-    if settings.daemon.exposure is Exposure.LOCAL:
+
+class Sighting(Enum):
+    """What a look for a program found."""
+
+    RUNNING = "running"
+    ABSENT = "absent"
+    #: Not seen, and other users' processes can't be seen.
+    HIDDEN = "hidden"
+    #: Not seen, and processes outside of this PID namespace can't be seen.
+    APART = "apart"
+
+
+#: Looks for a running program by its name.
+Look = Callable[[str], Sighting]
+
+
+def judge_meaning(
+    settings: Settings, look: Look | None = None, served: DaemonSettings | None = None
+) -> tuple[Address, ...]:
+    """Return the addresses to listen on; ConfigMeaningError names the first thing that is wrong.
+
+    ``look`` finds out about a tunnel's program; None: it is taken for running. ``served``: what a
+    running daemon serves, whose tunnel was judged when it was taken.
+    """
+    daemon = settings.daemon
+    proxies = [_judge_proxy(text) for text in daemon.trusted_proxies]
+    addresses = parse_addresses(daemon.listen)
+    if daemon.exposure is Exposure.LOCAL:
         _judge_local(addresses)
     else:
-        _judge_reverse_proxy(settings.daemon, addresses, proxies)
+        if look is not None and _asks_for_tunnel(daemon, served):
+            _judge_tunnel(daemon.exposure, look(TUNNEL_PROGRAMS[daemon.exposure]))
+        if daemon.exposure is Exposure.REVERSE_PROXY:
+            _judge_reverse_proxy(addresses, proxies)
+        _judge_authentication(daemon)
     _judge_agent(settings)
     return addresses
 
@@ -80,9 +120,42 @@ def _judge_local(addresses: Sequence[Address]) -> None:
             )
 
 
-def _judge_reverse_proxy(
-    daemon: DaemonSettings, addresses: Sequence[Address], proxies: Sequence[str]
-) -> None:
+def _asks_for_tunnel(daemon: DaemonSettings, served: DaemonSettings | None) -> bool:
+    """Tell whether a tunnel's program has to run for this configuration to be taken."""
+    if daemon.exposure not in TUNNEL_PROGRAMS or daemon.skip_tunnel_check:
+        return False
+    return served is None or served.exposure is not daemon.exposure or served.skip_tunnel_check
+
+
+#: Why a program that runs might not be seen, and what to do about it besides starting it.
+_UNSEEN = {
+    Sighting.HIDDEN: (
+        "but other users' processes can't be seen from here (hidepid=, ProtectProc=)",
+        "If it runs, set daemon.skip_tunnel_check = true; otherwise start it first.",
+    ),
+    Sighting.APART: (
+        "but processes outside of this container (PID namespace) can't be seen from here",
+        "If it runs outside, set daemon.skip_tunnel_check = true; otherwise start it first.",
+    ),
+}
+
+
+def _judge_tunnel(exposure: Exposure, sighting: Sighting) -> None:
+    program = TUNNEL_PROGRAMS[exposure]
+    if sighting is Sighting.RUNNING:
+        return
+    because = f'daemon.exposure is "{exposure.value}", for which {program} must run'
+    if sighting is Sighting.ABSENT:
+        raise ConfigMeaningError(
+            f"{because}, but no process of that name does.",
+            f'Start {program} first, or set daemon.exposure = "local"; daemon.skip_tunnel_check = true'
+            " takes it for running.",
+        )
+    why, remedy = _UNSEEN[sighting]
+    raise ConfigMeaningError(f"{because}: no such process is to be seen, {why}.", remedy)
+
+
+def _judge_reverse_proxy(addresses: Sequence[Address], proxies: Sequence[str]) -> None:
     # What systemd bound may be reachable from anywhere: its word is taken.
     if all(address.loopback and address.family is not Family.FD for address in addresses):
         raise ConfigMeaningError(
@@ -95,11 +168,15 @@ def _judge_reverse_proxy(
             'daemon.exposure is "reverse-proxy", but daemon.trusted_proxies is empty.',
             "Name the network or the address of the proxy.",
         )
+
+
+def _judge_authentication(daemon: DaemonSettings) -> None:
     if not daemon.allow_unauthenticated:
         raise ConfigMeaningError(
-            'daemon.exposure is "reverse-proxy", but netclawd authenticates nobody yet: whoever'
-            f" reaches {', '.join(daemon.listen)} can drive every session.",
-            "Let the proxy authenticate, and set daemon.allow_unauthenticated = true to say so.",
+            f'daemon.exposure is "{daemon.exposure.value}", but there is no device authentication yet,'
+            " so whoever comes in can drive every session.",
+            'Set daemon.exposure = "local"; or let what stands before the daemon admit nobody else, and'
+            " set daemon.allow_unauthenticated = true to say so.",
         )
 
 

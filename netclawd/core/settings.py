@@ -22,8 +22,13 @@ class NewWork(StrEnum):
 
 
 class Exposure(StrEnum):
+    """Who may reach the API, and by which way."""
+
     LOCAL = "local"
     REVERSE_PROXY = "reverse-proxy"
+    TAILSCALE_SERVE = "tailscale-serve"
+    TAILSCALE_FUNNEL = "tailscale-funnel"
+    CLOUDFLARE_TUNNEL = "cloudflare-tunnel"
 
 
 class OnInvalid(StrEnum):
@@ -54,8 +59,10 @@ class DaemonSettings:
     unix_user: str
     unix_group: str
     exposure: Exposure
-    #: CIDR networks whose X-Forwarded-* headers are believed.
+    #: CIDR networks whose X-Forwarded-Host is believed.
     trusted_proxies: tuple[str, ...]
+    #: A tunnel's program is not looked for.
+    skip_tunnel_check: bool
     allow_unauthenticated: bool
     #: Host header values accepted besides localhost, loopback and the configured addresses.
     allowed_hosts: tuple[str, ...]
@@ -138,6 +145,8 @@ class Settings:
                 unix_group=daemon["unix_group"],
                 exposure=Exposure(daemon["exposure"]),
                 trusted_proxies=tuple(daemon["trusted_proxies"]),
+                # The record of an older release doesn't have it.
+                skip_tunnel_check=daemon.get("skip_tunnel_check", False),
                 allow_unauthenticated=daemon["allow_unauthenticated"],
                 allowed_hosts=tuple(daemon["allowed_hosts"]),
                 max_streams=daemon["max_streams"],

@@ -115,8 +115,11 @@ def read_candidate(image: Image, text: str | None = None, name: str = "") -> Sna
     """Read the file, or take this text; judge what only we know: our files and the sockets handed over."""
     from netclawd.core.exposure import judge_handed_over  # Not on the way to serving.
 
-    source = image.parts.source
-    snapshot = source.read(running=True) if text is None else source.candidate(text.encode(), name)
+    source, served = image.parts.source, image.settings.daemon
+    if text is None:
+        snapshot = source.read(running=True, served=served)
+    else:
+        snapshot = source.candidate(text.encode(), name, served)
     refuse_our_files(snapshot.settings.daemon.listen, image.parts.folders.runtime)
     judge_handed_over(snapshot.settings.daemon, image.listeners.handed_over_hosts())
     return snapshot

@@ -170,7 +170,7 @@ def test_what_makes_sense_is_accepted(daemon: dict[str, Any]) -> None:
         ({**BEHIND_PROXY, "trusted_proxies": ()}, "daemon.trusted_proxies is empty"),
         ({**BEHIND_PROXY, "trusted_proxies": ("0.0.0.0/0",)}, "believes everyone"),
         ({**BEHIND_PROXY, "trusted_proxies": ("::/0",)}, "believes everyone"),
-        ({**BEHIND_PROXY, "allow_unauthenticated": False}, "authenticates nobody"),
+        ({**BEHIND_PROXY, "allow_unauthenticated": False}, "no device authentication"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_way_out(

@@ -23,7 +23,7 @@ from netclawd.core.beginning import RefusedConfig
 from netclawd.core.handoff import refused_from_map
 from netclawd.core.manifest import Manifest, from_map, to_map
 from netclawd.core.session import RestartId, SessionId
-from netclawd.core.settings import OnInvalid, Snapshot
+from netclawd.core.settings import DaemonSettings, OnInvalid, Snapshot
 from netclawd.core.values import as_map
 from netclawd.daemon.manifest_file import ManifestFile
 from netclawd.daemon.memory import Memory
@@ -135,10 +135,16 @@ class PaperSource(SettingsFile):
         super().__init__("/paper/netclaw.toml", {}, b"k" * 32, lambda reference: reference)
         self._disk = disk
 
-    def read(self, *, running: bool) -> Snapshot:
+    def read(self, *, running: bool, served: DaemonSettings | None = None) -> Snapshot:
         return self.judge(self._disk.config, running=running)
 
-    def judge(self, content: bytes | None, *, running: bool = False) -> Snapshot:
+    def judge(
+        self,
+        content: bytes | None,
+        *,
+        running: bool = False,
+        served: DaemonSettings | None = None,
+    ) -> Snapshot:
         known = _judged.get((content, running))
         if known is None:
             try:
