@@ -1,4 +1,7 @@
-"""``netclaw daemon``: starts, stops and restarts a daemon, itself or through the unit that owns the home."""
+"""``netclaw daemon``: starts, stops and restarts a daemon, itself or through who owns the home.
+
+Invariant: only where nobody owns it does a command here start a process of netclawd.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ import time
 
 import click
 
-from netclawd.cli import supervised
+from netclawd.cli import contained, supervised
 from netclawd.cli.install import install, uninstall
 from netclawd.cli.launch import Launched, Stopped, launch, log_path, stop_running, stop_silent
 from netclawd.cli.output import duration, json_option, note, say_json
 from netclawd.cli.reach import Daemon, answers_for, own_paths, reach_or_none
 from netclawd.cli.reload import reload_and_wait
 from netclawd.cli.status import status as plain_status
-from netclawd.cli.units import find_owner
+from netclawd.cli.units import Ownership, find_owner
+from netclawd.core.container import Container
 from netclawd.core.paths import Paths
 from netclawd.core.units import Owner
 from netclawd.errors import NoAnswerError
@@ -29,10 +33,10 @@ daemon.add_command(install)
 daemon.add_command(uninstall)
 
 
-def _owner(paths: Paths) -> Owner | None:
+def _owner(paths: Paths) -> Ownership:
     """Return who owns the lifecycle here; say so when it is the system's for want of one's own."""
     owner = find_owner(paths)
-    if owner is None or not owner.borrowed:
+    if not isinstance(owner, Owner) or not owner.borrowed:
         return owner
     if answers_for(paths):
         return None
@@ -46,18 +50,28 @@ def _owner(paths: Paths) -> Owner | None:
 def start(ctx: click.Context, as_json: bool) -> None:
     """Start the daemon in the background and wait until it is ready.
 
-    By systemd when a unit owns this home, which then is the only one that ever starts it.
+    By systemd when a unit owns this home, by the container's supervisor in a container; they then are
+    the only ones that ever start it.
 
     Exit codes: 0 it is ready, or was already; otherwise the daemon's own.
     """
-    paths = own_paths()
-    owner = _owner(paths)
-    if owner is not None:
-        ctx.exit(supervised.start(owner, as_json=as_json))
+    ctx.exit(start_through_owner(own_paths(), as_json=as_json))
+
+
+def start_through_owner(paths: Paths, *, as_json: bool) -> int:
+    """Have the daemon started by who owns this home, wait until it is ready, report; return the exit code.
+
+    Starts it itself only where nobody owns the home. 0 also when one runs already.
+    """
+    match _owner(paths):
+        case Container() as container:
+            return contained.start(container, paths, as_json=as_json)
+        case Owner() as owner:
+            return supervised.start(owner, as_json=as_json)
     running = reach_or_none(paths)
     if running is not None:
-        ctx.exit(_say_running(running, as_json=as_json))
-    ctx.exit(_start(paths, as_json=as_json))
+        return _say_running(running, as_json=as_json)
+    return _start(paths, as_json=as_json)
 
 
 def _say_running(running: Daemon, *, as_json: bool) -> int:
@@ -103,12 +117,16 @@ def _say_failed(launched: Launched, log: str, *, as_json: bool) -> int:
 def stop(ctx: click.Context, as_json: bool) -> None:
     """Let the daemon finish or set aside what it does, and end it.
 
+    In a container its supervisor starts it again; the command says how to keep it down.
+
     Exit codes: 0 stopped cleanly or was not running, 1 not cleanly.
     """
     paths = own_paths()
-    owner = _owner(paths)
-    if owner is not None:
-        ctx.exit(supervised.stop(owner, as_json=as_json))
+    match _owner(paths):
+        case Container() as container:
+            ctx.exit(contained.stop(container, paths, as_json=as_json))
+        case Owner() as owner:
+            ctx.exit(supervised.stop(owner, as_json=as_json))
     try:
         running = reach_or_none(paths)
     except NoAnswerError:
@@ -157,9 +175,11 @@ def restart(ctx: click.Context, as_json: bool) -> None:
     Where a unit owns this home by `systemctl reload`, which does so only when something is new.
     """
     paths = own_paths()
-    owner = _owner(paths)
-    if owner is not None:
-        ctx.exit(supervised.restart(owner, as_json=as_json))
+    match _owner(paths):
+        case Container() as container:
+            ctx.exit(contained.restart(container, paths, as_json=as_json))
+        case Owner() as owner:
+            ctx.exit(supervised.restart(owner, as_json=as_json))
     running = reach_or_none(paths)
     if running is None:
         ctx.exit(_start(paths, as_json=as_json))
@@ -169,12 +189,15 @@ def restart(ctx: click.Context, as_json: bool) -> None:
 @daemon.command(params=plain_status.params)
 @click.pass_context
 def status(ctx: click.Context, as_json: bool, watch: bool, probe: str | None) -> None:
-    """Show what the daemon does, and the unit that owns this home.
+    """Show what the daemon does, and the unit or the container's supervisor that owns this home.
 
     Exit codes: 0 ready, 1 degraded, 3 not running, 4 starting, draining or stopping.
     """
-    owner = None if watch or probe else _owner(own_paths())
-    if owner is None:
-        ctx.forward(plain_status)
-    else:
-        ctx.exit(supervised.status(owner, as_json=as_json))
+    paths = own_paths()
+    match None if watch or probe else _owner(paths):
+        case Container() as container:
+            ctx.exit(contained.status(container, paths, as_json=as_json))
+        case Owner() as owner:
+            ctx.exit(supervised.status(owner, as_json=as_json))
+        case _:
+            ctx.forward(plain_status)

@@ -24,11 +24,13 @@ from netclawd.cli.units import (
     arguments,
     call,
     failed,
+    find_container,
     find_owner,
     has_user_systemd,
     look,
     owner_in,
 )
+from netclawd.core.container import MARKER
 from netclawd.core.paths import Paths
 from netclawd.core.units import UNIT_NAME, Owner, Scope
 from netclawd.core.user_unit import Found, Installation, judge_found, render
@@ -56,6 +58,7 @@ def install(ctx: click.Context, as_json: bool, user: bool) -> None:
             "Say --user: the system's unit comes with the Debian package, "
             "`apt install ./netclawd_*.deb`."
         )
+    _refuse_in_a_container()
     _refuse_without_systemd()
     paths, path = own_paths(), unit_path()
     _refuse_taken(paths)
@@ -80,6 +83,7 @@ def install(ctx: click.Context, as_json: bool, user: bool) -> None:
 @click.pass_context
 def uninstall(ctx: click.Context, as_json: bool) -> None:
     """Stop this user's daemon with a drain, disable its user unit and remove the file; never data."""
+    _refuse_in_a_container()
     path = unit_path()
     content = _read(path)
     if content is None:
@@ -174,6 +178,16 @@ def _unusable(path: str, error: OSError) -> SupervisorError:
 # -- refusals and warnings -----------------------------------------------------------------------
 
 
+def _refuse_in_a_container() -> None:
+    container = find_container()
+    if container is not None:
+        raise ConflictError(
+            f"Here {container.label} ({container.supervisor}) starts the daemon; a unit of systemd would "
+            "be a second owner.",
+            f"Use `netclaw daemon start` and `stop`; where that is not so, unset {MARKER}.",
+        )
+
+
 def _refuse_without_systemd() -> None:
     if not os.path.isdir(BOOTED):
         raise SupervisorError(
@@ -191,7 +205,7 @@ def _refuse_without_systemd() -> None:
 def _refuse_taken(paths: Paths) -> None:
     """Refuse a home that another owner has, or a daemon that runs without one."""
     owner = find_owner(paths)
-    if owner is not None and owner.unit.scope == Scope.SYSTEM and not owner.borrowed:
+    if isinstance(owner, Owner) and owner.unit.scope == Scope.SYSTEM and not owner.borrowed:
         raise ConflictError(
             f"{paths.home} is the home of {owner.label} already.",
             "Set NETCLAW_HOME to another folder, or do this as another user.",

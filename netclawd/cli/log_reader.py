@@ -6,6 +6,7 @@ given twice, however often it is rotated between two looks, as long as what was 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from netclawd.adapters.log import KEPT
+from netclawd.core.paths import Paths
 from netclawd.errors import ControlError, NotFoundError
 
 _BLOCK_BYTES = 65536
@@ -123,6 +125,25 @@ class LogReader:
                 lines.append(self._partial)
                 self._partial = b""
         return lines
+
+
+class S6LogReader(LogReader):
+    """Of a folder that s6-log writes: `current`, and what was rotated out of it under its time."""
+
+    def _rotated(self) -> list[str]:
+        """Return the names of rotated files, the newest first; `previous` is about to become one."""
+        folder = os.path.dirname(self._path)
+        with contextlib.suppress(OSError):
+            names = sorted(
+                (name for name in os.listdir(folder) if name.startswith("@")), reverse=True
+            )
+            return [os.path.join(folder, name) for name in ("previous", *names)]
+        return []
+
+
+def s6_log_path(paths: Paths) -> str:
+    """Return where s6-log keeps what the daemon says."""
+    return os.path.join(paths.state, "logs", "s6", "current")
 
 
 class SessionLines:

@@ -93,13 +93,13 @@ def logs(
 def _owner(paths: Paths) -> LogUnit | None:
     """Return the unit that owns this home; None when systemd has none, or can't be asked."""
     from netclawd.cli.units import find_owner
-    from netclawd.core.units import Scope
+    from netclawd.core.units import Owner, Scope
 
     try:
         owner = find_owner(paths)
     except NetclawError:
         return None
-    if owner is None:
+    if not isinstance(owner, Owner):
         return None
     if owner.borrowed:
         note(f"this is the log of the system's daemon, {owner.unit.name}.")

@@ -45,7 +45,7 @@ def status(ctx: click.Context, as_json: bool, watch: bool, probe: str | None) ->
     try:
         found = reach().status
     except (NotRunningError, ControlError) as error:
-        raise _with_unit(error) from error
+        raise _with_owner(error) from error
     if as_json:
         say_json(found)
     else:
@@ -53,16 +53,20 @@ def status(ctx: click.Context, as_json: bool, watch: bool, probe: str | None) ->
     ctx.exit(exit_code(found))
 
 
-def _with_unit(error: NetclawError) -> NetclawError:
-    """Add what systemd says of the unit that owns this home; asked only when no daemon answers."""
-    from netclawd.cli.supervised import describe_unit, remedy
+def _with_owner(error: NetclawError) -> NetclawError:
+    """Add what the supervisor that owns this home says; asked only when no daemon answers."""
+    from netclawd.cli import contained, supervised
     from netclawd.cli.units import find_owner
+    from netclawd.core.container import Container
+    from netclawd.core.units import Owner
 
     with contextlib.suppress(NetclawError):
-        owner = find_owner(own_paths())
-        if owner is not None:
-            what = f"{error.what} {describe_unit(owner.unit)}"
-            return type(error)(what, remedy(owner.unit, error.remedy))
+        match find_owner(own_paths()):
+            case Container() as container:
+                return contained.with_service(container, error, contained.know(container))
+            case Owner(unit=unit):
+                what = f"{error.what} {supervised.describe_unit(unit)}"
+                return type(error)(what, supervised.remedy(unit, error.remedy))
     return error
 
 

@@ -1,7 +1,8 @@
 """Finds who owns the lifecycle of a home, and asks systemd: nothing else calls systemctl or journalctl.
 
-Where no systemd runs (sd_booted(3)) nobody owns a home; a user without a systemd of their own has no
-user unit. Every call has a deadline, and what systemctl says on standard error is in the error.
+The marker of a container says that its supervisor owns every home there. Where no systemd runs
+(sd_booted(3)) nobody owns a home; a user without a systemd of their own has no user unit. Every call
+has a deadline, and what systemctl says on standard error is in the error.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
+from netclawd.core.container import Container, read_marker
 from netclawd.core.paths import SERVICE_USER, Paths
 from netclawd.core.units import (
     PROPERTIES,
@@ -41,6 +43,10 @@ LOOK_S = 0.1
 _DENIED = ("authentication required", "access denied", "permission denied", "not authorized")
 
 
+#: The supervisor of a container, a unit of systemd, or nobody.
+Ownership = Container | Owner | None
+
+
 @frozen
 class Answer:
     """What systemctl said."""
@@ -50,15 +56,23 @@ class Answer:
     stderr: str
 
 
-def find_owner(home: Paths) -> Owner | None:
+def find_owner(home: Paths) -> Ownership:
     """Return who owns the lifecycle of this home; None when whoever starts a daemon owns it.
 
     The one place that decides. SupervisorError when systemd runs and can't be asked.
     """
+    container = find_container()
+    if container is not None:
+        return container
     if not os.path.isdir(BOOTED) or _program("systemctl") is None:
         return None
     owners = [owner for scope in Scope if (owner := owner_in(scope)) is not None]
     return choose_owner(home, owners, resolve=os.path.realpath)
+
+
+def find_container() -> Container | None:
+    """Return the container's supervisor, which owns every home; None outside of one."""
+    return read_marker(os.environ)
 
 
 def owner_in(scope: Scope) -> Owner | None:

@@ -1,0 +1,175 @@
+"""What s6 says of a service, and what a start that goes through s6 does about it.
+
+Pure. s6-supervise keeps one process: our `run`, which first becomes netclawd-wait, then the daemon, under
+one PID. So a start is an *attempt* of one PID: the attempt is over as soon as s6 shows another one, or none.
+Invariant: what is asked of s6 never ends a process: it is brought up, or its wait is cut short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from netclawd.core.values import frozen
+
+#: What is asked of s6-svstat, in this order.
+FIELDS = ("up", "wantedup", "ready", "paused", "pid", "exitcode", "signum", "updownfor")
+#: The program that `run` becomes before it becomes the daemon, and its module.
+WAIT_PROGRAM, WAIT_MODULE = "netclawd-wait", "netclawd.cli.wait"
+#: SIGHUP in the masks of proc_pid_status(5).
+_HUP = 1 << 0
+
+
+@frozen
+class Service:
+    """A service as s6-supervise sees it at one moment."""
+
+    #: Whether its process runs: netclawd-wait or the daemon.
+    up: bool
+    #: Whether s6 starts it again when it ends.
+    wanted: bool
+    #: The daemon has said that it is ready; of a service that is down: its `finish` has ended.
+    ready: bool
+    paused: bool
+    #: 0 when it is down.
+    pid: int
+    #: Seconds since it came up or went down.
+    for_s: float
+    #: How the process before this one ended; both None when there was none.
+    exit_code: int | None = None
+    signal: int | None = None
+    #: The process is netclawd-wait and takes SIGHUP for "start now".
+    waiting: bool = False
+    #: When that wait ends by itself, seconds from now; None when unknown or there is none.
+    starts_in_s: float | None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether its daemon has said that it is ready."""
+        return self.up and self.ready
+
+    def as_dict(self) -> dict[str, object]:
+        """Return what ``--json`` shows of it."""
+        return {
+            "up": self.up,
+            "ready": self.serves,
+            "wanted": self.wanted,
+            "pid": self.pid or None,
+            "for_s": self.for_s,
+            "waiting": self.waiting,
+            "starts_in_s": self.starts_in_s,
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+        }
+
+
+class Command(StrEnum):
+    """What a start asks of s6; the values are the options of s6-svc."""
+
+    #: Start it, and again whenever it ends.
+    UP = "-u"
+    #: SIGHUP, which netclawd-wait takes for "start now".
+    HURRY = "-h"
+
+
+def read_service(text: str) -> Service | None:
+    """Read the answer of s6-svstat for :data:`FIELDS`; None when it is something else."""
+    words = text.split()
+    if len(words) != len(FIELDS):
+        return None
+    values = dict(zip(FIELDS, words, strict=True))
+    flags = [values[name] for name in ("up", "wantedup", "ready", "paused")]
+    try:
+        pid, code, number, for_s = (int(values[name]) for name in FIELDS[4:])
+    except ValueError:
+        return None
+    if any(flag not in ("true", "false") for flag in flags):
+        return None
+    up, wanted, ready, paused = (flag == "true" for flag in flags)
+    return Service(
+        up,
+        wanted,
+        ready,
+        paused,
+        max(pid, 0),
+        float(for_s),
+        exit_code=code if code >= 0 else None,
+        signal=number if number > 0 else None,
+    )
+
+
+def read_last_death(text: str) -> tuple[int | None, int | None]:
+    """Read the last line of s6-svdt: exit code and signal number, one of which is None; both if none."""
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    if not lines or len(lines[-1]) != 3 or not lines[-1][2].isdecimal():
+        return None, None
+    _at, kind, number = lines[-1]
+    return (int(number), None) if kind == "exitcode" else (None, int(number))
+
+
+def is_wait(argv: Sequence[str], status: str) -> bool:
+    """Whether a process is netclawd-wait and SIGHUP would not kill it.
+
+    ``status`` is its proc_pid_status(5). Programs that will become netclawd-wait have it further back in
+    ``argv``; and before it has blocked the signal its Python is still starting.
+    """
+    named = any(word.rpartition("/")[2] == WAIT_PROGRAM for word in argv[:2])
+    return (named or WAIT_MODULE in argv[:5]) and bool(_masks(status) & _HUP)
+
+
+def _masks(status: str) -> int:
+    """Return the signals that a process blocks or catches."""
+    found = 0
+    for line in status.splitlines():
+        name, _, mask = line.partition(":")
+        if name in ("SigBlk", "SigCgt"):
+            found |= int(mask, 16)
+    return found
+
+
+# -- a start -------------------------------------------------------------------------------------
+
+
+class Verdict(StrEnum):
+    """What has become of an attempt."""
+
+    #: It goes on, or has not begun.
+    PENDING = "pending"
+    #: s6 says that its daemon is ready.
+    READY = "ready"
+    #: Its process has ended.
+    ENDED = "ended"
+
+
+@frozen
+class Attempt:
+    """A start that is being waited for."""
+
+    #: The daemon that ran at the beginning and is about to end; 0 without one.
+    leaving: int = 0
+    #: The process whose end would be this attempt's; 0 before s6 has started it.
+    pid: int = 0
+    #: A wait was cut short: not again, or a failure would be hidden by another attempt.
+    hurried: bool = False
+
+
+def plan_commands(attempt: Attempt, service: Service) -> tuple[Command, ...]:
+    """Say what to ask of s6 now; nothing that was asked before is asked in vain again."""
+    up = () if service.wanted else (Command.UP,)
+    hurry = service.waiting and not attempt.hurried and service.pid != attempt.leaving
+    return (*up, Command.HURRY) if hurry else up
+
+
+def follow(attempt: Attempt, service: Service, asked: Sequence[Command]) -> tuple[Attempt, Verdict]:
+    """Follow an attempt through what s6 shows now; ``asked`` is what was just asked of it."""
+    leaving, pid = attempt.leaving, attempt.pid
+    hurried = attempt.hurried or Command.HURRY in asked
+    if leaving and service.pid != leaving:
+        leaving = 0
+    if leaving:
+        return Attempt(leaving, 0, hurried), Verdict.PENDING
+    if pid and service.pid != pid:
+        return Attempt(0, pid, hurried), Verdict.ENDED
+    begun = service.pid if service.up and (not service.waiting or hurried) else 0
+    verdict = Verdict.READY if begun and service.serves else Verdict.PENDING
+    return Attempt(0, pid or begun, hurried), verdict
