@@ -5,7 +5,7 @@ VENV := .venv
 HOME_FOLDER := $(CURDIR)/.netclaw
 PYTEST := -m pytest $(ARGS)
 
-.PHONY: help setup setup-tests run test test-oldest prove guards check docs bench deb lintian piuparts test-systemd
+.PHONY: help setup setup-tests run test test-oldest prove guards check docs bench deb lintian piuparts test-systemd test-container
 
 help:
 	@echo 'make run          set up and start the daemon in the foreground on 127.0.0.1:5199'
@@ -13,6 +13,7 @@ help:
 	@echo 'make test         run every test (without root: all but those that mount or make namespaces)'
 	@echo 'make test-oldest  run all but the long ones on the oldest supported libraries'
 	@echo 'make test-systemd build the package, install it under real systemds, 252 and 257, and test it (root)'
+	@echo 'make test-container run the definitions for s6 and the image under real supervisors (root)'
 	@echo 'make prove        run the process and fuzz tests at their full counts (minutes)'
 	@echo 'make guards       break each guard of a restart and see its test fail (minutes)'
 	@echo 'make check        lint, format, types, spelling, shell scripts, generated pages'
@@ -46,6 +47,9 @@ test-oldest:
 
 test-systemd: setup-tests
 	@tools/test-systemd $(ARGS)
+
+test-container: setup-tests
+	@tools/test-container $(ARGS)
 
 prove: setup-tests
 	@NETCLAW_PROVE=1 $(VENV)/bin/python $(PYTEST) tests/process tests/http/test_fuzz.py

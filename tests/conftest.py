@@ -51,10 +51,11 @@ def clean_surroundings() -> Iterator[None]:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out tests/systemd unless it is named: it needs root, a package and folders to boot on."""
-    if collection_path != Path(__file__).with_name("systemd"):
+    """Leave out what boots a supervisor unless it is named: it needs root, a package and root folders."""
+    folder = collection_path.name
+    if folder not in ("container", "systemd") or collection_path.parent != Path(__file__).parent:
         return None
-    named = any("tests/systemd" in word for word in config.invocation_params.args)
+    named = any(f"tests/{folder}" in word for word in config.invocation_params.args)
     return None if named else True
 
 
@@ -64,7 +65,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_root: mounts or makes namespaces")
-    config.addinivalue_line("markers", "once: the version of systemd makes no difference")
+    config.addinivalue_line(
+        "markers", "once: the version of systemd, or the stage, makes no difference"
+    )
     config.addinivalue_line(
         "markers", "long: takes long, and the versions of libraries don't matter"
     )

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,6 @@ from typing import Self
 from tests.waiting import scaled, wait_for
 
 STAGE = Path(__file__).with_name("stage.py")
-#: What a command inside finds in its environment, and nothing else.
 ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
     "HOME": "/root",
@@ -57,6 +56,9 @@ class Result:
 
 class Machine:
     """One machine, booted on entry of the context and gone after it."""
+
+    #: What a command inside finds in its environment, and nothing else.
+    environment: Mapping[str, str] = ENVIRONMENT
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -95,9 +97,7 @@ class Machine:
         # In its cgroup before the namespaces are made: the cgroup namespace begins where it is then.
         into_cgroup = f"echo $$ >{shlex.quote(str(self._cgroup / 'cgroup.procs'))} && exec"
         namespaces = "--mount --pid --uts --ipc --net --cgroup --fork --kill-child"
-        inside = shlex.join(
-            [sys.executable, "-I", str(STAGE), str(self.root), str(stage), str(self.console)]
-        )
+        inside = shlex.join(self.first_command(stage))
         with open(self.console, "ab") as console:
             self._outside = subprocess.Popen(
                 [
@@ -111,6 +111,10 @@ class Machine:
                 env={"PATH": os.environ["PATH"]},
                 start_new_session=True,
             )
+
+    def first_command(self, stage: Path) -> list[str]:
+        """Return what becomes its PID 1; ``stage`` is an empty folder to work in."""
+        return [sys.executable, "-I", str(STAGE), str(self.root), str(stage), str(self.console)]
 
     def _wait_booted(self) -> None:
         def running() -> bool:
@@ -157,7 +161,7 @@ class Machine:
                 self._outside.kill()  # --kill-child: PID 1 goes too, and with it the namespace
                 self._outside.wait(scaled(30.0))
         finally:
-            wait_for(lambda: _remove_cgroup(self._cgroup), 10.0, f"{self._cgroup} to be empty")
+            wait_for(lambda: remove_cgroup(self._cgroup), 10.0, f"{self._cgroup} to be empty")
             shutil.rmtree(self.folder)
 
     # -- inside ------------------------------------------------------------------------------
@@ -210,16 +214,20 @@ class Machine:
 
     def _popen(self, *command: str, user: str | None, stdin: int) -> subprocess.Popen[bytes]:
         self._check_alive()
-        become = ["runuser", "-u", user, "--"] if user else []
+        become = self.become(user) if user else []
         return subprocess.Popen(
             ["/usr/bin/nsenter", "-t", str(self.pid), "-a", *become, *command],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=ENVIRONMENT,
+            env=self.environment,
             cwd="/",
             start_new_session=True,
         )
+
+    def become(self, user: str) -> list[str]:
+        """Return what a command of another user begins with."""
+        return ["runuser", "-u", user, "--"]
 
     def read(self, path: str) -> str:
         return self.run("cat", path).out
@@ -276,7 +284,7 @@ def _cgroup2() -> Path:
     raise AssertionError("cgroup v2 is not mounted: no systemd can be booted here")
 
 
-def _remove_cgroup(cgroup: Path) -> bool:
+def remove_cgroup(cgroup: Path) -> bool:
     """Remove a cgroup with all below it, deepest first; return whether it is gone."""
     for folder, _, _ in os.walk(cgroup, topdown=False):
         with contextlib.suppress(OSError):
@@ -289,5 +297,5 @@ def _remove_stale() -> None:
     for place in (*_cgroup2().glob(f"{PREFIX}*"), *Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
         owner = place.name.removeprefix(PREFIX).partition("-")[0]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            _remove_cgroup(place)
+            remove_cgroup(place)
             shutil.rmtree(place, ignore_errors=True)

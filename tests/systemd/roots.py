@@ -1,4 +1,4 @@
-"""The root folders that machines are booted on: Debian 12 and 13 with all that the package depends on.
+"""The root folders that machines and containers are booted on: Debian with all that the package depends on.
 
 They lie in build/roots, one for each Debian and each set of dependencies, so that a machine installs the
 package at once and without a network. mmdebstrap makes them, as root, from the mirror and with the keyring
@@ -21,7 +21,7 @@ CLONE = Path(__file__).parents[2]
 FOLDER = CLONE / "build" / "roots"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 #: What a machine needs besides the package: a system that boots, and what the tests call.
-BASE = (
+MACHINE = (
     "dbus",
     "iproute2",
     "libpam-systemd",
@@ -30,6 +30,8 @@ BASE = (
     "systemd",
     "systemd-sysv",
 )
+#: What a container needs besides the package: no systemd, as in a slim image, and a supervisor.
+CONTAINER = ("execline", "procps", "python3", "s6")
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,27 @@ class Release:
     #: systemd's version, by which the tests name it.
     version: int
     suite: str
+    base: tuple[str, ...] = MACHINE
+    #: What its roots are called before the suite.
+    prefix: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.prefix}{self.suite}"
 
 
 RELEASES = (Release(252, "bookworm"), Release(257, "trixie"))
+#: What containers are made on; 252 is the systemd that it doesn't have.
+SLIM = Release(252, "bookworm", CONTAINER, "container-")
 
 
-def key(depends: str) -> str:
+def key(release: Release, depends: str) -> str:
     """Name a set of dependencies, so that a root made for another one isn't taken."""
-    return hashlib.sha256("\n".join((*BASE, depends)).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join((*release.base, depends)).encode()).hexdigest()[:12]
 
 
 def root_of(release: Release, depends: str) -> Path:
-    return FOLDER / f"{release.suite}-{key(depends)}"
+    return FOLDER / f"{release.name}-{key(release, depends)}"
 
 
 def depends_of(package: Path) -> str:
@@ -64,7 +75,7 @@ def depends_of(package: Path) -> str:
 
 def why_none(release: Release) -> str:
     """Return why the last attempt to make its root failed."""
-    note = FOLDER / f"{release.suite}.why"
+    note = FOLDER / f"{release.name}.why"
     return note.read_text() if note.is_file() else "it was not tried: run `make test-systemd`"
 
 
@@ -72,16 +83,16 @@ def make_root(release: Release, depends: str) -> Path:
     """Make the root folder unless it is there; RuntimeError with the reason when it can't be made."""
     root = root_of(release, depends)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with open(FOLDER / f".{release.suite}.lock", "w") as lock:
+    with open(FOLDER / f".{release.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if root.is_dir():
             return root
         if os.geteuid() != 0:
             raise RuntimeError("only root can make it")
-        fresh = FOLDER / f".{release.suite}.new"
+        fresh = FOLDER / f".{release.name}.new"
         shutil.rmtree(fresh, ignore_errors=True)
         _bootstrap(release, depends, fresh)
-        for old in FOLDER.glob(f"{release.suite}-*"):
+        for old in FOLDER.glob(f"{release.name}-*"):
             shutil.rmtree(old)
         # Crash: what is half made has another name and is made anew.
         fresh.rename(root)
@@ -94,7 +105,7 @@ def _bootstrap(release: Release, depends: str, target: Path) -> None:
         "mmdebstrap",
         "--quiet",
         "--variant=minbase",
-        "--include=" + ",".join(BASE),
+        "--include=" + ",".join(release.base),
         f"--keyring={KEYRING}",
         # The words of a control file come as an argument; a shell never reads them.
         f'--customize-hook=chroot "$1" {install} "$DEPENDS_OF_PACKAGE"',
@@ -151,7 +162,7 @@ def main(package: Path) -> int:
         try:
             print(f"roots: {make_root(release, depends)}")  # noqa: T201 - a command's answer
         except RuntimeError as error:
-            (FOLDER / f"{release.suite}.why").write_text(str(error))
+            (FOLDER / f"{release.name}.why").write_text(str(error))
             words = f"roots: none of {release.suite} (systemd {release.version}): {error}"
             print(words, file=sys.stderr)  # noqa: T201 - a command's answer
             if release is RELEASES[0]:

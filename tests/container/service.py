@@ -1,0 +1,160 @@
+"""The service on a stage, as s6, an operator and a client see it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.container.stage import Stage
+from tests.process.client import Answer, ask
+from tests.process.harness import Table, as_toml
+from tests.systemd.machine import Result
+from tests.waiting import wait_for
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """What s6 remembers of a service."""
+
+    pid: int
+    #: The status file of its s6-supervise, which has the instants of the last start, exit and readiness: it
+    #: can't be the same after the service was down, or not ready, for however short a time.
+    status: bytes
+    #: The death tally, a line for each exit.
+    deaths: tuple[str, ...]
+
+
+def _is_daemon(command: list[bytes]) -> bool:
+    interpreter, *rest = map(os.path.basename, command)
+    return interpreter.startswith(b"python") and (
+        rest[:1] == [b"netclawd"] or rest[:2] == [b"-m", b"netclawd"]
+    )
+
+
+class Service:
+    """Ask over the stage's network: the test's thread has to be in it (Stage.network)."""
+
+    def __init__(self, stage: Stage, port: int = 5199) -> None:
+        self.stage = stage
+        self.port = port
+        self.tables: dict[str, Mapping[str, Any]] = {
+            "providers.demo": {"kind": "demo", "word_interval_s": 0}
+        }
+
+    # -- the configuration -------------------------------------------------------------------
+
+    def config_text(self, listen: Sequence[str] | None = None, tables: Table | None = None) -> str:
+        own = {**self.tables, **(tables or {})}
+        addresses = list(listen) if listen is not None else [f"127.0.0.1:{self.port}"]
+        daemon = {"listen": addresses, "on_invalid_config": "abort", **own.pop("daemon", {})}
+        return as_toml({"daemon": daemon, **own})
+
+    @property
+    def config_file(self) -> Path:
+        return self.stage.config / "netclaw.toml"
+
+    def write_config(
+        self,
+        text: str | None = None,
+        *,
+        listen: Sequence[str] | None = None,
+        tables: Table | None = None,
+    ) -> None:
+        """Replace the file from outside; whoever owns the volume owns it."""
+        fresh = self.config_file.with_suffix(".new")
+        fresh.write_text(text if text is not None else self.config_text(listen, tables))
+        owner = self.stage.config.stat()
+        os.chown(fresh, owner.st_uid, owner.st_gid)
+        fresh.rename(self.config_file)
+
+    # -- s6 ----------------------------------------------------------------------------------
+
+    def s6(self, *fields: str) -> list[str]:
+        """Return fields of s6-svstat."""
+        answer = self.stage.run("s6-svstat", "-o", ",".join(fields), self.stage.service)
+        return answer.out.split()
+
+    def supervision(self) -> Supervision:
+        (pid,) = self.s6("pid")
+        status = self.stage.proc(1, f"root{self.stage.service}/supervise/status").read_bytes()
+        return Supervision(int(pid), status, tuple(self.deaths()))
+
+    def deaths(self) -> list[str]:
+        return self.stage.run("s6-svdt", self.stage.service).out.splitlines()
+
+    def ancestry(self, pid: int) -> list[str]:
+        """Return by name what started a process inside, its parent first, up to PID 1."""
+        names = []
+        while (pid := self._stat(pid)[1]) != 0:
+            names.append(self.stage.proc(pid, "comm").read_text().strip())
+        return names
+
+    def daemons(self) -> list[int]:
+        """Return the PIDs inside of every daemon, whoever started it; what one runs isn't one."""
+        found = {}
+        for place in self.stage.proc(1, "..").iterdir():
+            if place.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if _is_daemon((place / "cmdline").read_bytes().split(b"\0")):
+                        found[int(place.name)] = self._stat(int(place.name))
+        # A rehearsal is a child of the daemon; what has ended and waits for its parent is none any more.
+        return sorted(
+            p for p, (state, parent) in found.items() if parent not in found and state != "Z"
+        )
+
+    def _stat(self, pid: int) -> tuple[str, int]:
+        """Return the state and the parent of a process inside."""
+        fields = self.stage.proc(pid, "stat").read_text().rpartition(")")[2].split()
+        return fields[0], int(fields[1])
+
+    # -- life --------------------------------------------------------------------------------
+
+    def start(self) -> int:
+        """Start the stage on the configuration (written if there is none); return the generation."""
+        if not os.path.lexists(self.config_file):
+            self.write_config()
+        self.stage.start()
+        generation = self.wait_ready()
+        # It is told just after the first answer.
+        wait_for(lambda: self.s6("ready") == ["true"], 5.0, "s6 to know that it is ready")
+        return generation
+
+    def wait_ready(self, *, above: int = 0, timeout_s: float = 20.0) -> int:
+        """Wait until a generation above ``above`` is ready on the present port; return it."""
+
+        def ready() -> int:
+            with contextlib.suppress(OSError), self.stage.network():
+                answer = ask(self.port, "/api/health/ready", timeout_s=2.0)
+                if answer.status == 200 and answer.generation > above:
+                    return answer.generation
+            return 0
+
+        what = f"a generation above {above} to be ready on port {self.port}"
+        return wait_for(ready, timeout_s, lambda: f"{what}\n{self.stage.words()}")
+
+    def wait_words(self, text: str, *, count: int = 1, timeout_s: float = 20.0) -> None:
+        """Wait until the container's log has a text that often."""
+        wait_for(
+            lambda: self.stage.words().count(text) >= count,
+            timeout_s,
+            lambda: f"{count} times {text!r} in the log\n{self.stage.words()}",
+        )
+
+    # -- questions ---------------------------------------------------------------------------
+
+    def ask(self, path: str, **options: Any) -> Answer:
+        with self.stage.network():
+            return ask(self.port, path, **options)
+
+    def generation(self) -> int:
+        """Return the generation that answers: a baseline, which can't be none."""
+        found = self.ask("/api/health/live").generation
+        assert found > 0
+        return found
+
+    def netclaw(self, *words: str, user: str | None = None, check: bool = True) -> Result:
+        return self.stage.run("netclaw", *words, user=user, check=check, timeout_s=100.0)
