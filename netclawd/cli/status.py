@@ -151,8 +151,7 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "watched by", found["watcher"].replace("+", " and ")
     yield "turns", describe_turns(found["turns"])
     yield "streams", str(found["streams"])
-    if found.get("exposure", "local") != "local":
-        yield "exposure", f"{found['exposure']}; the daemon authenticates nobody"
+    yield from _exposure(found)
     if found["gate"] != "open":
         rejects = found.get("new_work") == "reject"
         yield (
@@ -169,6 +168,19 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "upgrade", _upgrade(found["upgrade"])
     for reason in found["degraded"]:
         yield "degraded", reason
+
+
+def _exposure(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    exposure, allowed = found.get("exposure", "local"), found.get("unauthenticated", False)
+    if exposure != "local":
+        setting = " (daemon.allow_unauthenticated)" if allowed else ""
+        yield (
+            "exposure",
+            f"{exposure}; the daemon authenticates nobody{setting}:"
+            " whoever comes in can drive every session",
+        )
+    elif allowed:
+        yield "exposure", "local; daemon.allow_unauthenticated is set, without effect"
 
 
 def _upgrade(upgrade: Mapping[str, Any]) -> str:

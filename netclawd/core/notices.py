@@ -31,5 +31,7 @@ class Notice(StrEnum):
     CRASHED = "ec62791d8bc047f69f1cc55dbe4523ef"
     #: A start found a bad file, or one that failed before, and serves the last good configuration.
     LAST_GOOD = "c852cff56a2c430ca4e0d010c68237b8"
+    #: A generation serves with daemon.allow_unauthenticated.
+    UNAUTHENTICATED = "696fa881661742a08c11a018af1f4fb2"
     #: The daemon serves, but something that it should do it can't.
     DEGRADED = "759a22c07c104b7d9c43d0d6173894b2"

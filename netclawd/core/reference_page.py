@@ -42,6 +42,40 @@ separated by commas or written as a TOML array. A dash in the name of a provider
 underscore. A variable of this form that names no setting is an error.
 """
 
+_EXPOSURE = """\
+## EXPOSURE
+
+Whenever a configuration is judged, this is looked at in this order; the first that is not so is the reason
+of the refusal, at a start as `Daemon startup aborted: ... Remediation: ...` with exit code 78.
+
+1. `trusted_proxies` has networks and addresses only, none of which covers everyone.
+2. With `local` every TCP address is a loopback one.
+3. With a tunnel its program runs: `tailscaled` for `tailscale-serve` (the tailnet) and `tailscale-funnel`
+   (the Internet), `cloudflared` for `cloudflare-tunnel`. It is looked for in /proc by its name, unless
+   `skip_tunnel_check` is true.
+4. With `reverse-proxy` there is an address that other hosts reach, or a socket that systemd hands over; and
+   `trusted_proxies` names the proxy.
+5. With every mode but `local`, `allow_unauthenticated` is true: there is no device authentication yet, so
+   whoever comes in can drive every session. `netclaw status` and the log of each start then say so. With
+   `local` the setting has no effect, and they say that.
+
+The tunnel's program is looked for at a start, by `netclawd --check`, and when `exposure` or
+`skip_tunnel_check` changes. A daemon that serves goes on when the program ends later, and neither a reload,
+nor another change, nor a package upgrade is refused for it. A start after a crash that doesn't find it
+serves the last good configuration and logs why, unless `on_invalid_config` is `abort`. At boot the
+program must come first: give the unit `After=tailscaled.service` (or cloudflared.service) in a drop-in. The look can't see
+other users' processes under `ProtectProc=invisible`, which netclawd.service has, nor those outside of a
+container: set `skip_tunnel_check` there.
+
+A proxy or a tunnel asks under the public name, which `allowed_hosts` must then have. Of the forwarded
+headers only X-Forwarded-Host has a use: from a peer in `trusted_proxies` its last entry, which that proxy
+itself wrote, is judged in place of Host. X-Forwarded-For, X-Forwarded-Proto and Forwarded decide nothing,
+whoever sends them. All of them are taken out before a request is looked at. A Unix socket has no peer
+address, and so no trusted proxy. A tunnel's program connects from this host: `127.0.0.1` in
+`trusted_proxies` means it and every other program here, and is not needed where it passes Host on.
+
+"""
+
 _SECRETS = """\
 ## SECRETS
 
@@ -68,7 +102,7 @@ netclaw(1), netclawd(8), netclawd-restart(7)
 def reference_page(schema: Schema) -> str:
     """Write the whole page."""
     sections = [_section(name, sub) for name, sub in schema["properties"].items()]
-    return "\n".join([_HEAD, *sections, _SECRETS])
+    return "\n".join([_HEAD, *sections, _EXPOSURE + _SECRETS])
 
 
 def _section(name: str, schema: Schema) -> str:

@@ -11,6 +11,7 @@ import logging
 from netclawd.core.lifecycle import Phase
 from netclawd.core.notices import Notice
 from netclawd.core.session import Lease, ParkReason, Turn
+from netclawd.core.settings import Exposure
 from netclawd.daemon.image import Image
 from netclawd.daemon.status import Tally
 
@@ -76,6 +77,22 @@ def say_last_good(image: Image) -> None:
             refusal.remedy,
             extra={"MESSAGE_ID": Notice.LAST_GOOD},
         )
+
+
+def say_unauthenticated(image: Image) -> None:
+    """Say at each start that nobody is authenticated, where the operator has allowed that."""
+    daemon = image.settings.daemon
+    if not daemon.allow_unauthenticated:
+        return
+    if daemon.exposure is Exposure.LOCAL:
+        _log.warning("daemon.allow_unauthenticated is set, without effect: the exposure is local")
+        return
+    _log.warning(
+        "the daemon authenticates nobody (daemon.allow_unauthenticated): whoever comes in by %s can"
+        " drive every session",
+        daemon.exposure.value,
+        extra={"MESSAGE_ID": Notice.UNAUTHENTICATED},
+    )
 
 
 def say_drained(tally: Tally, drain_s: float | None) -> None:

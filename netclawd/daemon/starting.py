@@ -137,6 +137,7 @@ class Starting:
             os.getpid(),
             image.generation,
         )
+        records.say_unauthenticated(image)
         records.say_last_good(image)
         return events.Serving()
 

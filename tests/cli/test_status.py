@@ -200,7 +200,17 @@ def test_a_package_upgrade_is_told_and_what_waits_for_its_end(
 def test_who_else_may_reach_it_is_told(run: CommandLine, service: ServiceDouble) -> None:
     assert "exposure" not in run("status").stdout
     service.status_values["exposure"] = "reverse-proxy"
-    assert "exposure       reverse-proxy; the daemon authenticates nobody" in run("status").stdout
+    assert "exposure       reverse-proxy; the daemon authenticates nobody:" in run("status").stdout
+    service.status_values["unauthenticated"] = True
+    assert (
+        "exposure       reverse-proxy; the daemon authenticates nobody (daemon.allow_unauthenticated):"
+        " whoever comes in can drive every session" in run("status").stdout
+    )
+    service.status_values["exposure"] = "local"
+    assert (
+        "exposure       local; daemon.allow_unauthenticated is set, without effect"
+        in run("status").stdout
+    )
 
 
 def test_restarts_are_listed_newest_first(run: CommandLine, service: ServiceDouble) -> None:

@@ -14,6 +14,7 @@ import falcon
 
 from netclawd.adapters.http import problem, sse
 from netclawd.adapters.http.channel import ENV_TARGET, ENV_UNIX
+from netclawd.adapters.http.forwarded import ENV_FORWARDED_HOST, without_forwarded
 from netclawd.adapters.http.options import HttpOptions
 from netclawd.adapters.http.origin import Gatekeeper
 from netclawd.adapters.http.query import whole_number
@@ -46,7 +47,7 @@ def create_app(
     app.add_error_handler(Exception, problems.unexpected)
     app.add_error_handler(falcon.HTTPError, problems.http)
     app.add_error_handler(NetclawError, problems.known)
-    return app
+    return without_forwarded(app, gate)
 
 
 class Gate:
@@ -61,10 +62,7 @@ class Gate:
             raise problem.UnknownMethodError(
                 "Nothing here knows this method.", problem.remedy_of(501)
             )
-        host = env.get("HTTP_HOST")
-        forwarded = env.get("HTTP_X_FORWARDED_HOST")
-        if forwarded is not None and self._gate.proxy_trusted(env["REMOTE_ADDR"]):
-            host = forwarded
+        host = env.get(ENV_FORWARDED_HOST, env.get("HTTP_HOST"))
         if ENV_UNIX not in env:
             self._judge_host(env, host)
         origin = env.get("HTTP_ORIGIN")

@@ -68,7 +68,7 @@ class Loop:
         self.adj = Adjustments(
             ident=None,
             log_socket_errors=False,
-            # No effect here (origin.py judges proxies), but waitress 2 warns when it isn't said.
+            # No effect here (forwarded.py takes these headers out), but waitress 2 warns when it isn't said.
             clear_untrusted_proxy_headers=True,
             # Waitress refuses a body of exactly the limit.
             max_request_body_size=MAX_BODY_BYTES + 1,
