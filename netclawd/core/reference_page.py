@@ -95,7 +95,7 @@ A secret has at most 64 KiB; one newline at its end is taken off. It is read ane
 
 ## SEE ALSO
 
-netclaw(1), netclawd(8), netclawd-restart(7)
+netclaw(1), netclawd(8), netclawd-restart(7), netclawd-wait(8)
 """
 
 

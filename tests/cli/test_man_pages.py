@@ -167,7 +167,8 @@ def test_a_page_points_to_all_others_and_to_none_that_is_missing(name: str) -> N
 def test_the_units_and_the_catalog_point_to_pages_that_are_there() -> None:
     units = (path.read_text() for path in (DOCS.parent / "units").rglob("*") if path.is_file())
     named = {name for text in units for name in re.findall(r"man:(netcla[\w.-]*\(\d\))", text)}
-    assert {name[:-1].replace("(", ".") for name in named} == set(PAGES)
+    # The last belongs to s6.
+    assert {name[:-1].replace("(", ".") for name in named} == set(PAGES) - {"netclawd-wait.8"}
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
