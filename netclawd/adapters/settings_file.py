@@ -313,6 +313,17 @@ def read_value(text: str) -> Any:
     return document["value"]
 
 
+def fits(schema: Mapping[str, Any], value: Any) -> bool:
+    """Whether a value is one that the schema of a setting allows."""
+    import jsonschema
+
+    from netclawd.core.violations import unrepresentable
+
+    if any(unrepresentable({"value": value})):
+        return False
+    return bool(jsonschema.Draft202012Validator(schema).is_valid(value))
+
+
 def _unrepresentable(values: Mapping[str, Any]) -> list[str]:
     from netclawd.core.violations import unrepresentable
 

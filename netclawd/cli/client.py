@@ -44,6 +44,7 @@ def _report(error: NetclawError, *, as_json: bool) -> None:
 @click.group(
     cls=_Root,
     lazy={
+        "init": "netclawd.cli.init:init",
         "status": "netclawd.cli.status:status",
         "chat": "netclawd.cli.chat:chat",
         "send": "netclawd.cli.send:send",

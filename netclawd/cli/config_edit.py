@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -22,17 +22,26 @@ from netclawd.adapters.settings_file import (
 )
 from netclawd.adapters.toml_edit import with_value, without_value
 from netclawd.cli import suggest
-from netclawd.cli.config_write import Follow, Judged, Target, judge, outcome, put_in_force, target
+from netclawd.cli.config_write import (
+    Follow,
+    Judged,
+    Target,
+    check_edit,
+    judge,
+    outcome,
+    put_in_force,
+    target,
+)
 from netclawd.cli.output import json_option, note, say_json
 from netclawd.core import schema as schemas
 from netclawd.core.budgets import OUTCOME_S
+from netclawd.core.edits import lookup, same, with_setting, without_setting
 from netclawd.core.origins import Path, parse_key
 from netclawd.core.overrides import assigned
 from netclawd.core.violations import nearest
 from netclawd.core.words import dotted, kind, shown
 from netclawd.errors import (
     ConfigError,
-    ConfigNotWrittenError,
     ConfigSchemaError,
     EditorError,
     NetclawError,
@@ -83,15 +92,15 @@ def set_(
     text = decode(where.content or b"", where.path)
     values = parse_toml(text, where.path)
     follow = Follow(not no_wait, timeout_s, as_json)
-    if _same(_lookup(values, path), wanted):
+    if same(lookup(values, path), wanted):
         ctx.exit(
             _say_nothing_to_write(
                 where, f"{dotted(path)} is {_show(path, wanted)} already", as_json
             )
         )
-    expected = _with(values, path, wanted)
+    expected = with_setting(values, path, wanted)
     edited = with_value(text, path, wanted)
-    _check_edit(where, edited, expected)
+    check_edit(where, edited, expected)
     words = f"{dotted(path)} = {_show(path, wanted)}"
     ctx.exit(_put(where, edited.encode(), follow, words, path))
 
@@ -109,11 +118,11 @@ def unset(ctx: click.Context, as_json: bool, no_wait: bool, timeout_s: float, ke
     path = _parts(key)
     text = decode(where.content or b"", where.path)
     values = parse_toml(text, where.path)
-    if _lookup(values, path) is None:
+    if lookup(values, path) is None:
         _known(path)
         ctx.exit(_say_nothing_to_write(where, f"{dotted(path)} is not set", as_json))
     edited = without_value(text, path)
-    _check_edit(where, edited, _without(values, path))
+    check_edit(where, edited, without_setting(values, path))
     content = (edited if edited.strip("\ufeff \t\r\n") else EMPTY).encode()
     follow = Follow(not no_wait, timeout_s, as_json)
     ctx.exit(_put(where, content, follow, f"{dotted(path)} is no longer set", path))
@@ -184,51 +193,6 @@ def _show(path: Path, value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(shown(entry) for entry in value)}]"
     return kind(value) if schemas.is_secret(_known(path)) else shown(value)
-
-
-def _lookup(values: Any, path: Path) -> Any:
-    for name in path:
-        if not isinstance(values, Mapping) or name not in values:
-            return None
-        values = values[name]
-    return values
-
-
-def _same(old: Any, new: Any) -> bool:
-    return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
-
-
-def _with(values: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:
-    """Return the values as they should be afterwards."""
-    name, rest = path[0], path[1:]
-    below = values.get(name, {})
-    if rest and not isinstance(below, Mapping):
-        raise ConfigSchemaError(
-            f"{name} is {kind(below)} in the file, not a table.",
-            "Correct it first: `netclaw config edit`.",
-        )
-    return {**values, name: _with(below, rest, value) if rest else value}
-
-
-def _without(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    name, rest = path[0], path[1:]
-    if rest:
-        return {**values, name: _without(values[name], rest)}
-    return {k: v for k, v in values.items() if k != name}
-
-
-def _check_edit(where: Target, edited: str, expected: Mapping[str, Any]) -> None:
-    """Hold the editing library to what was meant; a table that is empty now may stay or go."""
-    if _pruned(parse_toml(edited.removeprefix("\ufeff"), where.path)) != _pruned(expected):
-        raise ConfigNotWrittenError(
-            f"The layout of {where.path} leaves no room for this change.",
-            "Make it by hand: `netclaw config edit`.",
-        )
-
-
-def _pruned(values: Mapping[str, Any]) -> dict[str, Any]:
-    inner = {k: _pruned(v) if isinstance(v, Mapping) else v for k, v in values.items()}
-    return {k: v for k, v in inner.items() if v != {}}
 
 
 # -- the whole file ------------------------------------------------------------------------------

@@ -6,26 +6,29 @@ journal by the digest of the settings, so it survives the restart's end of the c
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import click
 
 from netclawd.adapters.control_client import ControlClient
-from netclawd.adapters.settings_file import read_file
-from netclawd.cli.config_plan import Candidate, ask_daemon, ask_patiently, source
+from netclawd.adapters.settings_file import parse_toml, read_file
+from netclawd.cli.config_plan import Candidate, ask_daemon, source
 from netclawd.cli.output import duration, note, say_json
-from netclawd.cli.progress import Progress, describe_wait
+from netclawd.cli.progress import Progress
 from netclawd.cli.reach import own_paths, reach_or_none
 from netclawd.cli.reload import GOOD, report_entry
+from netclawd.cli.uptake import Attempt, ended_restarts, follow
 from netclawd.cli.wiring import replace_settings
 from netclawd.core import upgrade
+from netclawd.core.edits import pruned
+from netclawd.core.paths import Paths
 from netclawd.core.plan import changed_values
 from netclawd.core.values import as_map, frozen
 from netclawd.errors import (
     ConfigError,
     ConfigMeaningError,
+    ConfigNotWrittenError,
     ConfigSchemaError,
     ConfigSyntaxError,
     ConflictError,
@@ -33,11 +36,6 @@ from netclawd.errors import (
     NetclawError,
     NotRunningError,
 )
-
-#: Seconds between two looks for the outcome.
-LOOK_S = 0.1
-#: Journal entries that one look sees.
-ENTRIES = 50
 
 _KINDS = {kind.slug: kind for kind in (ConfigSyntaxError, ConfigSchemaError, ConfigMeaningError)}
 
@@ -72,12 +70,21 @@ class Follow:
     as_json: bool
 
 
-def target() -> Target:
+def target(paths: Paths | None = None) -> Target:
     """Find and read the configuration of the running daemon, else that of this home."""
-    paths = own_paths()
+    paths = own_paths() if paths is None else paths
     daemon = reach_or_none(paths)
     path = (daemon.paths if daemon is not None else paths).config
     return Target(path, read_file(path), daemon.client if daemon is not None else None)
+
+
+def check_edit(where: Target, edited: str, expected: Mapping[str, Any]) -> None:
+    """Hold the editing library to what was meant; a table that is empty now may stay or go."""
+    if pruned(parse_toml(edited.removeprefix("\ufeff"), where.path)) != pruned(expected):
+        raise ConfigNotWrittenError(
+            f"The layout of {where.path} leaves no room for this change.",
+            "Make it by hand: `netclaw config edit`.",
+        )
 
 
 def judge(where: Target, content: bytes) -> Judged:
@@ -114,7 +121,7 @@ def _judge_here(where: Target, content: bytes) -> Judged:
 
 def put_in_force(where: Target, content: bytes, judged: Judged, follow: Follow) -> int:
     """Write what was judged, wait for what becomes of it, and say so; return the exit code."""
-    known = _ended_restarts(where.client)
+    known = ended_restarts(where.client)
     replace_settings(where.path, content, where.content)
     result = outcome(where, written=True) | {"changes": judged.changes}
     entry, words, good = None, "", True
@@ -167,66 +174,33 @@ def _tell(where: Target, entry: Mapping[str, Any] | None, words: str, *, good: b
     return None
 
 
-def _ended_restarts(client: ControlClient | None) -> Collection[str]:
-    """Return the ids of the restarts that have an outcome already."""
-    if client is None:
-        return ()
-    entries = ask_patiently(client, "restarts", limit=ENTRIES)
-    return {entry["id"] for entry in entries if entry["outcome"] != "pending"}
-
-
 def _wait(
-    where: Target, content: bytes, judged: Judged, known: Collection[str], follow: Follow
+    where: Target, content: bytes, judged: Judged, known: Collection[str], wanted: Follow
 ) -> Mapping[str, Any] | None:
     """Return the journal entry of this change, None when the daemon ended; across the restart."""
-    assert where.client is not None
-    deadline = time.monotonic() + follow.timeout_s
-    with Progress(quiet=follow.as_json) as progress:
-        while True:
-            try:
-                entry = _look(where.client, judged.digest, known)
-                if entry is not None:
-                    return entry
-                _refuse_overwritten(where, content)
-                progress.show(describe_wait(where.client.call("status")))
-            except NotRunningError:
-                return None
-            except NetclawError as error:
-                if error.slug != "store-closed":  # for a moment, between two generations
-                    raise
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(LOOK_S)
-    raise ControlError(
-        f"{where.path} is written, but the daemon has not taken it up within "
-        f"{duration(follow.timeout_s)}.",
-        "Look at `netclaw status`; `netclaw reload --wait` asks it to.",
+    client = where.client
+    assert client is not None
+    ended = False
+
+    def on_away(error: NetclawError, _progress: Progress) -> Mapping[str, Any]:
+        nonlocal ended
+        if not isinstance(error, NotRunningError):
+            raise error
+        ended = True  # The client has been patient already.
+        return {}
+
+    entry = follow(
+        Attempt(where.path, content, judged.digest, known),
+        lambda: client,
+        lambda entry, _status: entry,
+        timeout_s=wanted.timeout_s,
+        quiet=wanted.as_json,
+        on_away=on_away,
     )
-
-
-def _look(client: ControlClient, digest: str, known: Collection[str]) -> Mapping[str, Any] | None:
-    fresh = [e for e in client.call("restarts", limit=ENTRIES) if e["id"] not in known]
-    entry = outcome_of(fresh, digest)
     if entry is None:
-        # New code with other defaults has another digest for the same file, and what passed when it was
-        # judged may be wrong by now (a secret has gone), so that it has none: ask about the file.
-        applied = [e for e in fresh if e["outcome"] == "applied"]
-        refused = [e for e in fresh if e["outcome"] == "refused" and not e["new_digest"]]
-        verdict = client.call("plan")["verdict"] if applied or refused else ""
-        found = {"unchanged": applied, "refused": refused}.get(verdict)
-        entry = found[0] if found else None
-    return entry
-
-
-def outcome_of(entries: Sequence[Mapping[str, Any]], digest: str) -> Mapping[str, Any] | None:
-    """Return the newest entry that ended with these settings. ``entries``: newest first."""
-    ended = (e for e in entries if e["outcome"] not in ("pending", "unchanged"))
-    return next((e for e in ended if e["new_digest"] == digest), None)
-
-
-def _refuse_overwritten(where: Target, content: bytes) -> None:
-    if read_file(where.path) != content:
-        raise ConflictError(
-            f"{where.path} was changed again before the outcome of this change was known.",
-            "Look at the file, and at `netclaw restarts`.",
+        raise ControlError(
+            f"{where.path} is written, but the daemon has not taken it up within "
+            f"{duration(wanted.timeout_s)}.",
+            "Look at `netclaw status`; `netclaw reload --wait` asks it to.",
         )
+    return None if ended else entry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -72,18 +73,29 @@ def reach(paths: Paths | None = None) -> Daemon:
     """
     paths = paths or own_paths()
     folders = folders_of(paths)
+    daemon, folder = _first(folders)
+    if folder == SYSTEM_RUNTIME != folders[0]:
+        note(f"this is the daemon of the system, at {folder}.")
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.call_on_close(daemon.client.close)
+    return daemon
+
+
+def reach_anew(paths: Paths, last: ControlClient | None) -> ControlClient:
+    """Look for the daemon again, wherever it answers by now, without a word; the last connection ends."""
+    if last is not None:
+        last.close()
+    return _first(folders_of(paths))[0].client
+
+
+def _first(folders: Sequence[str]) -> tuple[Daemon, str]:
     for folder in folders:
         client = ControlClient(os.path.join(folder, "control.sock"))
         try:
-            status = client.call("status")
+            return Daemon(client, client.call("status")), folder
         except NotRunningError:
             continue
-        if folder == SYSTEM_RUNTIME != folders[0]:
-            note(f"this is the daemon of the system, at {folder}.")
-        context = click.get_current_context(silent=True)
-        if context is not None:
-            context.call_on_close(client.close)
-        return Daemon(client, status)
     raise NotRunningError(
         f"No daemon answers at {' or '.join(f'{folder}/control.sock' for folder in folders)}.",
         "Start one: `netclaw daemon start`.",

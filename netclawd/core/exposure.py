@@ -53,7 +53,7 @@ def judge_meaning(
     running daemon serves, whose tunnel was judged when it was taken.
     """
     daemon = settings.daemon
-    proxies = [_judge_proxy(text) for text in daemon.trusted_proxies]
+    proxies = [judge_proxy(text) for text in daemon.trusted_proxies]
     addresses = parse_addresses(daemon.listen)
     if daemon.exposure is Exposure.LOCAL:
         _judge_local(addresses)
@@ -86,7 +86,8 @@ def judge_handed_over(daemon: DaemonSettings, hosts: Mapping[str, str]) -> None:
             )
 
 
-def _judge_proxy(text: str) -> str:
+def judge_proxy(text: str) -> str:
+    """Return one of ``daemon.trusted_proxies`` as a network; ConfigMeaningError says what is wrong."""
     try:
         network = ipaddress.ip_network(text)
     except ValueError:

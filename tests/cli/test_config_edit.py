@@ -17,7 +17,7 @@ import pytest
 
 from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import config_write
-from netclawd.cli.config_write import outcome_of
+from netclawd.cli.uptake import outcome_of
 from netclawd.cli.wiring import replace_settings
 from tests.cli.conftest import CommandLine
 from tests.process.faults import Fault

@@ -16,6 +16,7 @@ from netclawd import errors
 from netclawd.adapters.log import SHOWN as SHOWN_FIELDS
 from netclawd.adapters.settings_file import packaged_schema
 from netclawd.cli.client import netclaw
+from netclawd.cli.init import INTERRUPTED
 from netclawd.cli.netclawd import command as netclawd
 from netclawd.core import budgets, upgrade
 from netclawd.core.restart import Outcome
@@ -105,7 +106,7 @@ def test_the_exit_codes_are_those_of_the_program(page: str) -> None:
         errors.EXIT_TEMPORARY,
         errors.EXIT_CONFIG,
     }
-    own = {errors.NotRunningError.exit_code, 4} if page is PAGE else set()
+    own = {errors.NotRunningError.exit_code, 4, INTERRUPTED} if page is PAGE else set()
     assert rows == general | own
 
 

@@ -1,0 +1,310 @@
+"""Writes a configuration and sees a daemon run with it: the one that runs, or one that its owner starts.
+
+Invariant: no baseline, no success. What ran before is read before the write; where that fails nothing
+is written. Nothing here starts a daemon beside one that runs or that somebody else starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from netclawd.adapters.control_client import PATIENCE_S, ControlClient
+from netclawd.cli.config_write import Target, judge
+from netclawd.cli.daemon import start_through_owner
+from netclawd.cli.output import duration
+from netclawd.cli.progress import Progress, describe_wait
+from netclawd.cli.reach import Daemon, answers_for, own_paths, reach_anew, reach_or_none
+from netclawd.cli.status import SERVING
+from netclawd.cli.supervised import exactly
+from netclawd.cli.units import Ownership, find_owner
+from netclawd.cli.uptake import ENTRIES, LOOK_S, Attempt, Entry, ended_restarts, follow
+from netclawd.cli.wiring import open_store_read_only, replace_settings
+from netclawd.core import budgets
+from netclawd.core.paths import Paths
+from netclawd.core.units import Owner
+from netclawd.core.uptake import Baseline, Uptake, judge_uptake, read_baseline
+from netclawd.core.values import frozen, replace
+from netclawd.errors import ConflictError, ControlError, NetclawError, NotRunningError
+
+#: The entry of a restart is written just after READY: awaited this long, seconds.
+ENTRY_S = 1.0
+#: A daemon that nobody would start again is given up after this, seconds.
+AWAY_S = PATIENCE_S
+#: Seconds between two looks into the journal of a daemon that is away.
+LEFT_LOOK_S = 1.0
+
+
+@frozen
+class Home:
+    """Whose configuration is meant."""
+
+    paths: Paths
+    owner: Ownership
+
+
+def find_home() -> Home:
+    """Find the home of this user, or that of the system's unit where this user has none."""
+    paths = own_paths()
+    owner = find_owner(paths)
+    if not isinstance(owner, Owner):
+        return Home(paths, owner)
+    if owner.borrowed and answers_for(paths):
+        return Home(paths, None)
+    return Home(exactly(owner), owner)
+
+
+@frozen
+class Outcome:
+    """What came of it."""
+
+    path: str
+    written: bool
+    #: What happened: ready, unchanged, not-started, not-running, or the outcome of the restart.
+    outcome: str
+    code: int = 0
+    #: A daemon ran before.
+    ran: bool = False
+    changes: Sequence[Mapping[str, Any]] = ()
+    #: The status of the daemon that has it.
+    status: Mapping[str, Any] | None = None
+    #: The journal entry of the restart.
+    entry: Entry | None = None
+    #: What `netclaw daemon start` says of the start as JSON.
+    start: Any = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        found = self.status or {}
+        return {
+            "path": self.path,
+            "written": self.written,
+            "changes": list(self.changes),
+            "daemon": self.ran,
+            "outcome": self.outcome,
+            "pid": found.get("pid"),
+            "generation": found.get("generation"),
+            "digest": found.get("digest"),
+            "addresses": found.get("addresses", []),
+            "restart": self.entry,
+            "start": self.start,
+        }
+
+
+def bring_up(
+    home: Home, where: Target, content: bytes | None, *, start: bool, quiet: bool
+) -> Outcome:
+    """Write ``content`` unless it is what was read, and wait for the daemon that has it."""
+    running = _daemon_before(home, where, quiet=quiet)
+    if running is not None:
+        return _hand_over(home, replace(where, client=running.client), content, running, quiet)
+    written = _write(where, content)
+    so_far = Outcome(where.path, written, "not-running")
+    return _start(home, where, content, so_far, quiet=quiet) if start else so_far
+
+
+def _write(where: Target, content: bytes | None) -> bool:
+    if content is None or content == where.content:
+        return False
+    replace_settings(where.path, content, where.content)
+    return True
+
+
+# -- the daemon that runs ------------------------------------------------------------------------
+
+
+def _daemon_before(home: Home, where: Target, *, quiet: bool) -> Daemon | None:
+    """Return the daemon that will see the write; one that is stopping is let go first."""
+    deadline = time.monotonic() + budgets.UNIT_STOP_S
+    with Progress(quiet=quiet) as progress:
+        while True:
+            running = reach_or_none(home.paths)
+            stopping = running is not None and running.status["phase"] == "stopping"
+            if running is None or not stopping or time.monotonic() > deadline:
+                break
+            progress.show(describe_wait(running.status))
+            running.client.close()
+            time.sleep(LOOK_S)
+    if running is not None and running.paths.config != where.path:
+        raise ConflictError(
+            f"The daemon that runs by now reads {running.paths.config}, not {where.path}; nothing was "
+            "written.",
+            "Say it again.",
+        )
+    return running
+
+
+def _hand_over(
+    home: Home, where: Target, content: bytes | None, running: Daemon, quiet: bool
+) -> Outcome:
+    judged = judge(where, content or b"")
+    known = ended_restarts(running.client)
+    before = _baseline(running.client)
+    written = _write(where, content)
+    if judged.refused_before:  # then the write alone is no reason to try it again
+        running.client.call("reload")
+    attempt = Attempt(where.path, content, judged.digest, known)
+    so_far = Outcome(where.path, written, "ready", ran=True, changes=judged.changes)
+    try:
+        return _Wait(home, attempt, before, effective=judged.effective).run(so_far, quiet=quiet)
+    except (ConflictError, NetclawError) as error:
+        if not written or isinstance(error, ConflictError):
+            raise
+        raise ControlError(f"{where.path} is written. {error.what}", error.remedy) from error
+
+
+def _baseline(client: ControlClient) -> Baseline:
+    found = read_baseline(client.call("status"))
+    if found is None:
+        raise ControlError(
+            "The daemon that runs does not say which generation and which configuration it is, so that "
+            "nobody could see whether it takes a change up; nothing was written.",
+            "Look at `netclaw status`; `netclaw daemon stop`, then `netclaw init` again.",
+        )
+    return found
+
+
+class _Wait:
+    """Waits for the generation that has what was written."""
+
+    def __init__(self, home: Home, attempt: Attempt, before: Baseline, *, effective: bool) -> None:
+        self._home = home
+        self._attempt = attempt
+        self._before = before
+        self._effective = effective
+        self._client: ControlClient | None = None
+        self._taken_at: float | None = None
+        self._away_since: float | None = None
+        self._left_look_at = float("-inf")
+
+    def run(self, so_far: Outcome, *, quiet: bool) -> Outcome:
+        found = follow(
+            self._attempt,
+            self._find,
+            lambda entry, status: self._judge(so_far, entry, status),
+            timeout_s=budgets.INIT_S,
+            quiet=quiet,
+            on_away=lambda _error, progress: self._away(so_far, progress),
+        )
+        if self._client is not None:
+            self._client.close()
+        if found is None:
+            raise ControlError(
+                f"No generation has been ready with it within {duration(budgets.INIT_S)}.",
+                "Look at `netclaw status`, `netclaw restarts` and `netclaw logs`.",
+            )
+        return found
+
+    def _find(self) -> ControlClient:
+        """Find the endpoint anew: folder or socket may be others by now."""
+        last, self._client = self._client, None
+        self._client = reach_anew(self._home.paths, last)
+        self._away_since = None
+        return self._client
+
+    def _judge(
+        self, so_far: Outcome, entry: Entry | None, status: Mapping[str, Any]
+    ) -> Outcome | None:
+        digest, effective = self._attempt.digest, self._effective
+        verdict = judge_uptake(self._before, digest, status, entry, effective=effective)
+        if verdict is Uptake.FAILED and entry is not None:
+            return replace(so_far, outcome=entry["outcome"], code=1, entry=entry)
+        if verdict is not Uptake.TAKEN:
+            return None
+        now = time.monotonic()
+        self._taken_at = now if self._taken_at is None else self._taken_at
+        if effective and entry is None and now - self._taken_at < ENTRY_S:
+            return None
+        return replace(so_far, status=status, entry=entry)
+
+    def _away(self, so_far: Outcome, progress: Progress) -> Outcome | None:
+        """Look for what a daemon that has ended left behind; wait for who starts it again."""
+        now = time.monotonic()
+        self._away_since = now if self._away_since is None else self._away_since
+        if now - self._left_look_at >= LEFT_LOOK_S:
+            self._left_look_at = now
+            entry = _left_behind(self._home, self._attempt)
+            if entry is not None:
+                return replace(so_far, outcome=entry["outcome"], code=1, entry=entry)
+        if self._home.owner is None and now - self._away_since > AWAY_S:
+            raise NotRunningError(
+                "The daemon has ended, and nobody has started it again.",
+                "See why with `netclaw logs`; `netclaw daemon start` starts it.",
+            )
+        progress.show("no daemon answers; it is waited for …")
+        return None
+
+
+def _left_behind(home: Home, attempt: Attempt) -> Entry | None:
+    """Return the refusal of this attempt that ended the daemon (daemon.on_invalid_config = "abort")."""
+    try:
+        store = open_store_read_only(home.paths)
+    except NetclawError:
+        return None
+    try:
+        entries = [record.as_dict() for record in store.restarts(ENTRIES)]
+    except NetclawError:
+        return None
+    finally:
+        store.close()
+    fresh = [e for e in entries if e["id"] not in attempt.known and e["outcome"] == "refused"]
+    return next((e for e in fresh if e["new_digest"] in ("", attempt.digest)), None)
+
+
+# -- the daemon that is started ------------------------------------------------------------------
+
+
+def _start(
+    home: Home, where: Target, content: bytes | None, so_far: Outcome, *, quiet: bool
+) -> Outcome:
+    """Have the daemon started, and see that it runs with the file and not with something else."""
+    code, told = _start_through_owner(quiet=quiet)
+    if code:
+        return replace(so_far, outcome="not-started", code=code, start=told)
+    client: ControlClient | None = None
+
+    def find() -> ControlClient:
+        nonlocal client
+        client = reach_anew(home.paths, client)
+        return client
+
+    def judge(_entry: Entry | None, status: Mapping[str, Any]) -> Outcome | None:
+        assert client is not None
+        if status["refusal"] is not None:
+            return replace(so_far, outcome="refused", code=1, status=status, start=told)
+        # Its environment is its own, so whether this is what it serves it has to say itself.
+        served = status["phase"] in SERVING
+        if served and client.call("plan")["verdict"] == "unchanged":
+            return replace(so_far, outcome="ready", status=status, start=told)
+        return None
+
+    found = follow(
+        Attempt(where.path, content, "", ()),
+        find,
+        judge,
+        timeout_s=budgets.INIT_S,
+        quiet=quiet,
+        on_away=lambda _error, _progress: None,
+    )
+    if client is not None:
+        client.close()
+    if found is None:
+        raise ControlError(
+            f"No daemon has been ready with {where.path} within {duration(budgets.INIT_S)}.",
+            "Look at `netclaw status` and `netclaw logs`.",
+        )
+    return found
+
+
+def _start_through_owner(*, quiet: bool) -> tuple[int, Any]:
+    """Return the exit code of the start, and what it printed for a program; a person has read it."""
+    if not quiet:
+        return start_through_owner(own_paths(), as_json=False), None
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = start_through_owner(own_paths(), as_json=True)
+    return code, json.loads(printed.getvalue())

@@ -1,0 +1,169 @@
+"""``netclaw init``: from nothing to a configured daemon that runs, by questions or by options.
+
+The write of the file is the only trigger. Invariant: nothing is written before the whole was judged and,
+on a terminal, confirmed; and success is what the daemon itself shows against a baseline from before.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from netclawd.cli.bring_up import Home, Outcome, bring_up, find_home
+from netclawd.cli.config_write import Judged, target
+from netclawd.cli.output import json_option, note, say_json, visible
+from netclawd.cli.reload import report_entry
+from netclawd.cli.wizard import PAGES
+from netclawd.cli.wizard.dialogue import given_answers, interview
+from netclawd.cli.wizard.draft import Draft
+from netclawd.core.interview import Answers
+from netclawd.errors import ConfigError
+
+#: As a shell reports a command that an interrupt has ended.
+INTERRUPTED = 130
+
+
+def _answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command an option for each question."""
+    questions = [question for page in PAGES for question in page.questions]
+    for question in reversed(questions):
+        command = click.option(
+            question.option,
+            question.parameter,
+            metavar="ANSWER",
+            help=f"{question.text} ({question.key}).",
+        )(command)
+    return command
+
+
+@click.command()
+@json_option
+@click.option("--no-start", is_flag=True, help="Don't start a daemon that isn't running.")
+@click.option("--non-interactive", is_flag=True, help="Ask nothing: the options are the answers.")
+@_answer_options
+@click.pass_context
+def init(
+    ctx: click.Context,
+    /,
+    as_json: bool,
+    no_start: bool,
+    non_interactive: bool,
+    **options: str | None,
+) -> None:
+    """Configure the daemon by a few questions, and see it run with the answers.
+
+    May be run again at any time: what is configured is the answer that Enter keeps. Every answer has an
+    option; a list is separated by commas. Exit codes: 0 the daemon is ready with it; 1 it is not, or
+    the answer to the last question was no; 78 not valid, and then nothing was written; 130 interrupted.
+    """
+    _refuse_without_terminal(as_json=as_json, non_interactive=non_interactive)
+    home = find_home()
+    draft = Draft(target(home.paths))
+    try:
+        answers = given_answers(PAGES, draft.answers(), options)
+        if not non_interactive:
+            answers = _ask(draft, answers)
+        judged, content = draft.judge(answers), draft.content(answers)
+        if not as_json:
+            _summarise(draft, judged, content)
+        if not non_interactive and content != draft.where.content and not _confirm(draft):
+            click.echo("Nothing was written.")
+            ctx.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nNothing was written.", err=True)
+        ctx.exit(INTERRUPTED)
+    ctx.exit(_carry_out(home, draft, content, start=not no_start, as_json=as_json))
+
+
+def _refuse_without_terminal(*, as_json: bool, non_interactive: bool) -> None:
+    if non_interactive:
+        return
+    if as_json:
+        raise click.UsageError("--json asks nobody anything: it goes with --non-interactive.")
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            "Standard input is no terminal, so nobody can be asked: say --non-interactive, and give the "
+            "answers as options."
+        )
+
+
+def _ask(draft: Draft, answers: Answers) -> Answers:
+    where = draft.where
+    state = "is changed" if where.content is not None else "will be made"
+    runs = "; the daemon that runs takes it up" if where.client is not None else ""
+    click.echo(f"A few questions; {where.path} {state} at the end{runs}.")
+    click.echo(
+        "Enter keeps what stands in brackets, < goes back, Ctrl-C leaves everything as it is."
+    )
+    try:
+        draft.judge(answers)
+    except ConfigError as error:
+        note(f"as it is the file would be refused. {error.what}")
+    return interview(PAGES, answers, lambda now: _just_judge(draft, now))
+
+
+def _just_judge(draft: Draft, answers: Answers) -> None:
+    draft.judge(answers)
+
+
+def _summarise(draft: Draft, judged: Judged, content: bytes | None) -> None:
+    where = draft.where
+    if content == where.content:
+        click.echo(f"Nothing changes in {where.path}; nothing is written.")
+    else:
+        click.echo(f"{where.path} {'changes' if where.content is not None else 'is new'}:")
+        draft.show(content)
+    asked = {question.key for page in PAGES for question in page.questions}
+    for key, variable in judged.environment.items():
+        if key in asked:
+            note(f"{variable} wins: it decides {key}, whatever the file says.")
+
+
+def _confirm(draft: Draft) -> bool:
+    what = "and let the daemon take it up" if draft.where.client is not None else ""
+    return bool(click.confirm(f"Write this {what}".rstrip() + "?", default=True))
+
+
+def _carry_out(
+    home: Home, draft: Draft, content: bytes | None, *, start: bool, as_json: bool
+) -> int:
+    written = content != draft.where.content
+    try:
+        outcome = bring_up(home, draft.where, content, start=start, quiet=as_json)
+    except KeyboardInterrupt:
+        click.echo(err=True)
+        if written:
+            note(f"{draft.where.path} is written; the daemon takes it up by itself.")
+        return INTERRUPTED
+    if as_json:
+        say_json(outcome.as_dict())
+    else:
+        _tell(outcome)
+    return outcome.code
+
+
+def _tell(outcome: Outcome) -> None:
+    found, entry = outcome.status, outcome.entry
+    if outcome.outcome == "not-running":
+        click.echo("No daemon runs; `netclaw daemon start` starts one with it.")
+    elif entry is not None:
+        report_entry(entry)
+    elif found is not None and found["refusal"] is not None:
+        note(f"the daemon runs, but not with this. {visible(found['refusal']['reason'])}")
+        click.echo(f"  {visible(found['refusal']['remedy'])}", err=True)
+    if outcome.code and outcome.written:
+        click.echo(
+            f"  {outcome.path} has the change all the same: mend the cause or the answer, and "
+            "`netclaw init` again.",
+            err=True,
+        )
+    elif found is not None and not outcome.code:
+        if outcome.ran:
+            click.echo(
+                f"The daemon is {found['phase']}: pid {found['pid']}, generation "
+                f"{found['generation']}, answers on {', '.join(found['addresses']) or 'no address'}."
+            )
+        click.echo("Talk to it: `netclaw chat`.")

@@ -1,0 +1,142 @@
+"""Asks the pages on a terminal: each question explains itself, and says what is wrong with an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import click
+
+from netclawd.adapters.settings_file import fits, packaged_schema, read_value
+from netclawd.cli.output import visible
+from netclawd.cli.wizard.page import Page, Trial
+from netclawd.core import schema as schemas
+from netclawd.core.interview import Answers, Choice, Question, expected, read_answer, written
+from netclawd.core.words import kind, shown
+from netclawd.errors import ConfigError, ConfigSchemaError, ProviderError
+
+#: The answer that goes back to the question before.
+BACK = "<"
+
+
+class _Back(Exception):  # noqa: N818 - no error: somebody wants to go back
+    pass
+
+
+def read(question: Question, answers: Answers, text: str) -> Answers:
+    """Take an answer as it was typed or given as an option; ConfigError says why it can't be."""
+    schema = schemas.find(packaged_schema(), question.path) or {}
+    choices = question.choices(answers)
+    try:
+        value = read_answer(schema, choices, text, read_value)
+    except ValueError:
+        raise _unfit(question, schema, choices, text) from None
+    if not fits(schema, value):
+        raise _unfit(question, schema, choices, text)
+    question.judge(value, answers)
+    return answers.answered(question.path, value)
+
+
+def _unfit(
+    question: Question, schema: schemas.Schema, choices: Sequence[Choice], text: str
+) -> ConfigError:
+    show = kind if schemas.is_secret(schema) else shown
+    return ConfigSchemaError(
+        f"{question.option} can't be {show(text)}: it is {expected(schema, choices)}.",
+        "netclaw.toml(5) explains the setting " + question.key + ".",
+    )
+
+
+def interview(pages: Sequence[Page], answers: Answers, judge: Callable[[Answers], None]) -> Answers:
+    """Ask every page and return what was answered; click.Abort when somebody leaves.
+
+    ``judge`` judges the file that would come of the answers so far.
+    """
+    number = 0
+    while number < len(pages):
+        page = pages[number]
+        click.echo()
+        click.echo(_bold(f"{number + 1}/{len(pages)}  {page.noun}: {page.intro}"))
+        try:
+            answers = _ask_page(page, answers)
+        except _Back:
+            number = max(0, number - 1)
+            continue
+        try:
+            page.try_out(Trial(answers, lambda now=answers: judge(now)))  # type: ignore[misc]
+        except (ConfigError, ProviderError) as error:
+            _say_wrong(error.what, error.remedy)
+            continue
+        number += 1
+    return answers
+
+
+def _ask_page(page: Page, answers: Answers) -> Answers:
+    asked: list[int] = []
+    number = 0
+    while number < len(page.questions):
+        question = page.questions[number]
+        if not question.applies(answers):
+            number += 1
+            continue
+        try:
+            answers = _ask(question, answers)
+        except _Back:
+            if not asked:
+                raise
+            number = asked.pop()
+            continue
+        asked.append(number)
+        number += 1
+    return answers
+
+
+def _ask(question: Question, answers: Answers) -> Answers:
+    """Ask until there is an answer that can be one."""
+    choices = question.choices(answers)
+    default = _default(question, answers)
+    click.echo(f"\n  {question.why}")
+    width = max((len(choice.name) for choice in choices), default=0)
+    for number, choice in enumerate(choices, 1):
+        click.echo(visible(f"    {number}  {choice.name:<{width}}  {choice.words}").rstrip())
+    brackets = "" if default is None else f" [{visible(default)}]"
+    while True:
+        text = _type(f"  {question.text}{brackets}: ")
+        if text == BACK:
+            raise _Back
+        try:
+            return read(question, answers, text or default or "")
+        except ConfigError as error:
+            _say_wrong(error.what.removeprefix(f"{question.option} "), error.remedy)
+
+
+def _default(question: Question, answers: Answers) -> str | None:
+    if question.path not in answers.given and not question.has_default(answers):
+        return None
+    return written(answers.value(question.key))
+
+
+def _type(prompt: str) -> str:
+    text: str = click.prompt(prompt, default="", show_default=False, prompt_suffix="")
+    return text.strip()
+
+
+def _say_wrong(what: str, remedy: str) -> None:
+    click.secho(f"  {visible(what)}", fg="red")
+    if remedy:
+        click.echo(f"  {visible(remedy)}")
+
+
+def _bold(text: str) -> str:
+    return click.style(text, bold=True)
+
+
+def given_answers(
+    pages: Sequence[Page], answers: Answers, options: Mapping[str, str | None]
+) -> Answers:
+    """Take the answers that were given as options; ConfigError for the first that can't be one."""
+    for page in pages:
+        for question in page.questions:
+            text = options[question.parameter]
+            if text is not None:
+                answers = read(question, answers, text)
+    return answers

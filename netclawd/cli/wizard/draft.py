@@ -1,0 +1,74 @@
+"""The configuration file that would come of the answers: made, judged, and shown as a diff."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from netclawd.adapters.settings_file import decode, fits, packaged_schema, parse_toml
+from netclawd.adapters.toml_edit import with_value
+from netclawd.cli.config_write import Judged, Target, check_edit, judge
+from netclawd.cli.wizard import PAGES
+from netclawd.core import schema as schemas
+from netclawd.core.diff import Kind, diff
+from netclawd.core.edits import lookup, with_setting
+from netclawd.core.interview import Answers, changed_settings
+from netclawd.core.origins import Path
+
+_HEAD = "# The configuration of netclawd; netclaw.toml(5) explains every setting.\n"
+_COLOURS = {Kind.ADDED: "green", Kind.REMOVED: "red", Kind.PLACE: "cyan"}
+
+
+class Draft:
+    """A file as it was read, and what the answers make of it."""
+
+    def __init__(self, where: Target) -> None:
+        """Raise ConfigSyntaxError for a file that can't be read: nothing could be kept of it."""
+        self.where = where
+        self._text = decode(where.content or b"", where.path)
+        self._values = parse_toml(self._text, where.path)
+
+    def answers(self) -> Answers:
+        """Return what is configured; a value that can't be one gives way to its default."""
+        schema = packaged_schema()
+        values: Mapping[str, Any] = self._values
+        for page in PAGES:
+            for question in page.questions:
+                known = schemas.find(schema, question.path) or {}
+                found = lookup(values, question.path)
+                if found is not None and not fits(known, found):
+                    values = with_setting(values, question.path, known["default"])
+        return Answers(self._values, schemas.with_defaults(schema, values))
+
+    def content(self, answers: Answers) -> bytes | None:
+        """Return the file that would come of the answers: what it was, if nothing changes."""
+        wanted: dict[Path, Any] = {}
+        for page in PAGES:
+            wanted |= page.settings(answers)
+        changed = changed_settings(answers, wanted)
+        if not changed:
+            return self.where.content
+        text, values = self._text, self._values
+        begins = not text.strip()
+        for path, value in changed.items():
+            values = with_setting(values, path, value)
+            text = with_value(text, path, value)
+        check_edit(self.where, text, values)
+        if begins:
+            text = _HEAD + re.sub(r"(?:\A|\n+)(?=\[)", "\n\n", text).removeprefix("\n")
+        return text.encode()
+
+    def judge(self, answers: Answers) -> Judged:
+        """Judge it as the daemon would; ConfigError says what is wrong."""
+        return judge(self.where, self.content(answers) or b"")
+
+    def show(self, content: bytes | None) -> None:
+        """Show what a content changes."""
+        new = decode(content or b"", self.where.path)
+        for line in diff(self._text, new):
+            if line.kind is Kind.PLACE and not self._text:
+                continue
+            click.secho(f"  {line.text}".rstrip(), fg=_COLOURS.get(line.kind))

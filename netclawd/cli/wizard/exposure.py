@@ -1,0 +1,121 @@
+"""The page about addresses: where the daemon listens, and who may reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from netclawd.adapters.settings_file import packaged_schema
+from netclawd.cli.wizard.page import Page, Trial
+from netclawd.core import schema as schemas
+from netclawd.core.exposure import TUNNEL_PROGRAMS, judge_proxy
+from netclawd.core.interview import Answers, Choice, Question
+from netclawd.core.listeners import parse_addresses
+from netclawd.core.origins import Path
+
+LOCAL = "local"
+_MODES = {
+    LOCAL: "programs on this host, and nobody else",
+    "reverse-proxy": "a proxy of yours, over the network; it has to authenticate",
+    "tailscale-serve": "your tailnet, through tailscaled on this host",
+    "tailscale-funnel": "the whole internet, through tailscaled on this host",
+    "cloudflare-tunnel": "the whole internet, through cloudflared on this host",
+}
+_CONSENT = ("daemon", "allow_unauthenticated")
+
+
+def _modes(_answers: Answers) -> Sequence[Choice]:
+    schema = schemas.find(packaged_schema(), ("daemon", "exposure")) or {}
+    return [Choice(name, _MODES.get(name, "")) for name in schema["enum"]]
+
+
+def _exposed(answers: Answers) -> bool:
+    return bool(answers.value("daemon.exposure") != LOCAL)
+
+
+def _behind_proxy(answers: Answers) -> bool:
+    return bool(answers.value("daemon.exposure") == "reverse-proxy")
+
+
+def _tunnelled(answers: Answers) -> bool:
+    return answers.value("daemon.exposure") in TUNNEL_PROGRAMS
+
+
+def _same_mode(answers: Answers) -> bool:
+    """Consent to one exposure is none to another."""
+    return bool(answers.value("daemon.exposure") == answers.before("daemon.exposure"))
+
+
+def _proxies(value: Any, _answers: Answers) -> None:
+    for text in value:
+        judge_proxy(text)
+
+
+def _addresses(value: Any, _answers: Answers) -> None:
+    parse_addresses(value)
+
+
+def _withdrawn(answers: Answers) -> Mapping[Path, Any]:
+    """Take consent back with the mode that it was for, unless it was given just now."""
+    left = not _exposed(answers) and not _same_mode(answers)
+    return {_CONSENT: False} if left and _CONSENT not in answers.given else {}
+
+
+def _try_out(trial: Trial) -> None:
+    trial.judge()
+
+
+EXPOSURE = Page(
+    "addresses",
+    "Where the daemon listens, and who may reach it.",
+    (
+        Question(
+            ("daemon", "exposure"),
+            "--exposure",
+            "Who may reach the daemon",
+            "netclawd authenticates nobody: whoever reaches it can drive every session.",
+            choices=_modes,
+        ),
+        Question(
+            ("daemon", "listen"),
+            "--listen",
+            "Addresses to listen on",
+            "HOST:PORT with a numeric host, [IPV6]:PORT, *:PORT, unix:/PATH or fd:NAME.",
+            judge=_addresses,
+        ),
+        Question(
+            ("daemon", "trusted_proxies"),
+            "--trusted-proxies",
+            "Proxies to trust",
+            "Addresses or networks of the proxy, whose X-Forwarded headers are believed.",
+            applies=_behind_proxy,
+            judge=_proxies,
+        ),
+        Question(
+            ("daemon", "skip_tunnel_check"),
+            "--skip-tunnel-check",
+            "Take the tunnel's program for running without a look",
+            "Its program is looked for among this host's processes; say yes if it runs where the daemon "
+            "can't see it, such as in another container.",
+            applies=_tunnelled,
+        ),
+        Question(
+            _CONSENT,
+            "--allow-unauthenticated",
+            "Let everybody who reaches it drive every session",
+            "There is no authentication yet. Say yes only if what stands in front of the daemon lets "
+            "in nobody but you.",
+            applies=_exposed,
+            has_default=_same_mode,
+        ),
+        Question(
+            ("daemon", "allowed_hosts"),
+            "--allowed-hosts",
+            "Host names to accept",
+            "Names under which browsers and clients ask for it, besides localhost and the addresses.",
+            applies=_exposed,
+        ),
+    ),
+    more=_withdrawn,
+    try_out=_try_out,
+)

@@ -1,0 +1,52 @@
+"""What a page of ``netclaw init`` is: a noun, its questions, and what settings come of the answers.
+
+A new page is a module beside this one and an entry in :data:`netclawd.cli.wizard.PAGES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from netclawd.core.interview import Answers, Question
+from netclawd.core.origins import Path
+from netclawd.core.values import frozen
+
+
+@frozen
+class Trial:
+    """What a page may try its answers with, before anything is saved."""
+
+    answers: Answers
+    #: Judges the file as it would be now, as the daemon does; ConfigError says what is wrong.
+    judge: Callable[[], None]
+
+
+def _no_more(_answers: Answers) -> Mapping[Path, Any]:
+    return {}
+
+
+def _untried(_trial: Trial) -> None:
+    return
+
+
+@frozen
+class Page:
+    noun: str
+    #: What it is about, a sentence.
+    intro: str
+    questions: tuple[Question, ...]
+    #: Settings that follow from the answers, besides the answers themselves.
+    more: Callable[[Answers], Mapping[Path, Any]] = _no_more
+    #: Called once its questions are answered: a ConfigError or ProviderError is shown, and the page is
+    #: asked again. Nothing is saved before every page has passed.
+    try_out: Callable[[Trial], None] = _untried
+
+    def settings(self, answers: Answers) -> dict[Path, Any]:
+        """Return the settings that come of the page: of what matters, or was answered all the same."""
+        own = {
+            question.path: answers.value(question.key)
+            for question in self.questions
+            if question.applies(answers) or question.path in answers.given
+        }
+        return {**own, **self.more(answers)}

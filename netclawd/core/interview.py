@@ -1,0 +1,169 @@
+"""The questions of ``netclaw init`` as values: how an answer is read, and what settings come of it.
+
+Pure. An answer is a text, the same whether it was typed at a question or given as an option. Invariant:
+what was not answered stays as it is configured, and what is not configured has its default.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from netclawd.core import schema as schemas
+from netclawd.core.edits import lookup, same
+from netclawd.core.origins import Path
+from netclawd.core.overrides import ReadToml, parse
+from netclawd.core.values import field, frozen, replace
+from netclawd.core.words import shown
+
+#: The answer that is an empty list.
+NONE = "none"
+_BOOLEANS = {"yes": True, "y": True, "true": True, "no": False, "n": False, "false": False}
+
+
+@frozen
+class Answers:
+    """What is known while it is asked: the answers, over the file, over the defaults."""
+
+    #: What the file says; empty without a file.
+    in_file: Mapping[str, Any]
+    #: The same with the defaults of the schema.
+    configured: Mapping[str, Any]
+    #: What was answered.
+    given: Mapping[Path, Any] = field(default_factory=dict)
+
+    def value(self, key: str) -> Any:
+        """Return what a setting would be, by its dotted key."""
+        path = tuple(key.split("."))
+        return self.given[path] if path in self.given else lookup(self.configured, path)
+
+    def before(self, key: str) -> Any:
+        """Return what a setting is as long as nothing was answered."""
+        return lookup(self.configured, tuple(key.split(".")))
+
+    def answered(self, path: Path, value: Any) -> Answers:
+        """Return the same with an answer more."""
+        return replace(self, given={**self.given, path: value})
+
+
+@frozen
+class Choice:
+    """One of several values."""
+
+    name: str
+    #: What it means, a sentence.
+    words: str = ""
+
+
+def _always(_answers: Answers) -> bool:
+    return True
+
+
+def _nothing(_answers: Answers) -> Sequence[Choice]:
+    return ()
+
+
+def _anything(_value: Any, _answers: Answers) -> None:
+    return
+
+
+@frozen
+class Question:
+    """What decides one setting."""
+
+    path: Path
+    #: Its option on the command line.
+    option: str
+    text: str
+    #: What it is about, in a sentence.
+    why: str
+    #: The values to choose from; none where the schema alone says what is allowed.
+    choices: Callable[[Answers], Sequence[Choice]] = _nothing
+    #: Whether it matters after the answers before it.
+    applies: Callable[[Answers], bool] = _always
+    #: Raises ConfigMeaningError for a value that is wrong whatever else is answered.
+    judge: Callable[[Any, Answers], None] = _anything
+    #: Whether Enter keeps what there is; otherwise it has to be said anew.
+    has_default: Callable[[Answers], bool] = _always
+
+    @property
+    def key(self) -> str:
+        return ".".join(self.path)
+
+    @property
+    def parameter(self) -> str:
+        """The name of its option in Python."""
+        return self.option.removeprefix("--").replace("-", "_")
+
+
+def read_answer(
+    schema: schemas.Schema, choices: Sequence[Choice], text: str, read_toml: ReadToml
+) -> Any:
+    """Read an answer as a value of a setting; ValueError when it can't be one.
+
+    A list is separated by commas or written as in the file; a choice is its name or its number.
+    """
+    text = text.strip()
+    match schema.get("type"):
+        case "boolean":
+            if text.lower() not in _BOOLEANS:
+                raise ValueError(shown(text))
+            return _BOOLEANS[text.lower()]
+        case "array" if text.lower() == NONE:
+            return []
+        case "string" if choices:
+            return _chosen(choices, text)
+        case _:
+            return parse(schema, text, read_toml)
+
+
+def _chosen(choices: Sequence[Choice], text: str) -> str:
+    names = [choice.name for choice in choices]
+    if text not in names and text.isdecimal() and 1 <= int(text) <= len(names):
+        return names[int(text) - 1]
+    if text not in names:
+        raise ValueError(shown(text))
+    return text
+
+
+def expected(schema: schemas.Schema, choices: Sequence[Choice]) -> str:
+    """Say in words what an answer may be."""
+    if choices and schema.get("type") == "string":
+        return f"one of {', '.join(shown(choice.name) for choice in choices)}"
+    match schema.get("type"):
+        case "boolean":
+            return "yes or no"
+        case "array":
+            least = schema.get("minItems", 0)
+            empty = "" if least else f", or {NONE}"
+            return f"entries separated by commas{empty}; each {schemas.allowed(schema['items'])}"
+        case _:
+            return schemas.allowed(schema)
+
+
+def written(value: Any) -> str:
+    """Write a value as an answer that is read as the same value."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case list() | tuple():
+            entries = [str(entry) for entry in value]
+            if any("," in entry or entry != entry.strip() for entry in entries):
+                return json.dumps(entries, ensure_ascii=False)
+            return ", ".join(entries) or NONE
+        case str():
+            return value
+        case _:
+            return shown(value)
+
+
+def changed_settings(answers: Answers, wanted: Mapping[Path, Any]) -> dict[Path, Any]:
+    """Return the settings that have to be written: all for a new file, else those that differ."""
+    if not answers.in_file:
+        return dict(wanted)
+    return {
+        path: value
+        for path, value in wanted.items()
+        if not same(lookup(answers.configured, path), value)
+    }
