@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
+from tests.container import image
+from tests.container.engine import Engine, NoPodmanError
 from tests.container.namespace import Namespace, Plain
+from tests.container.podman import Podman
 from tests.container.service import Service
 from tests.container.stage import Stage
 from tests.process.harness import PROVE
+from tests.systemd.packages import built_package
+from tests.systemd.roots import SLIM, depends_of, root_of
 
-#: By the name that the tests show.
+#: By the name that the tests show; "podman" is the third, which has to be started for a test run.
 STAGES: dict[str, Callable[..., Stage]] = {"plain": Plain, "pid1": Namespace}
 
 
@@ -30,14 +36,50 @@ def _is_other(item: pytest.Item) -> bool:
     return case is not None and case.params.get("kind", "pid1") != "pid1"
 
 
-@pytest.fixture(params=list(STAGES))
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """podman with an image of Debian; what needs it is left out where it doesn't run."""
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(Engine(root_of(SLIM, depends_of(built_package()))))
+        except NoPodmanError as error:
+            pytest.skip(str(error))
+        yield found
+
+
+@pytest.fixture(scope="session")
+def tag(engine: Engine) -> str:
+    """The name of the image, built from this tree."""
+    name = "localhost/netclawd:test"
+    with image.overlay("overlay") as overlay:
+        image.build(engine, name, overlay.arguments)
+    return name
+
+
+@pytest.fixture
+def podman(engine: Engine, tag: str) -> Iterator[Callable[..., Podman]]:
+    """Make containers, not started; they end with the test."""
+    with ExitStack() as stack:
+
+        def make(**options: Any) -> Podman:
+            return stack.enter_context(Podman(engine, tag, **options))
+
+        yield make
+
+
+@pytest.fixture(scope="session", params=[*STAGES, "podman"])
 def kind(request: pytest.FixtureRequest) -> str:
+    if request.param not in STAGES:
+        request.getfixturevalue("tag")  # Before the first test, which may leave nothing behind.
     return str(request.param)
 
 
 @pytest.fixture
-def stopped(kind: str) -> Iterator[Service]:
+def stopped(kind: str, request: pytest.FixtureRequest) -> Iterator[Service]:
     """The service on a stage that is not started."""
+    if kind not in STAGES:
+        yield Service(request.getfixturevalue("podman")())
+        return
     with STAGES[kind]() as stage:
         yield Service(stage)
 

@@ -31,7 +31,7 @@ MACHINE = (
     "systemd-sysv",
 )
 #: What a container needs besides the package: no systemd, as in a slim image, and a supervisor.
-CONTAINER = ("execline", "procps", "python3", "s6")
+CONTAINER = ("execline", "procps", "python3", "s6", "systemd-standalone-sysusers")
 
 
 @dataclass(frozen=True)
