@@ -12,8 +12,6 @@ from netclawd.core.exposure import Sighting
 
 #: Inode of the first PID namespace of a machine (PROC_PID_INIT_INO of the kernel).
 _FIRST_NAMESPACE = 0xEFFFFFFC
-#: The kernel cuts comm to this, bytes.
-_COMM_BYTES = 15
 #: States of a process that has ended: zombie, dead.
 _ENDED = (b"Z", b"X", b"x")
 
@@ -21,8 +19,8 @@ _ENDED = (b"Z", b"X", b"x")
 def look_for(program: str, proc: str = "/proc") -> Sighting:
     """Say whether a process of that name runs; RUNNING means that one was seen.
 
-    The name is that of its comm, its executable or its first argument. A process that ends meanwhile,
-    or whose files can't be read, isn't seen.
+    The name is that of its comm (which the kernel cuts to 15 bytes), its executable or its first argument.
+    A process that ends meanwhile, or whose files can't be read, isn't seen.
     """
     wanted = os.fsencode(program)
     root = os.fsencode(proc)
@@ -46,7 +44,7 @@ def _is(folder: bytes, wanted: bytes) -> bool:
     if after.strip()[:1] in _ENDED:
         return False
     return (
-        before.partition(b"(")[2] == wanted[:_COMM_BYTES]
+        before.partition(b"(")[2] == wanted
         or _first_argument(folder) == wanted
         or _executable(folder) == wanted
     )
