@@ -50,9 +50,6 @@ OUTCOME_S = 2 * (REHEARSAL_S + DRAIN_S + BOOT_S + 5.0)
 UNIT_START_S = 165.0
 #: WatchdogSec= of the unit.
 WATCHDOG_S = 30.0
-#: s6-overlay stops waiting for the first readiness after this and lets go of its lock: until then a stop
-#: of the container has to wait.
-CONTAINER_READY_S = 10.0
 #: `netclaw init` waits this long for the generation that has what it wrote.
 INIT_S = 90.0
 #: A part that makes no progress for so long withholds WATCHDOG=1.

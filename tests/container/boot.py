@@ -40,7 +40,6 @@ TAKEN = (
 #: The order of s6-rc: the service, then what it depends on, then everything.
 STOP = f"""#!/bin/sh
 s6-svc -wD -d {SCAN}/netclawd
-cd / && execlineb -P {DEFINITIONS}/netclawd-prepare/down
 exec s6-svscanctl -t {SCAN}
 """
 END = f"""#!/bin/sh
