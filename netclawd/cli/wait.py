@@ -6,7 +6,8 @@ what it knows lies in the service folder, its working directory:
 
 ``last-start``  written here, before the daemon starts;
 ``last-exit``   written by ``finish``, and removed here before the daemon starts. Where it still lies when
-                ``finish`` comes, the daemon wasn't started, and who has ended is this program.
+                ``finish`` comes, the daemon wasn't started, and who has ended is this program;
+``waiting``     written here for `netclaw daemon start`: by its process ID it is known for this wait's.
 
 HUP, TERM and INT are blocked from the beginning and through execve, after which the daemon unblocks them
 itself: a TERM that comes in between stops the daemon, and does not get lost.
@@ -23,17 +24,20 @@ from netclawd import __version__
 from netclawd.core.backoff import (
     Exit,
     Start,
+    Waiting,
     judge_wait,
     read_exit,
     read_start,
     read_uptime,
     write_start,
+    write_waiting,
 )
 from netclawd.core.paths import locate
 from netclawd.errors import EXIT_FAILURE, EXIT_USAGE, NetclawError
 
 LAST_START = "last-start"
 LAST_EXIT = "last-exit"
+WAITING = "waiting"
 
 _HEARD = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 #: So often the configuration file is looked at, seconds; and so long it must have rested after a change.
@@ -67,6 +71,7 @@ def main() -> None:
             f"the daemon {end.words}: it starts again in {wait.left_s:.1f} s, or as soon as"
             f" {config or 'its configuration'} changes."
         )
+        _note(WAITING, write_waiting(Waiting(os.getpid(), _now() + wait.left_s)))
         cut, seen = _sit_out(end, wait.left_s, config, seen)
         delay_s = 0.0 if cut else delay_s
     _record(Start(_now(), delay_s, seen))
@@ -157,17 +162,24 @@ def _content(path: str) -> str:
 
 
 def _record(start: Start) -> None:
-    try:
-        with open(f"{LAST_START}.new", "w", encoding="utf-8") as file:
-            file.write(write_start(start))
-        os.replace(f"{LAST_START}.new", LAST_START)
+    if _note(LAST_START, write_start(start)):
         # Crash: `finish` leaves the exit, and the next wait takes it for one of before the start.
         _forget(LAST_EXIT)
+
+
+def _note(name: str, content: str) -> bool:
+    """Replace a record; return whether that went well."""
+    try:
+        with open(f"{name}.new", "w", encoding="utf-8") as file:
+            file.write(content)
+        os.replace(f"{name}.new", name)
     except OSError as error:
         _say(
             f"{os.getcwd()} can't be written ({error.strerror}): the next start will not wait."
             " Run it in the service folder, as the user of the supervisor."
         )
+        return False
+    return True
 
 
 def _forget(*names: str) -> None:

@@ -71,6 +71,15 @@ class Wait:
     left_s: float
 
 
+@frozen
+class Waiting:
+    """A wait that a process is in. From then on a HUP does not kill it, but ends the wait."""
+
+    pid: int
+    #: Instant at which it ends by itself, seconds.
+    until: float
+
+
 def judge_wait(start: Start | None, end: Exit | None, now: float, seen: str) -> Wait:
     """Return how long to wait at ``now``, when the configuration file looks like ``seen``.
 
@@ -95,6 +104,19 @@ def read_start(text: str) -> Start | None:
     try:
         return Start(float(words[0]), float(words[1]), words[2].strip())
     except (ValueError, IndexError):
+        return None
+
+
+def write_waiting(waiting: Waiting) -> str:
+    return f"{waiting.pid} {waiting.until:.2f}\n"
+
+
+def read_waiting(text: str) -> Waiting | None:
+    """Return the record of :func:`write_waiting`, None when it is not one."""
+    try:
+        pid, until = text.split()
+        return Waiting(int(pid), float(until))
+    except ValueError:
         return None
 
 
