@@ -29,9 +29,9 @@ from netclawd.cli.reach import Daemon, folders_of, reach, reach_or_none
 from netclawd.cli.reload import reload_and_wait
 from netclawd.cli.status import SERVING, describe, exit_code
 from netclawd.core import budgets
-from netclawd.core.container import Container
+from netclawd.core.container import CONTAINER_LOG, Container
 from netclawd.core.paths import Paths
-from netclawd.core.s6 import Attempt, Service, Verdict, follow, plan_commands
+from netclawd.core.s6 import Attempt, Service, Verdict, begin, follow, plan_commands
 from netclawd.core.values import frozen
 from netclawd.errors import (
     EXIT_CONFIG,
@@ -52,6 +52,7 @@ SILENT_S = 10.0
 WORDS_S = 1.0
 #: Phases in which a daemon that answers is not yet what a start waits for.
 _BEFORE_READY = ("starting", "warming")
+_STOPPING = "stopping"
 
 
 @frozen
@@ -94,15 +95,16 @@ def start(container: Container, paths: Paths, *, as_json: bool) -> int:
         what = f"{error.what} {describe_known(container, know(container))}"
         raise type(error)(what, error.remedy) from error
     phase = running.status["phase"] if running is not None else ""
-    if running is not None and phase != "stopping" and phase not in _BEFORE_READY:
+    if running is not None and phase != _STOPPING and phase not in _BEFORE_READY:
         return _say_managed(container, running, known, as_json=as_json)
     if known.why_not is not None:
-        if running is not None and phase != "stopping":
+        if running is not None and phase != _STOPPING:
             return _say_managed(container, running, known, as_json=as_json)
         raise _not_startable(container, running, known.why_not)
     assert known.service is not None
     with _Words(paths) as words:
-        attempt = Attempt(_leaving(running, known.service))
+        answering = int(running.status["pid"]) if running is not None else 0
+        attempt = begin(known.service, answering, stopping=phase == _STOPPING)
         came = _wait_until_ready(container, paths, attempt, quiet=as_json)
         if came.status is not None:
             return _say_started(container, came.status, as_json=as_json)
@@ -123,13 +125,6 @@ def _not_startable(
         f"{why_not.what}",
         why_not.remedy,
     )
-
-
-def _leaving(running: Daemon | None, service: Service) -> int:
-    """Return the PID whose end is no failure: of who stops, also when its control socket is closed."""
-    if running is not None:
-        return int(running.status["pid"]) if running.status["phase"] == "stopping" else 0
-    return service.pid if service.up and (service.serves or not service.wanted) else 0
 
 
 @frozen
@@ -155,8 +150,8 @@ def _wait_until_ready(
             status = _ask_status(paths)
             service = s6.look(container)
             heard = time.monotonic() if status is not None else heard
-            fresh = status is not None and status["pid"] != attempt.leaving
-            if fresh and status is not None and status["phase"] in SERVING:
+            # One that stops says so: who answers like this is not on its way out.
+            if status is not None and status["phase"] in SERVING:
                 return _Came(service, status)
             commands = plan_commands(attempt, service)
             for command in commands:
@@ -288,7 +283,7 @@ def _say_not_started(container: Container, came: _Came, lines: list[str], *, as_
     for line in lines:
         click.echo(f"    {line}", err=True)
     if not lines:
-        click.echo(f"  {s6.CONTAINER_LOG}", err=True)
+        click.echo(f"  {CONTAINER_LOG}", err=True)
     if came.ended and service.wanted:
         click.echo("  s6 goes on trying; a changed configuration file is tried at once.", err=True)
     return code
@@ -360,7 +355,7 @@ def _how_to_keep_down(container: Container) -> str:
 def restart(container: Container, paths: Paths, *, as_json: bool) -> int:
     """Re-execute the daemon in place, which needs no supervisor; have it started when none runs."""
     running = reach_or_none(paths)
-    if running is None or running.status["phase"] == "stopping":
+    if running is None or running.status["phase"] == _STOPPING:
         return start(container, paths, as_json=as_json)
     return reload_and_wait(running.client, force=True, as_json=as_json)
 

@@ -10,7 +10,8 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import BinaryIO
 
 from netclawd.adapters.log import KEPT
@@ -86,9 +87,9 @@ class LogReader:
         self._replaced = False
         return lines
 
-    def _rotated(self) -> list[str]:
-        """Return the names of rotated files, the newest first."""
-        return [f"{self._path}.{number}" for number in range(1, KEPT + 1)]
+    def _rotated(self) -> Iterator[str]:
+        """Yield the names of rotated files, the newest first."""
+        yield from (f"{self._path}.{number}" for number in range(1, KEPT + 1))
 
     def _is_replaced(self) -> bool:
         try:
@@ -101,9 +102,12 @@ class LogReader:
         """Open the files that were begun after ours, the oldest first."""
         newer: list[BinaryIO] = []
         changed_at = os.fstat(self._file.fileno()).st_mtime_ns
-        for name in (self._path, *self._rotated()):
+        for name in chain([self._path], self._rotated()):
             file = open_log(name)
             if file is None:
+                continue
+            if _identity(file) in map(_identity, newer):  # It was rotated just now.
+                file.close()
                 continue
             ours = _identity(file) == _identity(self._file)
             # Ours may have been removed; then what was rotated before it must not be given again.
@@ -130,20 +134,31 @@ class LogReader:
 class S6LogReader(LogReader):
     """Of a folder that s6-log writes: `current`, and what was rotated out of it under its time."""
 
-    def _rotated(self) -> list[str]:
-        """Return the names of rotated files, the newest first; `previous` is about to become one."""
+    def _rotated(self) -> Iterator[str]:
+        """Yield the names of rotated files, the newest first.
+
+        `previous` is one that has no other name yet; the folder is listed after it was looked at, so that it
+        is found under the one or the other.
+        """
         folder = os.path.dirname(self._path)
+        yield os.path.join(folder, "previous")
+        names: list[str] = []
         with contextlib.suppress(OSError):
-            names = sorted(
-                (name for name in os.listdir(folder) if name.startswith("@")), reverse=True
-            )
-            return [os.path.join(folder, name) for name in ("previous", *names)]
-        return []
+            names = [name for name in os.listdir(folder) if name.startswith("@")]
+        yield from (os.path.join(folder, name) for name in sorted(names, reverse=True))
 
 
 def s6_log_path(paths: Paths) -> str:
     """Return where s6-log keeps what the daemon says."""
     return os.path.join(paths.state, "logs", "s6", "current")
+
+
+def is_written(path: str) -> bool:
+    """Whether s6-log has such a file and has not put it away: then its owner could execute it (s6-log)."""
+    try:
+        return not os.stat(path).st_mode & stat.S_IXUSR
+    except OSError:
+        return False
 
 
 class SessionLines:

@@ -1,4 +1,4 @@
-"""``netclaw logs``: a daemon's log in the journal or in its file, its crash logs; else where the log goes."""
+"""``netclaw logs``: a daemon's log in the journal or in files, its crash logs; else where the log goes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,17 @@ import click
 from netclawd.cli import suggest
 from netclawd.cli.journal_log import LogUnit, json_of, line_of, open_journal, unit_of
 from netclawd.cli.launch import log_path
-from netclawd.cli.log_reader import LogReader, SessionLines, open_log
+from netclawd.cli.log_reader import (
+    LogReader,
+    S6LogReader,
+    SessionLines,
+    is_written,
+    open_log,
+    s6_log_path,
+)
 from netclawd.cli.output import ago, json_option, note, say_json, table, visible
 from netclawd.cli.reach import Daemon, own_paths, reach_or_none
+from netclawd.core.container import CONTAINER_LOG, Container
 from netclawd.core.paths import Paths
 from netclawd.errors import ControlError, NetclawError, NotFoundError
 
@@ -64,10 +72,10 @@ def logs(
     crashes: bool,
     crash_name: str | None,
 ) -> None:
-    """Show the log of the daemon: from the journal under systemd, else from its file.
+    """Show the log of the daemon: from the journal under systemd, else from its files.
 
-    Works also while the daemon is down. A daemon in the foreground or under another supervisor writes
-    to its standard error: then this says where that goes.
+    Works also while the daemon is down. A daemon in the foreground or under a supervisor other than
+    systemd and s6 writes to its standard error: then this says where that goes.
     """
     if follow + crashes + (crash_name is not None) > 1:
         raise click.UsageError("--follow, --crashes and --crash exclude each other.")
@@ -84,7 +92,9 @@ def logs(
     unit = _owner(paths) if daemon is None else journal_unit(daemon.status["pid"])
     if unit is not None:
         return _show_journal(unit, lines, session, follow=follow, as_json=as_json)
-    return _show_file(path, daemon, lines, session, follow=follow, as_json=as_json)
+    kept = _kept_by_s6(paths, daemon, path)
+    with _open(path, daemon) if kept is None else S6LogReader(kept) as reader:
+        return _show_file(reader, kept or path, lines, session, follow=follow, as_json=as_json)
 
 
 # -- the journal ---------------------------------------------------------------------------------
@@ -133,9 +143,29 @@ def _show_journal(
 # -- the file ------------------------------------------------------------------------------------
 
 
+def _kept_by_s6(paths: Paths, daemon: Daemon | None, path: str) -> str | None:
+    """Return the log of s6-log when that has what the daemon says; ``path`` is of one without s6."""
+    found = s6_log_path(paths if daemon is None else daemon.paths)
+    if not os.path.exists(found):
+        return None
+    if daemon is None:
+        newer = not os.path.exists(path) or os.stat(path).st_mtime < os.stat(found).st_mtime
+        return found if newer or _container() is not None else None
+    target = _target(daemon.status["pid"])
+    if target is None:  # another user's; that one's supervisor is the container's
+        return found if _container() is not None else None
+    return found if target.startswith("pipe:") and is_written(found) else None
+
+
+def _container() -> Container | None:
+    from netclawd.cli.units import find_container
+
+    return find_container()
+
+
 def _show_file(
+    reader: LogReader,
     path: str,
-    daemon: Daemon | None,
     count: int,
     session: str | None,
     *,
@@ -143,17 +173,16 @@ def _show_file(
     as_json: bool,
 ) -> None:
     wanted = SessionLines(session) if session is not None else list
-    with _open(path, daemon) as reader:
-        last = wanted(reader.last(_ALL if session is not None else count))
-        if follow:
-            with contextlib.suppress(KeyboardInterrupt):
-                for line in _follow(reader, last[-count:] if count else [], wanted):
-                    click.echo(json.dumps({"line": line}) if as_json else line)
-            return None
-        last += wanted([rest] if (rest := reader.rest()) else [])
-        texts = [_text(line) for line in last[-count:]] if count else []
-        if not texts and session is not None:
-            note(f"nothing in the log is about the session {visible(session)}.")
+    last = wanted(reader.last(_ALL if session is not None else count))
+    if follow:
+        with contextlib.suppress(KeyboardInterrupt):
+            for line in _follow(reader, last[-count:] if count else [], wanted):
+                click.echo(json.dumps({"line": line}) if as_json else line)
+        return None
+    last += wanted([rest] if (rest := reader.rest()) else [])
+    texts = [_text(line) for line in last[-count:]] if count else []
+    if not texts and session is not None:
+        note(f"nothing in the log is about the session {visible(session)}.")
     if as_json:
         return say_json({"path": path, "lines": texts})
     for text in texts:
@@ -182,6 +211,8 @@ def _open(path: str, daemon: Daemon | None) -> LogReader:
     except NotFoundError as error:
         if elsewhere is None:
             remedy = f"{_DAEMON_START} Under systemd the journal has it: `journalctl -u netclawd`."
+            if _container() is not None:
+                remedy = CONTAINER_LOG
             raise NotFoundError(error.what, remedy) from error
         what, remedy = elsewhere
         raise NotFoundError(f"{error.what} {what}", remedy) from error

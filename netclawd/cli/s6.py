@@ -11,14 +11,16 @@ import pwd
 import shutil
 import subprocess
 
-from netclawd.core.container import Container
+from netclawd.cli.wait import WAITING
+from netclawd.core.backoff import read_uptime, read_waiting
+from netclawd.core.container import CONTAINER_LOG, Container
 from netclawd.core.s6 import (
     FIELDS,
     Command,
     Service,
-    is_wait,
     read_last_death,
     read_service,
+    with_wait,
 )
 from netclawd.core.values import replace
 from netclawd.errors import SupervisorError
@@ -27,7 +29,6 @@ from netclawd.errors import SupervisorError
 ANSWER_S = 5.0
 #: Where s6's programs lie if not on PATH: s6-overlay, Debian, and s6-overlay again.
 PLACES = "/command:/usr/bin:/bin:/run/s6/basedir/bin"
-CONTAINER_LOG = "Look at the container's log: `podman logs`, `docker logs` or `kubectl logs`."
 
 
 def look(container: Container) -> Service:
@@ -44,9 +45,7 @@ def look(container: Container) -> Service:
     ):  # s6-svstat forgets it with the next start
         code, number = read_last_death(_run("s6-svdt", "-s", container.service).stdout)
         service = replace(service, exit_code=code, signal=number)
-    if service.up and not service.ready and _is_wait(service.pid):
-        service = replace(service, waiting=True)
-    return service
+    return _with_wait(container, service) if service.up and not service.ready else service
 
 
 def ask(container: Container, command: Command) -> None:
@@ -56,14 +55,22 @@ def ask(container: Container, command: Command) -> None:
         raise _failed("s6-svc", answer)
 
 
-def _is_wait(pid: int) -> bool:
+def _with_wait(container: Container, service: Service) -> Service:
+    paths = (
+        os.path.join(container.service, WAITING),
+        f"/proc/{service.pid}/cmdline",
+        "/proc/uptime",
+    )
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            argv = file.read().decode(errors="replace").split("\0")
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            return is_wait(argv, file.read())
-    except OSError:  # it has ended
-        return False
+        record, argv, uptime = map(_content, paths)
+    except OSError:  # it does not wait, or has ended
+        return service
+    return with_wait(service, argv.split("\0"), read_waiting(record), read_uptime(uptime))
+
+
+def _content(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
 
 
 # -- what may be in the way ----------------------------------------------------------------------

@@ -16,6 +16,8 @@ MARKER = "NETCLAW_CONTAINER_SUPERVISOR"
 SERVICE = "NETCLAW_S6_SERVICE"
 #: Where s6-overlay has it.
 SERVICE_FOLDER = "/run/service/netclawd"
+#: What to do when s6 can't say why there is no daemon.
+CONTAINER_LOG = "Look at the container's log: `podman logs`, `docker logs` or `kubectl logs`."
 
 
 @frozen

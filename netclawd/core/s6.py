@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from netclawd.core.values import frozen
+from netclawd.core.backoff import Waiting
+from netclawd.core.values import frozen, replace
 
 #: What is asked of s6-svstat, in this order.
 FIELDS = ("up", "wantedup", "ready", "paused", "pid", "exitcode", "signum", "updownfor")
 #: The program that `run` becomes before it becomes the daemon, and its module.
 WAIT_PROGRAM, WAIT_MODULE = "netclawd-wait", "netclawd.cli.wait"
-#: SIGHUP in the masks of proc_pid_status(5).
-_HUP = 1 << 0
 
 
 @frozen
@@ -107,24 +106,18 @@ def read_last_death(text: str) -> tuple[int | None, int | None]:
     return (int(number), None) if kind == "exitcode" else (None, int(number))
 
 
-def is_wait(argv: Sequence[str], status: str) -> bool:
-    """Whether a process is netclawd-wait and SIGHUP would not kill it.
+def with_wait(
+    service: Service, argv: Sequence[str], waiting: Waiting | None, now: float
+) -> Service:
+    """Add what the record of netclawd-wait says, if it is this process's; ``now`` is in seconds since boot.
 
-    ``status`` is its proc_pid_status(5). Programs that will become netclawd-wait have it further back in
-    ``argv``; and before it has blocked the signal its Python is still starting.
+    The record is written when a HUP no longer kills. Its process has become something else when its command
+    line, ``argv``, is another; programs that will become netclawd-wait have that name further back.
     """
     named = any(word.rpartition("/")[2] == WAIT_PROGRAM for word in argv[:2])
-    return (named or WAIT_MODULE in argv[:5]) and bool(_masks(status) & _HUP)
-
-
-def _masks(status: str) -> int:
-    """Return the signals that a process blocks or catches."""
-    found = 0
-    for line in status.splitlines():
-        name, _, mask = line.partition(":")
-        if name in ("SigBlk", "SigCgt"):
-            found |= int(mask, 16)
-    return found
+    if waiting is None or waiting.pid != service.pid or not (named or WAIT_MODULE in argv[:5]):
+        return service
+    return replace(service, waiting=True, starts_in_s=max(0.0, waiting.until - now))
 
 
 # -- a start -------------------------------------------------------------------------------------
@@ -151,6 +144,17 @@ class Attempt:
     pid: int = 0
     #: A wait was cut short: not again, or a failure would be hidden by another attempt.
     hurried: bool = False
+
+
+def begin(service: Service, answering: int, *, stopping: bool) -> Attempt:
+    """Begin to wait for a start; ``answering`` is the PID of a daemon that answers, 0 without one.
+
+    The end of one that stops is no failure; it closes its control socket some time before it ends.
+    """
+    if answering:
+        return Attempt(answering if stopping else 0)
+    stops = service.up and (service.serves or not service.wanted)
+    return Attempt(service.pid if stops else 0)
 
 
 def plan_commands(attempt: Attempt, service: Service) -> tuple[Command, ...]:
