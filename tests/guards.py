@@ -157,6 +157,14 @@ GUARDS = (
         "tests/process/test_watchdog.py::test_a_part_that_hangs_withholds_it_and_is_named_once",
     ),
     Guard(
+        "under a container's marker nothing is spawned",
+        "cli/units.py",
+        "    container = find_container()\n    if container is not None:\n        return container\n",
+        "",
+        "tests/cli/test_contained.py::"
+        "test_without_a_service_folder_a_start_fails_and_points_at_the_container_s_log",
+    ),
+    Guard(
         "the manifest is put away only by an image that is ready",
         "daemon/manifest_file.py",
         "            self._taken = self._read(self._path)\n        except",
