@@ -175,8 +175,8 @@ def _note(name: str, content: str) -> bool:
         os.replace(f"{name}.new", name)
     except OSError as error:
         _say(
-            f"{os.getcwd()} can't be written ({error.strerror}): the next start will not wait."
-            " Run it in the service folder, as the user of the supervisor."
+            f"the working directory can't be written ({error.strerror}), so the next start may not"
+            " wait. It has to be the service folder, and the supervisor's."
         )
         return False
     return True
@@ -208,3 +208,7 @@ def _leave(text: str) -> None:
 def _fail(text: str, code: int = EXIT_FAILURE) -> None:
     _say(text)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
