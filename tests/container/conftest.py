@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -51,8 +52,8 @@ def engine() -> Iterator[Engine]:
 def tag(engine: Engine) -> str:
     """The name of the image, built from this tree."""
     name = "localhost/netclawd:test"
-    with image.overlay("overlay") as overlay:
-        image.build(engine, name, overlay.arguments)
+    with image.overlay(f"overlay-{os.getpid()}") as overlay:
+        image.build(engine, name, {**overlay.arguments, **image.LABELLED})
     return name
 
 

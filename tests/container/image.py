@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import netclawd
 from tests.container import rootfs
 from tests.container.engine import FOLDER, Engine
 from tests.systemd.machine import Result
@@ -22,13 +23,19 @@ from tests.systemd.roots import CLONE
 
 #: Where a release has its bundle `user`: from 3.2.3.2 on, and before.
 NEW, OLD = "user-bundles.d/user", "s6-rc.d/user"
+#: Build arguments that become labels.
+LABELLED = {
+    "VERSION": netclawd.__version__,
+    "REVISION": "5199519951995199519951995199519951995199",
+    "CREATED": "2026-11-28T15:00:00Z",
+}
 #: Where Debian has what the overlay has in /command.
 COMMANDS = "/usr/lib/execline/bin"
 #: As the overlay's: its commands come first, and only a program with the set-user-ID bit can give /run to
 #: whoever runs the container.
 INIT = f"""#!/bin/sh
 export PATH="/command:{COMMANDS}:$PATH"
-[ "$(id -u)" -eq 0 ] || s6-overlay-suexec "$(id -u)" /run
+[ -w /run ] || s6-overlay-suexec "$(id -u)" /run
 exec {rootfs.BOOT} overlay
 """
 
@@ -84,8 +91,15 @@ def _sum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def build(engine: Engine, tag: str, arguments: Mapping[str, str], *, check: bool = True) -> Result:
-    """Build the image anew from what is in this tree; nothing is had from a network."""
+def build(
+    engine: Engine,
+    tag: str,
+    arguments: Mapping[str, str],
+    *,
+    stage: str | None = None,
+    check: bool = True,
+) -> Result:
+    """Build the image, or a stage of it, anew from what is in this tree; nothing is had from a network."""
     words = [f"--build-arg={name}={value}" for name, value in arguments.items()]
     return engine.podman(
         "build",
@@ -96,6 +110,7 @@ def build(engine: Engine, tag: str, arguments: Mapping[str, str], *, check: bool
         "--network=host",  # That of the engine, which has none.
         "--pull=never",
         f"--build-arg=BASE_IMAGE={engine.base}",
+        *([f"--target={stage}"] if stage else []),
         *words,
         f"--tag={tag}",
         str(CLONE),

@@ -35,7 +35,14 @@ class Podman:
         read_only: bool = False,
         environment: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
+        mounted: bool = True,
+        health: bool = False,
     ) -> None:
+        """Without ``mounted`` the volumes are podman's own, and end with the container.
+
+        With ``health`` it has the image's HEALTHCHECK, which podman hands to a systemd and complains if
+        there is none.
+        """
         self.engine = engine
         self.image = image
         self.folder = engine.folder / f"container-{next(_numbers)}"
@@ -45,7 +52,10 @@ class Podman:
         self._owner = int(str(user).partition(":")[0]), int(str(user).partition(":")[2] or 0)
         self.config = self._volume("config")
         self.state = self._volume("state")
+        mounts = [f"--volume={self.config}:{CONFIG}", f"--volume={self.state}:{STATE}"]
         self._options = [
+            *(mounts if mounted else []),
+            *([] if health else ["--no-healthcheck"]),
             *([f"--user={user}"] if user else []),
             *(["--read-only"] if read_only else []),
             *(f"--env={name}={value}" for name, value in (environment or {}).items()),
@@ -82,14 +92,10 @@ class Podman:
             "--rm",
             "--pull=never",
             "--network=none",
-            "--no-healthcheck",
             f"--name={self.name}",
         ]
-        volumes = [f"--volume={self.config}:{CONFIG}", f"--volume={self.state}:{STATE}"]
         with open(self._words, "ab") as words:
-            self._client = self.engine.spawn(
-                *command, *volumes, *self._options, self.image, output=words
-            )
+            self._client = self.engine.spawn(*command, *self._options, self.image, output=words)
         wait_for(self._supervised, 30.0, lambda: f"a supervised service\n{self.words()}")
 
     def _supervised(self) -> bool:
