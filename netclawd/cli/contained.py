@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import time
 from typing import Any
 
@@ -31,7 +32,19 @@ from netclawd.cli.status import SERVING, describe, exit_code
 from netclawd.core import budgets
 from netclawd.core.container import CONTAINER_LOG, Container
 from netclawd.core.paths import Paths
-from netclawd.core.s6 import Attempt, Service, Verdict, begin, follow, plan_commands
+from netclawd.core.s6 import (
+    STOPPING,
+    Attempt,
+    Command,
+    Service,
+    Step,
+    Verdict,
+    begin,
+    follow,
+    judge_start,
+    let_go,
+    plan_commands,
+)
 from netclawd.core.values import frozen
 from netclawd.errors import (
     EXIT_CONFIG,
@@ -50,9 +63,8 @@ LOOK_S = 0.1
 SILENT_S = 10.0
 #: What a daemon that has ended wrote comes through a pipe and s6-log: awaited this long, seconds.
 WORDS_S = 1.0
-#: Phases in which a daemon that answers is not yet what a start waits for.
-_BEFORE_READY = ("starting", "warming")
-_STOPPING = "stopping"
+#: So soon a daemon that was told to stop says that it does, seconds.
+KEEP_S = 0.3
 
 
 @frozen
@@ -94,17 +106,19 @@ def start(container: Container, paths: Paths, *, as_json: bool) -> int:
     except ControlError as error:  # it may not be asked, or does not answer: s6 knows more
         what = f"{error.what} {describe_known(container, know(container))}"
         raise type(error)(what, error.remedy) from error
-    phase = running.status["phase"] if running is not None else ""
-    if running is not None and phase != _STOPPING and phase not in _BEFORE_READY:
+    step = _judge(running, known)
+    if step == Step.KEEP:
+        s6.ask(container, Command.UP)
+        time.sleep(KEEP_S)
+        running, known = _look_at_both(container, paths)
+        step = _judge(running, known)
+    if running is not None and step == Step.REPORT:
         return _say_managed(container, running, known, as_json=as_json)
-    if known.why_not is not None:
-        if running is not None and phase != _STOPPING:
-            return _say_managed(container, running, known, as_json=as_json)
-        raise _not_startable(container, running, known.why_not)
-    assert known.service is not None
+    if known.service is None:
+        raise _not_startable(container, running, known)
     with _Words(paths) as words:
-        answering = int(running.status["pid"]) if running is not None else 0
-        attempt = begin(known.service, answering, stopping=phase == _STOPPING)
+        stopping = running is not None and running.status["phase"] == STOPPING
+        attempt = begin(known.service, _pid(running), stopping=stopping)
         came = _wait_until_ready(container, paths, attempt, quiet=as_json)
         if came.status is not None:
             return _say_started(container, came.status, as_json=as_json)
@@ -112,9 +126,16 @@ def start(container: Container, paths: Paths, *, as_json: bool) -> int:
     return _say_not_started(container, came, lines, as_json=as_json)
 
 
-def _not_startable(
-    container: Container, running: Daemon | None, why_not: SupervisorError
-) -> SupervisorError:
+def _judge(running: Daemon | None, known: Known) -> Step:
+    phase = running.status["phase"] if running is not None else ""
+    return judge_start(phase, known.service, outside=is_outside(running, known.service))
+
+
+def _pid(running: Daemon | None) -> int:
+    return int(running.status["pid"]) if running is not None else 0
+
+
+def _not_startable(container: Container, running: Daemon | None, known: Known) -> SupervisorError:
     nobody = (
         "No daemon answers"
         if running is None
@@ -122,8 +143,8 @@ def _not_startable(
     )
     return SupervisorError(
         f"{nobody}, and only {container.label} ({container.supervisor}) starts one here. "
-        f"{why_not.what}",
-        why_not.remedy,
+        f"{known.why_not.what if known.why_not is not None else ''}",
+        known.why_not.remedy if known.why_not is not None else CONTAINER_LOG,
     )
 
 
@@ -153,6 +174,7 @@ def _wait_until_ready(
             # One that stops says so: who answers like this is not on its way out.
             if status is not None and status["phase"] in SERVING:
                 return _Came(service, status)
+            attempt = let_go(attempt, service, gone=_is_gone(attempt.leaving))
             commands = plan_commands(attempt, service)
             for command in commands:
                 s6.ask(container, command)
@@ -166,6 +188,18 @@ def _wait_until_ready(
                 return _Came(service)
             progress.show(_shown(container, status, attempt))
             time.sleep(LOOK_S)
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a process has ended, also when nobody has waited for it yet."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except (OSError, ValueError):
+        return True
+    try:
+        return bool(select.select([pidfd], [], [], 0)[0])
+    finally:
+        os.close(pidfd)
 
 
 def _ask_status(paths: Paths) -> dict[str, Any] | None:
@@ -355,7 +389,7 @@ def _how_to_keep_down(container: Container) -> str:
 def restart(container: Container, paths: Paths, *, as_json: bool) -> int:
     """Re-execute the daemon in place, which needs no supervisor; have it started when none runs."""
     running = reach_or_none(paths)
-    if running is None or running.status["phase"] == _STOPPING:
+    if running is None or running.status["phase"] == STOPPING:
         return start(container, paths, as_json=as_json)
     return reload_and_wait(running.client, force=True, as_json=as_json)
 

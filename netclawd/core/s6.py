@@ -122,6 +122,38 @@ def with_wait(
 
 # -- a start -------------------------------------------------------------------------------------
 
+STOPPING = "stopping"
+#: Phases of a daemon that is about to be ready.
+BEFORE_READY = ("starting", "warming")
+
+
+class Step(StrEnum):
+    """What a start does first."""
+
+    #: Say that a daemon runs.
+    REPORT = "report"
+    #: It runs, and s6 would not start it again: tell s6 to, and look again; it may be on its way down.
+    KEEP = "keep"
+    #: Have s6 start one, and wait until it is ready.
+    AWAIT = "await"
+    #: There is none, and s6 can't be asked for one.
+    REFUSE = "refuse"
+
+
+def judge_start(phase: str, service: Service | None, *, outside: bool) -> Step:
+    """Say what to do first beside a daemon in ``phase`` ("" without one), which may be one ``outside`` of s6.
+
+    ``service`` is None when s6 can't be asked. Beside a daemon that runs s6 is never asked for another one:
+    that one would fail for want of the lock, again and again.
+    """
+    if phase in ("", STOPPING):
+        return Step.REFUSE if service is None else Step.AWAIT
+    if service is None or outside:
+        return Step.REPORT
+    if not service.wanted:
+        return Step.KEEP
+    return Step.AWAIT if phase in BEFORE_READY else Step.REPORT
+
 
 class Verdict(StrEnum):
     """What has become of an attempt."""
@@ -158,20 +190,26 @@ def begin(service: Service, answering: int, *, stopping: bool) -> Attempt:
 
 
 def plan_commands(attempt: Attempt, service: Service) -> tuple[Command, ...]:
-    """Say what to ask of s6 now; nothing that was asked before is asked in vain again."""
+    """Say what to ask of s6 now: nothing while the daemon before is there, which has the lock."""
+    if attempt.leaving:
+        return ()
     up = () if service.wanted else (Command.UP,)
-    hurry = service.waiting and not attempt.hurried and service.pid != attempt.leaving
+    hurry = service.waiting and not attempt.hurried
     return (*up, Command.HURRY) if hurry else up
+
+
+def let_go(attempt: Attempt, service: Service, *, gone: bool) -> Attempt:
+    """Stop waiting for the daemon before once it is ``gone`` and s6 has seen it."""
+    if not attempt.leaving or not gone or service.pid == attempt.leaving:
+        return attempt
+    return replace(attempt, leaving=0)
 
 
 def follow(attempt: Attempt, service: Service, asked: Sequence[Command]) -> tuple[Attempt, Verdict]:
     """Follow an attempt through what s6 shows now; ``asked`` is what was just asked of it."""
-    leaving, pid = attempt.leaving, attempt.pid
-    hurried = attempt.hurried or Command.HURRY in asked
-    if leaving and service.pid != leaving:
-        leaving = 0
-    if leaving:
-        return Attempt(leaving, 0, hurried), Verdict.PENDING
+    if attempt.leaving:
+        return attempt, Verdict.PENDING
+    pid, hurried = attempt.pid, attempt.hurried or Command.HURRY in asked
     if pid and service.pid != pid:
         return Attempt(0, pid, hurried), Verdict.ENDED
     begun = service.pid if service.up and (not service.waiting or hurried) else 0

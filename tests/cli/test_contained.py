@@ -241,11 +241,7 @@ def begin_a_long_stop(run: CommandLine, scan: Scan) -> tuple[int, Client]:
     run("daemon", "start")
     pid = scan.wait_serving()
     run("send", "/ledger 1 3")
-    wait_for(
-        lambda: "tool" in run("status").stdout or run.json("status")["turns"].get("running"),
-        10.0,
-        "the turn to run",
-    )
+    wait_for(lambda: run.json("status")["turns"]["running"], 10.0, "the turn to run")
     stopping = Client(scan, "daemon", "stop")
     wait_for(lambda: run.json("status").get("phase") == "stopping", 10.0, "the drain to begin")
     return pid, stopping
@@ -265,7 +261,8 @@ def test_starts_beside_a_stop_wait_for_the_next_daemon_and_agree_on_it(
     assert first not in pids
     assert stopping.answer().returncode == 0
     assert scan.daemons() == [*pids]
-    assert "another" not in scan.words(), "nobody contended for the lock"
+    assert scan.words().count("serving on") == 2, "nobody contended for the lock"
+    assert "lock" not in scan.words()
 
 
 @needs_s6
@@ -274,6 +271,7 @@ def test_a_start_brings_up_again_what_is_being_brought_down(run: CommandLine, sc
     run("daemon", "start")
     first = scan.wait_serving()
     scan.control("-d")
+    wait_for(lambda: not scan.look().wanted, 5.0, "s6 to bring it down")
     started = run.json("daemon", "start")
     assert started["started"] is True
     assert started["pid"] != first
@@ -300,7 +298,15 @@ def test_a_daemon_that_s6_did_not_start_is_named_as_such(
         assert "managed" not in result.stdout
         assert run.json("daemon", "start")["outside_supervisor"] is True
         assert "it did not start this daemon" in run("daemon", "status").stdout
-        assert run("daemon", "stop").exit_code == 0
+        run("send", "/ledger 1 2")
+        wait_for(lambda: run.json("status")["turns"]["running"], 10.0, "the turn to run")
+        stopping = Client(scan, "daemon", "stop")
+        wait_for(lambda: run.json("status")["phase"] == "stopping", 10.0, "the drain to begin")
+        started = run.json("daemon", "start")
+        assert stopping.answer().returncode == 0
+        assert started["pid"] == scan.look().pid != beside.pid
+        assert scan.words().count("serving on") == 1, "s6 was not asked while it had the lock"
+        assert "exited with" not in scan.words()
     finally:
         beside.terminate()
         beside.wait()
@@ -349,6 +355,12 @@ def test_what_is_kept_down_is_not_said_to_be_started_again(run: CommandLine, sca
     assert "keeps the daemon down" in nothing.stdout
     run("daemon", "start")
     scan.control("-O")  # not again once it has ended
+    wait_for(lambda: not scan.look().wanted, 5.0, "s6 to know that")
+    kept = run("daemon", "start")
+    assert (kept.exit_code, "runs already" in kept.stdout) == (0, True)
+    assert scan.look().wanted, "a start wants it up"
+    scan.control("-O")
+    wait_for(lambda: not scan.look().wanted, 5.0, "s6 to know that")
     stopped = run("daemon", "stop")
     assert (stopped.exit_code, "again in a moment" in stopped.stdout) == (0, False)
     assert "keeps it down" in stopped.stdout

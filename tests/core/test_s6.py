@@ -9,9 +9,12 @@ from netclawd.core.s6 import (
     Attempt,
     Command,
     Service,
+    Step,
     Verdict,
     begin,
     follow,
+    judge_start,
+    let_go,
     plan_commands,
     read_last_death,
     read_service,
@@ -103,7 +106,8 @@ def test_a_wait_that_is_over_starts_in_no_time() -> None:
     ("service", "attempt", "commands"),
     [
         (DOWN, Attempt(), [Command.UP]),
-        (LEAVING, Attempt(leaving=20), [Command.UP]),
+        (LEAVING, Attempt(leaving=20), []),
+        (DOWN, Attempt(leaving=99), []),  # it has the lock, and s6 does not know it
         (BOOTING, Attempt(), []),
         (BETWEEN, Attempt(), []),
         (READY, Attempt(), []),
@@ -145,11 +149,52 @@ def test_the_end_of_a_daemon_that_stops_is_waited_for(
     assert begin(service, answering, stopping=stopping) == Attempt(leaving)
 
 
+def test_who_stops_is_let_go_when_it_has_ended_and_s6_has_seen_that() -> None:
+    attempt = Attempt(leaving=20)
+    assert let_go(attempt, READY, gone=False) == attempt
+    assert let_go(attempt, READY, gone=True) == attempt, "s6 would be taken to have a new one"
+    assert let_go(attempt, BETWEEN, gone=True) == Attempt()
+    assert let_go(Attempt(leaving=99), DOWN, gone=False) == Attempt(leaving=99)
+    assert let_go(Attempt(pid=20), READY, gone=True) == Attempt(pid=20)
+
+
+@pytest.mark.parametrize(
+    ("phase", "service", "outside", "step"),
+    [
+        ("", None, False, Step.REFUSE),
+        ("stopping", None, False, Step.REFUSE),
+        ("ready", None, False, Step.REPORT),
+        ("starting", None, False, Step.REPORT),
+        ("", DOWN, False, Step.AWAIT),
+        ("", WAITING, False, Step.AWAIT),
+        ("stopping", READY, False, Step.AWAIT),
+        ("stopping", DOWN, True, Step.AWAIT),
+        ("starting", BOOTING, False, Step.AWAIT),
+        ("warming", READY, False, Step.AWAIT),
+        ("ready", READY, False, Step.REPORT),
+        ("rehearsing", READY, False, Step.REPORT),
+        ("draining", READY, False, Step.REPORT),  # for a restart: it goes on under the same PID
+        ("handing-off", READY, False, Step.REPORT),
+        ("ready", LEAVING, False, Step.KEEP),
+        ("starting", replace(BOOTING, wanted=False), False, Step.KEEP),
+        # Whatever s6 thinks of its own one.
+        ("ready", DOWN, True, Step.REPORT),
+        ("warming", DOWN, True, Step.REPORT),
+        ("ready", WAITING, True, Step.REPORT),
+    ],
+)
+def test_beside_a_daemon_that_runs_s6_is_asked_for_no_other(
+    phase: str, service: Service | None, outside: bool, step: Step
+) -> None:
+    assert judge_start(phase, service, outside=outside) == step
+
+
 def walk(attempt: Attempt, *seen: Service) -> tuple[list[Command], list[Verdict]]:
     """Follow an attempt through what s6 shows, and return what was asked and judged."""
     asked: list[Command] = []
     verdicts: list[Verdict] = []
     for service in seen:
+        attempt = let_go(attempt, service, gone=service.pid != 20)
         commands = plan_commands(attempt, service)
         asked += commands
         attempt, verdict = follow(attempt, service, commands)
@@ -208,7 +253,7 @@ def other(service: Service) -> Service:
         # Somebody brings it down, and we want it up again.
         (
             Attempt(leaving=20),
-            [LEAVING, READY, BETWEEN, other(BOOTING), other(READY)],
+            [LEAVING, LEAVING, DOWN, other(BOOTING), other(READY)],
             [Command.UP],
             [PENDING, PENDING, PENDING, PENDING, Verdict.READY],
         ),
