@@ -68,22 +68,31 @@ def judge_meaning(
 
 
 def judge_handed_over(daemon: DaemonSettings, hosts: Mapping[str, str]) -> None:
-    """Hold the sockets that the supervisor hands over to the same rule.
+    """Hold the sockets that the supervisor hands over to the same rules.
 
     ``hosts``: FileDescriptorName to the numeric host that it is bound to. Raises ConfigMeaningError.
     """
-    if daemon.exposure is not Exposure.LOCAL:
-        return
-    for text in daemon.listen:
-        host = hosts.get(text.removeprefix("fd:")) if text.startswith("fd:") else None
-        if host is not None and not ipaddress.ip_address(host).is_loopback:
-            raise ConfigMeaningError(
-                f"The socket {text} in daemon.listen is bound to {host}, which can be reached from"
-                ' other hosts, but daemon.exposure is "local".',
-                "Give its socket unit a ListenStream= on 127.0.0.1 or [::1], or set daemon.exposure"
-                ' = "reverse-proxy" with daemon.trusted_proxies and'
-                " daemon.allow_unauthenticated = true.",
-            )
+    named = [text.removeprefix("fd:") for text in daemon.listen if text.startswith("fd:")]
+    bound = {name: ipaddress.ip_address(hosts[name]) for name in named if name in hosts}
+    if daemon.exposure is Exposure.LOCAL:
+        for name, host in bound.items():
+            if not host.is_loopback:
+                raise _reachable(name, hosts[name])
+    elif daemon.exposure is Exposure.REVERSE_PROXY and named and len(bound) == len(named):
+        # Of a socket that is bound to no host nothing is known here, and so nothing of them all.
+        others = (address for address in parse_addresses(daemon.listen) if address.hosts)
+        if all(host.is_loopback for host in bound.values()) and all(a.loopback for a in others):
+            raise _reached_by_none()
+
+
+def _reachable(name: str, host: str) -> ConfigMeaningError:
+    return ConfigMeaningError(
+        f"The socket fd:{name} in daemon.listen is bound to {host}, which can be reached from"
+        ' other hosts, but daemon.exposure is "local".',
+        "Give its socket unit a ListenStream= on 127.0.0.1 or [::1], or set daemon.exposure"
+        ' = "reverse-proxy" with daemon.trusted_proxies and'
+        " daemon.allow_unauthenticated = true.",
+    )
 
 
 def judge_proxy(text: str) -> str:
@@ -157,18 +166,22 @@ def _judge_tunnel(exposure: Exposure, sighting: Sighting) -> None:
 
 
 def _judge_reverse_proxy(addresses: Sequence[Address], proxies: Sequence[str]) -> None:
-    # What systemd bound may be reachable from anywhere: its word is taken.
+    # What systemd bound may be reachable from anywhere; judge_handed_over knows more.
     if all(address.loopback and address.family is not Family.FD for address in addresses):
-        raise ConfigMeaningError(
-            'daemon.exposure is "reverse-proxy", but every address in daemon.listen is a loopback'
-            " one or a Unix socket, which no other host reaches.",
-            'Set daemon.exposure = "local", or add the address that the proxy connects to.',
-        )
+        raise _reached_by_none()
     if not proxies:
         raise ConfigMeaningError(
             'daemon.exposure is "reverse-proxy", but daemon.trusted_proxies is empty.',
             "Name the network or the address of the proxy.",
         )
+
+
+def _reached_by_none() -> ConfigMeaningError:
+    return ConfigMeaningError(
+        'daemon.exposure is "reverse-proxy", but every address in daemon.listen is a loopback'
+        " one or a Unix socket, which no other host reaches.",
+        'Set daemon.exposure = "local", or add the address that the proxy connects to.',
+    )
 
 
 def _judge_authentication(daemon: DaemonSettings) -> None:

@@ -53,8 +53,8 @@ of the refusal, at a start as `Daemon startup aborted: ... Remediation: ...` wit
 3. With a tunnel its program runs: `tailscaled` for `tailscale-serve` (the tailnet) and `tailscale-funnel`
    (the Internet), `cloudflared` for `cloudflare-tunnel`. It is looked for in /proc by its name, unless
    `skip_tunnel_check` is true.
-4. With `reverse-proxy` there is an address that other hosts reach, or a socket that systemd hands over; and
-   `trusted_proxies` names the proxy.
+4. With `reverse-proxy` there is an address that other hosts reach, and `trusted_proxies` names the proxy. A
+   socket that systemd hands over counts as the address that it is bound to, here and with `local`.
 5. With every mode but `local`, `allow_unauthenticated` is true: there is no device authentication yet, so
    whoever comes in can drive every session. `netclaw status` and the log of each start then say so. With
    `local` the setting has no effect, and they say that.

@@ -6,6 +6,7 @@ without the code under test.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -246,23 +247,50 @@ def test_who_must_not_look_takes_the_tunnel_for_running() -> None:
 # -- what the supervisor hands over ----------------------------------------------------------------
 
 
+HOSTS = {"127.0.0.1": False, "::1": False, "0.0.0.0": True, "::": True, "192.0.2.1": True}
+#: What else is listened on, and whether others reach that.
+BESIDE: dict[tuple[str, ...], bool] = {
+    (): False,
+    ("127.0.0.1:5199",): False,
+    ("unix:/run/api.sock", "[::1]:5199"): False,
+    ("192.0.2.7:5199",): True,
+    ("*:5199",): True,
+}
+
+
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    ("host", "reachable"),
-    [("127.0.0.1", False), ("::1", False), ("0.0.0.0", True), ("::", True), ("192.0.2.1", True)],
-)
-def test_only_local_minds_where_a_socket_handed_over_is_bound(
-    mode: str, host: str, reachable: bool
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("beside", BESIDE, ids=str)
+def test_a_socket_handed_over_counts_as_the_address_that_it_is_bound_to(
+    mode: str, host: str, beside: tuple[str, ...]
 ) -> None:
-    daemon = Case(mode, ("127.0.0.1:5199", "fd:http"), allowed=True).settings().daemon
+    settings = Case("local", ("127.0.0.1:1",), ("10.0.0.1",), allowed=True).settings()
+    listen = (*beside, "fd:http")
+    daemon = replace(settings.daemon, exposure=Exposure(mode), listen=listen)
     bound = {"http": host, "other": "192.0.2.9"}
-    if mode == "local" and reachable:
-        with pytest.raises(
-            ConfigMeaningError, match=f"fd:http in daemon.listen is bound to {host}, "
-        ):
+    words = {
+        "local": f"fd:http in daemon.listen is bound to {host}, " if HOSTS[host] else "",
+        "reverse-proxy": "" if HOSTS[host] or BESIDE[beside] else "which no other host reaches",
+    }.get(mode, "")
+    if words:
+        with pytest.raises(ConfigMeaningError, match=re.escape(words)):
             judge_handed_over(daemon, bound)
     else:
         judge_handed_over(daemon, bound)
+
+
+def test_a_socket_of_which_no_host_is_known_may_be_reached_or_not() -> None:
+    """A Unix socket that systemd made, or none at all: claiming it says so."""
+    for mode in MODES:
+        listen = ("fd:http", "fd:web", "127.0.0.1:1")
+        daemon = replace(Case(mode, ("127.0.0.1:5199",)).settings().daemon, listen=listen)
+        judge_handed_over(daemon, {"http": "127.0.0.1"})
+
+
+def test_without_a_socket_handed_over_nothing_is_judged_twice() -> None:
+    for mode, listen in product(MODES, ADDRESSES):
+        if not any(text.startswith("fd:") for text in listen):
+            judge_handed_over(Case(mode, listen).settings().daemon, {"http": "0.0.0.0"})
 
 
 # -- an older release ------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from netclawd.adapters.cbor import CborCodec
 from netclawd.core.lifecycle import Phase
 from netclawd.core.notices import Notice
 from netclawd.core.session import Lease, ParkReason, SessionId, TurnId
+from netclawd.core.settings import Exposure
 from netclawd.core.values import replace
 from netclawd.daemon import handoff, records
 from netclawd.daemon.image import Image
@@ -103,6 +104,26 @@ def test_a_parked_turn_and_a_resumed_one_are_named() -> None:
         assert kept.fields() == {**resumed, "CAUSE": "restart", "RESTART_ID": "r_1"}
         records.say_resumed(LEASE, "request")
         assert kept.fields() == {**resumed, "CAUSE": "request"}
+
+
+@pytest.mark.parametrize("exposure", Exposure, ids=str)
+def test_a_start_says_that_nobody_is_authenticated_where_that_is_allowed(
+    exposure: Exposure,
+) -> None:
+    def serving(*, allowed: bool) -> Image:
+        daemon = SimpleNamespace(exposure=exposure, allow_unauthenticated=allowed)
+        return image(settings=SimpleNamespace(daemon=daemon))
+
+    with only() as kept:
+        records.say_unauthenticated(serving(allowed=False))
+        assert not kept.records
+        records.say_unauthenticated(serving(allowed=True))
+    [record] = kept.records
+    assert record.levelno == logging.WARNING
+    opened = exposure is not Exposure.LOCAL
+    assert kept.fields() == ({"MESSAGE_ID": str(Notice.UNAUTHENTICATED)} if opened else {})
+    assert exposure.value in record.getMessage()
+    assert ("can drive every session" in record.getMessage()) is opened
 
 
 def test_no_thread_logs_while_descriptors_are_in_others_places(

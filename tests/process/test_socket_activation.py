@@ -90,6 +90,19 @@ def test_a_socket_that_others_reach_is_refused_at_the_start() -> None:
         assert "Remediation: " in daemon.errors()
 
 
+def test_a_loopback_socket_handed_over_is_nothing_for_a_proxy_elsewhere() -> None:
+    behind = {
+        "exposure": "reverse-proxy",
+        "trusted_proxies": ["192.0.2.0/24"],
+        "allow_unauthenticated": True,
+    }
+    with listening() as web, Activated(web, tables={"daemon": behind}) as daemon:
+        daemon.write_config(listen=["fd:web"])
+        daemon.spawn([web.fileno()])
+        assert daemon.wait_exit() == EXIT_CONFIG
+        assert "every address in daemon.listen is a loopback one" in daemon.errors()
+
+
 def test_a_socket_that_others_reach_is_refused_by_a_reload() -> None:
     exposed = {
         "exposure": "reverse-proxy",
