@@ -11,9 +11,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -61,7 +62,14 @@ FOR_LONGRUN = {
 }
 FOR_ONESHOT = {"up", "down"}
 NUMBERS = ("notification-fd", "timeout-kill", "timeout-finish", "max-death-tally", "timeout-down")
+Test = TypeVar("Test", bound=Callable[..., None])
 PAGE = (ROOT / "docs/netclawd-wait.8.md").read_text()
+
+
+def real(test: Test) -> Test:
+    """Mark what runs s6, and takes its time."""
+    marked: Test = pytest.mark.needs_root(pytest.mark.long(test))
+    return marked
 
 
 def names(paths: list[Path]) -> list[str]:
@@ -246,14 +254,14 @@ def do(box: Box, text: str) -> None:
 
 
 def records(box: Box) -> set[str]:
-    return {path.name for path in box.service.glob("last-*")}
+    return {path.name for path in box.service.glob("last-*")} - {"last-code"}
 
 
 def kill(box: Box) -> None:
     os.kill(int(box.status("pid")[0]), signal.SIGKILL)
 
 
-@pytest.mark.needs_root
+@real
 def test_run_hands_on_environment_descriptor_and_user(box: Box) -> None:
     box.supervise()
     box.wait_status("up,ready", "true", "true")
@@ -263,14 +271,14 @@ def test_run_hands_on_environment_descriptor_and_user(box: Box) -> None:
     assert records(box) == {"last-start"}
 
 
-@pytest.mark.needs_root
+@real
 def test_without_root_it_runs_as_who_it_is(box: Box) -> None:
     box.supervise(user=NOBODY_KNOWN)
     box.wait_status("up,ready", "true", "true")
     assert box.out.startswith(f"netclawd: user {NOBODY_KNOWN} home {os.environ['HOME']} ")
 
 
-@pytest.mark.needs_root
+@real
 def test_an_exit_is_recorded_and_followed_by_a_wait(box: Box) -> None:
     do(box, "exit 78\n")
     box.supervise()
@@ -284,7 +292,7 @@ def test_an_exit_is_recorded_and_followed_by_a_wait(box: Box) -> None:
     assert records(box) == {"last-start"}
 
 
-@pytest.mark.needs_root
+@real
 def test_a_configuration_that_is_mended_is_started_at_once(box: Box) -> None:
     do(box, "exit 78\n")
     box.supervise()
@@ -296,7 +304,7 @@ def test_a_configuration_that_is_mended_is_started_at_once(box: Box) -> None:
     assert f"{config} has changed: starting." in box.out
 
 
-@pytest.mark.needs_root
+@real
 def test_a_stop_during_a_wait_is_at_once_and_forgets_it(box: Box) -> None:
     do(box, "exit 78\n")
     box.supervise()
@@ -308,7 +316,7 @@ def test_a_stop_during_a_wait_is_at_once_and_forgets_it(box: Box) -> None:
     assert box.out.count("starts again") == 1
 
 
-@pytest.mark.needs_root
+@real
 def test_a_stop_during_a_run_forgets_the_start(box: Box) -> None:
     box.supervise()
     box.wait_status("ready", "true")
@@ -317,7 +325,7 @@ def test_a_stop_during_a_run_forgets_the_start(box: Box) -> None:
     assert records(box) == set()
 
 
-@pytest.mark.needs_root
+@real
 def test_a_wait_that_is_killed_goes_on(box: Box) -> None:
     now = Path("/proc/uptime").read_text()
     (box.service / "last-start").write_text(
@@ -331,7 +339,7 @@ def test_a_wait_that_is_killed_goes_on(box: Box) -> None:
     assert (box.service / "last-exit").read_text() == f"78 0\n{now}"
 
 
-@pytest.mark.needs_root
+@real
 @pytest.mark.parametrize(
     ("ending", "code"), [("exit 0", "0"), ("exit 78", "78"), ("kill -KILL $$", "137")]
 )
@@ -347,7 +355,7 @@ def test_the_container_gets_the_exit_code_of_the_daemon(box: Box, ending: str, c
     assert result.read_text() == f"{code}\n"
 
 
-@pytest.mark.needs_root
+@real
 def test_a_clean_drain_after_a_crash_is_0(box: Box) -> None:
     (box.folder / RESULTS).mkdir()
     box.supervise()
@@ -360,7 +368,22 @@ def test_a_clean_drain_after_a_crash_is_0(box: Box) -> None:
     assert (box.folder / RESULTS / "exitcode").read_text() == "0\n"
 
 
-@pytest.mark.needs_root
+@real
+def test_the_code_of_a_command_of_the_container_stays(box: Box) -> None:
+    result = box.folder / RESULTS / "exitcode"
+    result.parent.mkdir()
+    result.write_text("0\n")
+    box.supervise()
+    box.wait_status("ready", "true")
+    kill(box)
+    wait_for(lambda: result.read_text() == "137\n", 5.0, "the code of the daemon")
+    box.wait_status("ready", "true")
+    result.write_text("3\n")
+    box.control("-wD", "-T", "3000", "-d")
+    assert result.read_text() == "3\n"
+
+
+@real
 def test_the_log_goes_to_the_output_and_to_files_of_the_service_user(box: Box) -> None:
     scan = box.folder / "scan"
     scan.mkdir()
@@ -375,7 +398,7 @@ def test_the_log_goes_to_the_output_and_to_files_of_the_service_user(box: Box) -
     wait_for(lambda: box.out == current.read_text(), 5.0, lambda: f"the same, not {box.out}")
 
 
-@pytest.mark.needs_root
+@real
 def test_a_log_without_a_place_for_files_goes_to_the_output(box: Box) -> None:
     scan = box.folder / "scan"
     scan.mkdir()
@@ -397,7 +420,7 @@ def start_as_s6_rc(box: Box, patience_ms: str) -> int:
     return subprocess.run(command, capture_output=True, check=False).returncode
 
 
-@pytest.mark.needs_root
+@real
 def test_a_first_start_that_fails_ends_the_wait_for_it(box: Box) -> None:
     (box.folder / RESULTS).mkdir()
     do(box, "exit 78\n")
@@ -406,7 +429,7 @@ def test_a_first_start_that_fails_ends_the_wait_for_it(box: Box) -> None:
     assert "netclawd: the daemon has ended before it was ready." in box.out
 
 
-@pytest.mark.needs_root
+@real
 def test_without_a_container_it_is_waited_for_in_vain(box: Box) -> None:
     do(box, "exit 78\n")
     assert start_as_s6_rc(box, "1000") != 0
