@@ -3,7 +3,8 @@
 
 ``netclaw-boot overlay`` does what s6-overlay's /init and s6-rc do with them, and gives way to s6-svscan:
 the container's environment goes to files, services get a bare one, netclawd-prepare runs before all of
-them, a TERM takes them down in order, and the end has the exit code that a `finish` has left.
+them, the file `down` is there until the first event that says up and ready, a TERM takes them down in order
+once that has come, and the end has the exit code that a `finish` has left.
 ``netclaw-boot plain FOLDER`` lays the service folder out for a plain s6, as a person would, and is an init
 that only reaps, with s6-svscan as its child. What only s6-overlay can show is in docs/internals/container.md.
 """
@@ -37,9 +38,14 @@ TAKEN = (
     "timeout-finish",
     "timeout-kill",
 )
-#: The order of s6-rc: the service, then what it depends on, then everything.
+SERVICE = SCAN / "netclawd"
+#: Both as s6-rc does it, with its lock held until the service is up and ready, or is down.
+UP = f"""
+until s6-svok {SERVICE}; do sleep 0.02; done
+s6-svlisten1 -U {SERVICE} s6-svc -u {SERVICE} && rm {SERVICE}/down
+"""
 STOP = f"""#!/bin/sh
-s6-svc -wD -d {SCAN}/netclawd
+flock /run/s6-rc.lock s6-svc -wD -d {SERVICE}
 exec s6-svscanctl -t {SCAN}
 """
 END = f"""#!/bin/sh
@@ -74,10 +80,12 @@ def boot_overlay() -> None:
     lay_services(SCAN)
     up = DEFINITIONS / "netclawd-prepare" / "up"
     subprocess.run(["execlineb", "-P", str(up)], env=BARE, cwd="/", check=True)
+    (SERVICE / "down").touch()
     own = SCAN / ".s6-svscan"
     own.mkdir()
     write_script(own / "SIGTERM", STOP)
     write_script(own / "finish", END)
+    subprocess.Popen(["flock", "/run/s6-rc.lock", "sh", "-c", UP], env=BARE)
     os.execve("/usr/bin/s6-svscan", ["s6-svscan", str(SCAN)], BARE)
 
 

@@ -45,7 +45,8 @@ class Namespace(Machine):
         self.read_only = read_only
         self.environment = {
             "LANG": "C.UTF-8",
-            "PATH": machine.ENVIRONMENT["PATH"],
+            # The image has /command there, for execline; Debian's execline is elsewhere.
+            "PATH": f"{machine.ENVIRONMENT['PATH']}:/usr/lib/execline/bin",
             **ENVIRONMENT,
             **(environment or {}),
         }

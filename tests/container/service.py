@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.container.stage import Stage
-from tests.process.client import Answer, ask
+from tests.process.client import Answer, ask, listens
 from tests.process.harness import Table, as_toml
 from tests.systemd.machine import Result
 from tests.waiting import wait_for
+
+#: What a daemon that finds the lock held says.
+CONTENTION = "Another netclawd"
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,17 @@ class Service:
         os.chown(fresh, owner.st_uid, owner.st_gid)
         fresh.rename(self.config_file)
 
+    def write_config_map(self, name: str, *, tables: Table | None = None) -> None:
+        """Lay the volume out as Kubernetes does, and point it at content of another name."""
+        folder = self.stage.config / f"..{name}"
+        folder.mkdir()
+        (folder / "netclaw.toml").write_text(self.config_text(tables=tables))
+        fresh = self.stage.config / "..data_tmp"
+        fresh.symlink_to(folder.name)
+        fresh.rename(self.stage.config / "..data")
+        if not self.config_file.is_symlink():
+            self.config_file.symlink_to("..data/netclaw.toml")
+
     # -- s6 ----------------------------------------------------------------------------------
 
     def s6(self, *fields: str) -> list[str]:
@@ -84,7 +98,16 @@ class Service:
         return Supervision(int(pid), status, tuple(self.deaths()))
 
     def deaths(self) -> list[str]:
-        return self.stage.run("s6-svdt", self.stage.service).out.splitlines()
+        """Return how it has ended each time, oldest first, such as ``exitcode 78``."""
+        tally = self.stage.run("s6-svdt", self.stage.service).out.splitlines()
+        return [line.partition(" ")[2] for line in tally]
+
+    def s6_control(self, *options: str) -> None:
+        self.stage.run("s6-svc", *options, self.stage.service, timeout_s=60.0)
+
+    def signal_daemon(self, name: str) -> None:
+        (pid,) = self.s6("pid")
+        self.stage.run("kill", f"-{name}", pid)
 
     def ancestry(self, pid: int) -> list[str]:
         """Return by name what started a process inside, its parent first, up to PID 1."""
@@ -96,15 +119,31 @@ class Service:
     def daemons(self) -> list[int]:
         """Return the PIDs inside of every daemon, whoever started it; what one runs isn't one."""
         found = {}
-        for place in self.stage.proc(1, "..").iterdir():
-            if place.name.isdigit():
-                with contextlib.suppress(OSError):
-                    if _is_daemon((place / "cmdline").read_bytes().split(b"\0")):
-                        found[int(place.name)] = self._stat(int(place.name))
+        for pid in self._pids():
+            with contextlib.suppress(OSError):
+                if _is_daemon(self.stage.proc(pid, "cmdline").read_bytes().split(b"\0")):
+                    found[pid] = self._stat(pid)
         # A rehearsal is a child of the daemon; what has ended and waits for its parent is none any more.
         return sorted(
             p for p, (state, parent) in found.items() if parent not in found and state != "Z"
         )
+
+    def parent_of(self, pid: int) -> int | None:
+        """Return the PID of a process's parent; None when there is no such process, not even a zombie."""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            return self._stat(pid)[1]
+        return None
+
+    def zombies(self) -> list[int]:
+        found = []
+        for pid in self._pids():
+            with contextlib.suppress(OSError):
+                found += [pid] if self._stat(pid)[0] == "Z" else []
+        return found
+
+    def _pids(self) -> list[int]:
+        places = self.stage.proc(1, "..").iterdir()
+        return [int(place.name) for place in places if place.name.isdigit()]
 
     def _stat(self, pid: int) -> tuple[str, int]:
         """Return the state and the parent of a process inside."""
@@ -136,6 +175,13 @@ class Service:
         what = f"a generation above {above} to be ready on port {self.port}"
         return wait_for(ready, timeout_s, lambda: f"{what}\n{self.stage.words()}")
 
+    def wait_phase(self, phase: str) -> None:
+        wait_for(
+            lambda: self.ask("/api/status").json["phase"] == phase,
+            20.0,
+            lambda: f"the phase {phase}\n{self.stage.words()}",
+        )
+
     def wait_words(self, text: str, *, count: int = 1, timeout_s: float = 20.0) -> None:
         """Wait until the container's log has a text that often."""
         wait_for(
@@ -158,3 +204,20 @@ class Service:
 
     def netclaw(self, *words: str, user: str | None = None, check: bool = True) -> Result:
         return self.stage.run("netclaw", *words, user=user, check=check, timeout_s=100.0)
+
+
+def check_one_daemon(service: Service) -> int:
+    """One daemon, started by the supervisor that s6-svscan started; return its PID."""
+    (pid,) = service.daemons()
+    assert service.ancestry(pid)[:2] == ["s6-supervise", "s6-svscan"]
+    assert pid == service.supervision().pid
+    assert CONTENTION not in service.stage.words()
+    return pid
+
+
+def check_refused(service: Service, port: int) -> None:
+    def refused() -> bool:
+        with service.stage.network():
+            return not listens(port)
+
+    wait_for(refused, 5.0, f"port {port} to be refused")
