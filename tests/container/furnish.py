@@ -6,14 +6,18 @@ namespaces. The Python is the outer system's, and what is inside is reached by n
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from tests.systemd import stage
+
+PR_SET_PDEATHSIG = 1
 
 
 def bind(source: str, target: Path, *options: str) -> None:
@@ -43,6 +47,8 @@ def main(plan: dict[str, Any]) -> None:
         os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(user, user, user)
+        # It has been cleared with that: the end of who made the namespaces is ours.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.execve(plan["command"][0], plan["command"], plan["environment"])
 
 

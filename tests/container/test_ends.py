@@ -93,14 +93,16 @@ def test_a_stop_in_the_middle_of_a_restart_stops(stopped: Service) -> None:
     service = stopped
     service.tables |= {"drain": {"model_timeout_s": 15, "model_timeout_at_stop_s": 0.1}}
     generation = service.start()
-    session = begin_turn(service)
+    session = begin_turn(service, "/count 300 0.05")
     service.write_config(listen=["127.0.0.1:5200"])
-    # The model call has 15 seconds in a restart.
+    # Its model call may go on for 15 seconds in a restart.
     service.wait_phase("draining")
     assert stop(service) == 0
-    assert f"generation {generation + 1} ready" not in service.stage.words()
+    assert f"ready: generation {generation + 1}" not in service.stage.words()
+    service.port = 5200
     service.start()
-    check_resumed(service, session, "stop")
+    check_one_daemon(service)
+    wait_event(service, session, "turn.resumed")
 
 
 @pytest.mark.once
