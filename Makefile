@@ -55,6 +55,7 @@ prove: setup-tests
 	@NETCLAW_PROVE=1 $(VENV)/bin/python $(PYTEST) tests/process tests/http/test_fuzz.py
 
 guards: setup-tests
+	@[ "$$(id -u)" -ne 0 ] || tools/test-container --prepare
 	@$(VENV)/bin/python -m tests.guards
 
 check: setup-tests
