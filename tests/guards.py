@@ -196,7 +196,9 @@ def break_and_test(guard: Guard) -> bool:
         for name in ("build", "docs", "pyproject.toml"):
             os.symlink(ROOT / name, copy / name)
         if guard.under_s6 and _fails(guard, copy):
-            raise SystemExit(f"{guard.test} fails with the guard: that it fails without shows nothing")
+            raise SystemExit(
+                f"{guard.test} fails with the guard: that it fails without shows nothing"
+            )
         source = copy / "netclawd" / guard.path
         source.write_text(source.read_text().replace(guard.code, guard.broken, 1))
         return _fails(guard, copy)

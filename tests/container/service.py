@@ -32,10 +32,10 @@ class Supervision:
 
 
 def _is_daemon(command: list[bytes]) -> bool:
+    """Whether a command line is Python's with netclawd, as a program or as a module (after -P, -I or so)."""
     interpreter, *rest = map(os.path.basename, command)
-    return interpreter.startswith(b"python") and (
-        rest[:1] == [b"netclawd"] or rest[:2] == [b"-m", b"netclawd"]
-    )
+    first = next((word for word in rest if word not in (b"-P", b"-I", b"-m")), b"")
+    return interpreter.startswith(b"python") and first == b"netclawd"
 
 
 class Service:
@@ -208,11 +208,13 @@ class Service:
 
 def check_one_daemon(service: Service) -> int:
     """One daemon, started by the supervisor that s6-svscan started; return its PID."""
-    (pid,) = service.daemons()
-    assert service.ancestry(pid)[:2] == ["s6-supervise", "s6-svscan"]
-    assert pid == service.supervision().pid
-    assert CONTENTION not in service.stage.words()
-    return pid
+    daemons, words = service.daemons(), service.stage.words()
+    assert len(daemons) == 1, f"daemons: {daemons}\n{words}"
+    above = service.ancestry(daemons[0])
+    assert above[:2] == ["s6-supervise", "s6-svscan"], f"it was started by {above}\n{words}"
+    assert daemons[0] == service.supervision().pid, f"s6 runs another\n{words}"
+    assert CONTENTION not in words, words
+    return daemons[0]
 
 
 def check_refused(service: Service, port: int) -> None:
