@@ -174,7 +174,7 @@ GUARDS = (
         "    match _owner(paths):\n        case Container() as container:\n"
         "            return contained.start(container, paths, as_json=as_json)\n",
         "    match _owner(paths):\n        case Container():\n            pass\n",
-        "tests/container/test_lifecycle.py::test_start_has_the_supervisor_start_what_is_down",
+        "tests/container/test_one_owner.py::test_start_has_the_supervisor_start_what_is_down",
         under_s6=True,
     ),
     Guard(

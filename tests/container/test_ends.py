@@ -8,7 +8,7 @@ import pytest
 
 from netclawd.core import budgets
 from tests.container.service import Service, check_one_daemon
-from tests.container.test_lifecycle import WRONG
+from tests.container.test_one_owner import WRONG
 from tests.process.talk import (
     accepted,
     check_history,
