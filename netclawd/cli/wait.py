@@ -67,11 +67,11 @@ def main() -> None:
     wait = judge_wait(start, end, _now(), seen)
     delay_s = wait.delay_s
     if end is not None and wait.left_s > 0:
+        _note(WAITING, write_waiting(Waiting(os.getpid(), _now() + wait.left_s)))
         _say(
             f"the daemon {end.words}: it starts again in {wait.left_s:.1f} s, or as soon as"
             f" {config or 'its configuration'} changes."
         )
-        _note(WAITING, write_waiting(Waiting(os.getpid(), _now() + wait.left_s)))
         cut, seen = _sit_out(end, wait.left_s, config, seen)
         delay_s = 0.0 if cut else delay_s
     _record(Start(_now(), delay_s, seen))

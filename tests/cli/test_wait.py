@@ -18,7 +18,14 @@ import pytest
 
 from netclawd.cli import wait
 from netclawd.core import budgets
-from netclawd.core.backoff import Exit, Start, read_start, read_uptime, write_start
+from netclawd.core.backoff import (
+    Exit,
+    Start,
+    read_start,
+    read_uptime,
+    read_waiting,
+    write_start,
+)
 from tests.waiting import scaled, wait_for
 
 WAIT = [sys.executable, "-P", "-m", "netclawd.cli.wait"]
@@ -166,6 +173,15 @@ def test_what_cannot_be_recorded_keeps_nothing_from_starting(folder: Folder) -> 
     assert folder.run() == 0
     assert folder.out == "started\n"
     assert "the working directory can't be written (Is a directory)" in folder.err
+
+
+def test_a_wait_leaves_a_record_of_who_waits_and_until_when(folder: Folder) -> None:
+    folder.loop()
+    process = folder.waiting()
+    record = read_waiting((folder.place / wait.WAITING).read_text())
+    assert record is not None
+    assert record.pid == process.pid
+    assert uptime() + LONG_S - scaled(10.0) < record.until <= uptime() + LONG_S
 
 
 def test_one_that_is_killed_leaves_the_pause_to_the_next(folder: Folder) -> None:
