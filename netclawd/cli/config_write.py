@@ -110,11 +110,12 @@ def judge(where: Target, content: bytes) -> Judged:
 
 def _judge_here(where: Target, content: bytes) -> Judged:
     reader = source(where.path)
-    new = reader.judge(content)
     try:
-        old = reader.judge(where.content)
+        old = reader.blind().judge(where.content)
     except ConfigError:
         old = reader.judge(None)
+    # A tunnel that doesn't run just now is no reason against a change that has nothing to do with it.
+    new = reader.judge(content, served=old.settings.daemon)
     changes = [as_map(change) for change in changed_values(old.effective, new.effective)]
     return Judged(changes, bool(changes), new.published_digest, reader.overridden(new), False)
 

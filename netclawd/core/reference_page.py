@@ -59,8 +59,8 @@ of the refusal, at a start as `Daemon startup aborted: ... Remediation: ...` wit
    whoever comes in can drive every session. `netclaw status` and the log of each start then say so. With
    `local` the setting has no effect, and they say that.
 
-The tunnel's program is looked for at a start, by `netclawd --check`, and when `exposure` or
-`skip_tunnel_check` changes. A daemon that serves goes on when the program ends later, and neither a reload,
+The tunnel's program is looked for at a start, by `netclawd --check` and `netclaw config check`, and when
+`exposure` or `skip_tunnel_check` changes. A daemon that serves goes on when the program ends later, and neither a reload,
 nor another change, nor a package upgrade is refused for it. A start after a crash that doesn't find it
 serves the last good configuration and logs why, unless `on_invalid_config` is `abort`. At boot the
 program must come first: give the unit `After=tailscaled.service` (or cloudflared.service) in a drop-in.

@@ -87,7 +87,7 @@ EXPOSURE = Page(
             ("daemon", "trusted_proxies"),
             "--trusted-proxies",
             "Proxies to trust",
-            "Addresses or networks of the proxy, whose X-Forwarded headers are believed.",
+            "Addresses or networks of the proxy, whose X-Forwarded-Host is believed.",
             applies=_behind_proxy,
             judge=_proxies,
         ),
