@@ -60,12 +60,12 @@ of the refusal, at a start as `Daemon startup aborted: ... Remediation: ...` wit
    `local` the setting has no effect, and they say that.
 
 The tunnel's program is looked for at a start, by `netclawd --check` and `netclaw config check`, and when
-`exposure` or `skip_tunnel_check` changes. A daemon that serves goes on when the program ends later, and neither a reload,
-nor another change, nor a package upgrade is refused for it. A start after a crash that doesn't find it
-serves the last good configuration and logs why, unless `on_invalid_config` is `abort`. At boot the
-program must come first: give the unit `After=tailscaled.service` (or cloudflared.service) in a drop-in.
-The look can't see other users' processes under `ProtectProc=invisible`, which netclawd.service has, nor
-those outside of a container: set `skip_tunnel_check` there.
+`exposure` or `skip_tunnel_check` changes. A daemon that serves goes on when the program ends later, and
+neither a reload, nor another change, nor a package upgrade is refused for it. A start after a crash that
+doesn't find it serves the last good configuration and logs why, unless `on_invalid_config` is `abort`. At
+boot the program must come first: give the unit `After=tailscaled.service` (or cloudflared.service) in a
+drop-in. The look can't see other users' processes under `ProtectProc=invisible`, which netclawd.service
+has, nor those outside of a container: set `skip_tunnel_check` there.
 
 A proxy or a tunnel asks under the public name, which `allowed_hosts` must then have. Of the forwarded
 headers only X-Forwarded-Host has a use: from a peer in `trusted_proxies` its last entry, which that proxy
