@@ -31,11 +31,12 @@ LABELLED = {
 }
 #: Where Debian has what the overlay has in /command.
 COMMANDS = "/usr/lib/execline/bin"
-#: As the overlay's: its commands come first, and only a program with the set-user-ID bit can give /run to
-#: whoever runs the container.
+#: As the overlay's: its commands come first, only a program with the set-user-ID bit can give /run to whoever
+#: runs the container, and what an earlier run of the container has left is forgotten.
 INIT = f"""#!/bin/sh
 export PATH="/command:{COMMANDS}:$PATH"
 [ -w /run ] || s6-overlay-suexec "$(id -u)" /run
+rm -rf /run/s6 /run/service /run/s6-linux-init-container-results
 exec {rootfs.BOOT} overlay
 """
 
