@@ -22,7 +22,7 @@ from tests.systemd.roots import CLONE
 from tests.waiting import scaled, wait_for
 
 #: Code that takes the place of the package's: what tests/guards.py has broken.
-SOURCE = os.environ.get("TEST_SOURCE")
+SOURCE = os.path.abspath(found) if (found := os.environ.get("TEST_SOURCE")) else None
 CODE = "/usr/lib/python3/dist-packages/netclawd"
 
 

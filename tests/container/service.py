@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -158,9 +159,12 @@ class Service:
             self.write_config()
         self.stage.start()
         generation = self.wait_ready()
-        # It is told just after the first answer.
-        wait_for(lambda: self.s6("ready") == ["true"], 5.0, "s6 to know that it is ready")
+        self.wait_s6_ready()
         return generation
+
+    def wait_s6_ready(self) -> None:
+        """Wait until s6 knows, which is told just after the first answer."""
+        wait_for(lambda: self.s6("up", "ready") == ["true", "true"], 5.0, "s6 to call it ready")
 
     def wait_ready(self, *, above: int = 0, timeout_s: float = 20.0) -> int:
         """Wait until a generation above ``above`` is ready on the present port; return it."""
@@ -201,6 +205,10 @@ class Service:
         found = self.ask("/api/health/live").generation
         assert found > 0
         return found
+
+    def init(self, *words: str) -> Any:
+        """Run `netclaw init` with the answers, insist on exit code 0, and return what it prints."""
+        return json.loads(self.netclaw("init", "--non-interactive", "--json", *words).out)
 
     def netclaw(self, *words: str, user: str | None = None, check: bool = True) -> Result:
         return self.stage.run("netclaw", *words, user=user, check=check, timeout_s=100.0)

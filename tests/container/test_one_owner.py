@@ -33,6 +33,18 @@ def test_a_written_port_is_served_by_the_same_process_and_s6_sees_no_break(
 
 
 @pytest.mark.once
+def test_what_shows_that_there_was_no_break_shows_one(service: Service) -> None:
+    """Other tests compare this; a restart by s6 is what they must not miss."""
+    before, generation = service.supervision(), service.generation()
+    service.s6_control("-wR", "-r")
+    assert service.wait_ready(above=generation) > generation
+    after = service.supervision()
+    assert after.pid != before.pid
+    assert after.status != before.status
+    assert after.deaths == ("exitcode 0",)
+
+
+@pytest.mark.once
 def test_ten_ports_in_a_row(service: Service) -> None:
     before, generation = service.supervision(), service.generation()
     for port in range(5200, 5210):
@@ -111,6 +123,36 @@ def test_restart_is_not_gated(service: Service) -> None:
     assert service.generation() > generation
     assert service.supervision() == before
     check_one_daemon(service)
+
+
+def test_init_is_taken_up_by_the_daemon_that_runs(service: Service) -> None:
+    before, generation = service.supervision(), service.generation()
+    done = service.init("--listen", "127.0.0.1:5200")
+    assert done["outcome"] == "ready"
+    assert done["generation"] > generation
+    assert done["pid"] == before.pid
+    service.port = 5200
+    assert service.generation() == done["generation"]
+    check_refused(service, 5199)
+    assert service.supervision() == before
+    check_one_daemon(service)
+
+
+@pytest.mark.parametrize("state", ["down", "waits"])
+def test_init_has_the_supervisor_start_what_does_not_run(service: Service, state: str) -> None:
+    """Brought down on purpose, or in the wait after an exit: no second daemon comes of it."""
+    generation = service.generation()
+    if state == "down":
+        service.s6_control("-wD", "-d")
+    else:
+        service.write_config(tables=WRONG)
+        service.wait_words("it starts again in")
+    done = service.init("--listen", "127.0.0.1:5200", "--exposure", "local")
+    assert done["generation"] > generation
+    assert done["pid"] == check_one_daemon(service)
+    service.port = 5200
+    assert service.generation() == done["generation"]
+    service.wait_s6_ready()
 
 
 # -- C: a wrong meaning --------------------------------------------------------------------------
