@@ -15,15 +15,16 @@ from tests import leftovers
 
 
 @pytest.fixture(scope="module")
-def started_by_systemd() -> Iterator[None]:
+def started_by_a_supervisor() -> Iterator[None]:
     """What the environment may hold when the tests begin; set up before anything is cleared."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("NETCLAW_HOME", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC"):
+        names = ("NETCLAW_HOME", "NETCLAW_CONTAINER_SUPERVISOR", "NETCLAW_S6_SERVICE")
+        for name in (*names, "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC"):
             patch.setenv(name, "/nonexistent")
         yield
 
 
-@pytest.mark.usefixtures("started_by_systemd")
+@pytest.mark.usefixtures("started_by_a_supervisor")
 def test_what_netclawd_reads_is_cleared_from_the_environment() -> None:
     prefixes = ("NETCLAW_", "LISTEN_", "WATCHDOG_")
     assert not [name for name in os.environ if name.startswith(prefixes)]

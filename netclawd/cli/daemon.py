@@ -10,7 +10,7 @@ import time
 
 import click
 
-from netclawd.cli import contained, supervised
+from netclawd.cli import contained, s6_start, supervised
 from netclawd.cli.install import install, uninstall
 from netclawd.cli.launch import Launched, Stopped, launch, log_path, stop_running, stop_silent
 from netclawd.cli.output import duration, json_option, note, say_json
@@ -65,7 +65,7 @@ def start_through_owner(paths: Paths, *, as_json: bool) -> int:
     """
     match _owner(paths):
         case Container() as container:
-            return contained.start(container, paths, as_json=as_json)
+            return s6_start.start(container, paths, as_json=as_json)
         case Owner() as owner:
             return supervised.start(owner, as_json=as_json)
     running = reach_or_none(paths)

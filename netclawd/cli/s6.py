@@ -40,11 +40,8 @@ def look(container: Container) -> Service:
     service = read_service(answer.stdout) if answer.returncode == 0 else None
     if service is None:
         raise _failed("s6-svstat", answer)
-    if (
-        service.exit_code is None and service.signal is None
-    ):  # s6-svstat forgets it with the next start
-        code, number = read_last_death(_run("s6-svdt", "-s", container.service).stdout)
-        service = replace(service, exit_code=code, signal=number)
+    code, number = read_last_death(_run("s6-svdt", "-s", "-n", "1", container.service).stdout)
+    service = replace(service, exit_code=code, signal=number)
     return _with_wait(container, service) if service.up and not service.ready else service
 
 

@@ -56,6 +56,7 @@ def status(ctx: click.Context, as_json: bool, watch: bool, probe: str | None) ->
 def _with_owner(error: NetclawError) -> NetclawError:
     """Add what the supervisor that owns this home says; asked only when no daemon answers."""
     from netclawd.cli import contained, supervised
+    from netclawd.cli.known import know
     from netclawd.cli.units import find_owner
     from netclawd.core.container import Container
     from netclawd.core.units import Owner
@@ -63,7 +64,7 @@ def _with_owner(error: NetclawError) -> NetclawError:
     with contextlib.suppress(NetclawError):
         match find_owner(own_paths()):
             case Container() as container:
-                return contained.with_service(container, error, contained.know(container))
+                return contained.with_service(container, error, know(container))
             case Owner(unit=unit):
                 what = f"{error.what} {supervised.describe_unit(unit)}"
                 return type(error)(what, supervised.remedy(unit, error.remedy))

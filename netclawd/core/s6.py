@@ -14,7 +14,7 @@ from netclawd.core.backoff import Waiting
 from netclawd.core.values import frozen, replace
 
 #: What is asked of s6-svstat, in this order.
-FIELDS = ("up", "wantedup", "ready", "paused", "pid", "exitcode", "signum", "updownfor")
+FIELDS = ("up", "wantedup", "ready", "paused", "pid", "updownfor")
 #: The program that `run` becomes before it becomes the daemon, and its module.
 WAIT_PROGRAM, WAIT_MODULE = "netclawd-wait", "netclawd.cli.wait"
 
@@ -34,7 +34,7 @@ class Service:
     pid: int
     #: Seconds since it came up or went down.
     for_s: float
-    #: How the process before this one ended; both None when there was none.
+    #: How the last process that has ended did; both None when there was none.
     exit_code: int | None = None
     signal: int | None = None
     #: The process is netclawd-wait and takes SIGHUP for "start now".
@@ -56,7 +56,7 @@ class Service:
             "pid": self.pid or None,
             "for_s": self.for_s,
             "waiting": self.waiting,
-            "starts_in_s": self.starts_in_s,
+            "starts_in_s": None if self.starts_in_s is None else round(self.starts_in_s, 2),
             "exit_code": self.exit_code,
             "signal": self.signal,
         }
@@ -79,26 +79,20 @@ def read_service(text: str) -> Service | None:
     values = dict(zip(FIELDS, words, strict=True))
     flags = [values[name] for name in ("up", "wantedup", "ready", "paused")]
     try:
-        pid, code, number, for_s = (int(values[name]) for name in FIELDS[4:])
+        pid, for_s = int(values["pid"]), int(values["updownfor"])
     except ValueError:
         return None
     if any(flag not in ("true", "false") for flag in flags):
         return None
     up, wanted, ready, paused = (flag == "true" for flag in flags)
-    return Service(
-        up,
-        wanted,
-        ready,
-        paused,
-        max(pid, 0),
-        float(for_s),
-        exit_code=code if code >= 0 else None,
-        signal=number if number > 0 else None,
-    )
+    return Service(up, wanted, ready, paused, max(pid, 0), float(for_s))
 
 
 def read_last_death(text: str) -> tuple[int | None, int | None]:
-    """Read the last line of s6-svdt: exit code and signal number, one of which is None; both if none."""
+    """Read the last line of s6-svdt: exit code and signal number, one of which is None, or both.
+
+    s6-svstat knows less: nothing while the next process runs, and an exit code 0 where none ever ran.
+    """
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if not lines or len(lines[-1]) != 3 or not lines[-1][2].isdecimal():
         return None, None

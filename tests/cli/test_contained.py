@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from netclawd.cli import contained, s6, units
+from netclawd.cli import s6, s6_start, units
 from netclawd.cli.demo_story import free_ports
 from netclawd.cli.reach import own_paths
 from netclawd.core.container import Container
@@ -319,7 +319,7 @@ def test_a_daemon_that_is_ready_in_another_home_is_not_waited_for_long(
 ) -> None:
     run("daemon", "start")
     scan.wait_serving()
-    monkeypatch.setattr(contained, "SILENT_S", 0.5)
+    monkeypatch.setattr(s6_start, "SILENT_S", 0.5)
     monkeypatch.setenv("NETCLAW_HOME", str(tmp_path / "other"))
     result = run("daemon", "start")
     assert (result.exit_code, "none answers here" in result.stderr) == (1, True)
@@ -400,6 +400,7 @@ def test_a_status_says_what_s6_knows_when_nothing_answers(
     for command in (["daemon", "status"], ["status"]):
         result = run(*command)
         assert (result.exit_code, "keeps the daemon down" in result.stderr) == (3, True)
+        assert "the last one" not in result.stderr
     config.write_text("[daemon]\nlistn = 1\n")
     scan.control("-u")
     scan.wait_waiting(at_least_s=2.0)

@@ -35,21 +35,13 @@ LEAVING = replace(READY, wanted=False)
 @pytest.mark.parametrize(
     ("text", "service"),
     [
-        ("true true true false 18269 -1 -1 7\n", Service(True, True, True, False, 18269, 7.0)),
-        ("true true false true 5 -1 -1 0\n", Service(True, True, False, True, 5, 0.0)),
-        (
-            "false true false false -1 78 -1 3\n",
-            Service(False, True, False, False, 0, 3.0, exit_code=78),
-        ),
-        (
-            "false false true false -1 0 -1 3\n",
-            Service(False, False, True, False, 0, 3.0, exit_code=0),
-        ),
-        ("false true true false -1 -1 9 3\n", Service(False, True, True, False, 0, 3.0, signal=9)),
+        ("true true true false 18269 7\n", Service(True, True, True, False, 18269, 7.0)),
+        ("true true false true 5 0\n", Service(True, True, False, True, 5, 0.0)),
+        ("false true false false -1 3\n", Service(False, True, False, False, 0, 3.0)),
         ("", None),
-        ("true true true false 18269 -1 -1\n", None),
-        ("true yes true false 18269 -1 -1 7\n", None),
-        ("true true true false self -1 -1 7\n", None),
+        ("true true true false 18269\n", None),
+        ("true yes true false 18269 7\n", None),
+        ("true true true false self 7\n", None),
     ],
 )
 def test_what_s6_svstat_prints_is_read_whole_or_not_at_all(
