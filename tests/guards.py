@@ -172,7 +172,7 @@ GUARDS = (
         "in a container `start` leaves it to the supervisor",
         "cli/daemon.py",
         "    match _owner(paths):\n        case Container() as container:\n"
-        "            return contained.start(container, paths, as_json=as_json)\n",
+        "            return s6_start.start(container, paths, as_json=as_json)\n",
         "    match _owner(paths):\n        case Container():\n            pass\n",
         "tests/container/test_one_owner.py::test_start_has_the_supervisor_start_what_is_down",
         under_s6=True,
