@@ -45,6 +45,27 @@ GUARDS = (
         "tests/process/test_signals.py::test_term_stops_a_restart_wherever_it_is",
     ),
     Guard(
+        "a tunnel that ends refuses no restart",
+        "daemon/judgement.py",
+        "source.read(running=True, served=served)",
+        "source.read(running=True)",
+        "tests/process/test_exposure.py::test_a_tunnel_that_ends_neither_ends_a_daemon_nor_holds_anything_up",
+    ),
+    Guard(
+        "a rehearsal looks for no tunnel",
+        "cli/wiring.py",
+        "settings_source(candidate.path, strings, state).blind()",
+        "settings_source(candidate.path, strings, state)",
+        "tests/process/test_exposure.py::test_a_tunnel_that_ends_neither_ends_a_daemon_nor_holds_anything_up",
+    ),
+    Guard(
+        "what served last is served again without its tunnel",
+        "cli/wiring.py",
+        "source.blind().judge(text)",
+        "source.judge(text)",
+        "tests/process/test_exposure.py::test_a_start_after_a_crash_serves_without_the_tunnel_and_logs_why",
+    ),
+    Guard(
         "every thread but main has the signals blocked",
         "daemon/signals.py",
         "    with blocked():\n        thread.start()\n",

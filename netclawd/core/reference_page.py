@@ -65,7 +65,8 @@ neither a reload, nor another change, nor a package upgrade is refused for it. A
 doesn't find it serves the last good configuration and logs why, unless `on_invalid_config` is `abort`. At
 boot the program must come first: give the unit `After=tailscaled.service` (or cloudflared.service) in a
 drop-in. The look can't see other users' processes under `ProtectProc=invisible`, which netclawd.service
-has, nor those outside of a container: set `skip_tunnel_check` there.
+has, nor those outside of a container: set `skip_tunnel_check` there. With a tunnel an address that other
+hosts reach is allowed, since its program may run in another container; those hosts then come in, too.
 
 A proxy or a tunnel asks under the public name, which `allowed_hosts` must then have. Of the forwarded
 headers only X-Forwarded-Host has a use: from a peer in `trusted_proxies` its last entry, which that proxy
