@@ -156,6 +156,14 @@ class Box:
     def control(self, *options: str) -> None:
         subprocess.run(["s6-svc", *options, str(self.service)], check=True, timeout=scaled(20.0))
 
+    def stop(self) -> None:
+        """Bring it down, and wait until it is."""
+        self.control("-wD", "-T", f"{scaled(10.0) * 1000:.0f}", "-d")
+
+    def begin(self) -> None:
+        """Bring it up, and wait until it is ready."""
+        self.control("-wU", "-T", f"{scaled(10.0) * 1000:.0f}", "-u")
+
     def wait_status(self, fields: str, *values: str) -> None:
         names = fields.split(",")
         wait_for(

@@ -309,10 +309,10 @@ def test_a_stop_during_a_wait_is_at_once_and_forgets_it(box: Box) -> None:
     do(box, "exit 78\n")
     box.supervise()
     wait_for(lambda: "exited with 78" in box.out, 10.0, lambda: f"a wait: {box.out}")
-    box.control("-wD", "-T", "3000", "-d")
+    box.stop()
     assert records(box) == set()
     do(box, SERVE)
-    box.control("-wU", "-T", "3000", "-u")
+    box.begin()
     assert box.out.count("starts again") == 1
 
 
@@ -320,7 +320,7 @@ def test_a_stop_during_a_wait_is_at_once_and_forgets_it(box: Box) -> None:
 def test_a_stop_during_a_run_forgets_the_start(box: Box) -> None:
     box.supervise()
     box.wait_status("ready", "true")
-    box.control("-wD", "-T", "3000", "-d")
+    box.stop()
     assert box.status("exitcode") == ["0"]
     assert records(box) == set()
 
@@ -351,7 +351,7 @@ def test_the_container_gets_the_exit_code_of_the_daemon(box: Box, ending: str, c
     result = box.folder / RESULTS / "exitcode"
     assert result.read_text() == f"{code}\n"
     # The wait has the same one, and a stop that ends it does not change it.
-    box.control("-wD", "-T", "3000", "-d")
+    box.stop()
     assert result.read_text() == f"{code}\n"
 
 
@@ -364,7 +364,7 @@ def test_a_clean_drain_after_a_crash_is_0(box: Box) -> None:
     wait_for(lambda: "was ended by signal 9" in box.out, 10.0, lambda: f"a wait: {box.out}")
     assert (box.folder / RESULTS / "exitcode").read_text() == "137\n"
     box.wait_status("ready", "true")
-    box.control("-wD", "-T", "3000", "-d")
+    box.stop()
     assert (box.folder / RESULTS / "exitcode").read_text() == "0\n"
 
 
@@ -379,7 +379,7 @@ def test_the_code_of_a_command_of_the_container_stays(box: Box) -> None:
     wait_for(lambda: result.read_text() == "137\n", 5.0, "the code of the daemon")
     box.wait_status("ready", "true")
     result.write_text("3\n")
-    box.control("-wD", "-T", "3000", "-d")
+    box.stop()
     assert result.read_text() == "3\n"
 
 
