@@ -205,6 +205,21 @@ GUARDS = (
         "            self._taken = self._read(self._path)\n            self.put_away()\n        except",
         "tests/daemon/test_manifest_file.py::test_putting_away_renames",
     ),
+    Guard(
+        "no generation from before the write is taken for success",
+        "core/uptake.py",
+        "    newer = now is not None and (now.generation > before.generation or not effective)\n",
+        "    newer = now is not None\n",
+        "tests/core/test_uptake.py::"
+        "test_taken_up_is_a_newer_generation_with_the_digest_that_is_ready",
+    ),
+    Guard(
+        "nothing is written without a baseline",
+        "cli/bring_up.py",
+        '    found = read_baseline(client.call("status"))\n',
+        '    found = read_baseline(client.call("status")) or Baseline(0, "")\n',
+        "tests/cli/test_init_daemons.py::test_who_does_not_tell_what_it_runs_gets_nothing_written",
+    ),
 )
 
 

@@ -14,22 +14,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netclawd.adapters.control_client import PATIENCE_S, ControlClient
-from netclawd.cli.config_write import Target, judge
+from netclawd.cli import s6
+from netclawd.cli.config_write import Judged, Target, judge
 from netclawd.cli.daemon import start_through_owner
 from netclawd.cli.output import duration
 from netclawd.cli.progress import Progress, describe_wait
 from netclawd.cli.reach import Daemon, answers_for, own_paths, reach_anew, reach_or_none
 from netclawd.cli.status import SERVING
 from netclawd.cli.supervised import exactly
-from netclawd.cli.units import Ownership, find_owner
+from netclawd.cli.units import Ownership, find_owner, look_again
 from netclawd.cli.uptake import ENTRIES, LOOK_S, Attempt, Entry, ended_restarts, follow
 from netclawd.cli.wiring import open_store_read_only, replace_settings
 from netclawd.core import budgets
+from netclawd.core.container import Container
 from netclawd.core.paths import Paths
 from netclawd.core.units import Owner
 from netclawd.core.uptake import Baseline, Uptake, judge_uptake, read_baseline
 from netclawd.core.values import frozen, replace
-from netclawd.errors import ConflictError, ControlError, NetclawError, NotRunningError
+from netclawd.errors import (
+    ConflictError,
+    ControlError,
+    NetclawError,
+    NotRunningError,
+    SupervisorError,
+)
 
 #: The entry of a restart is written just after READY: awaited this long, seconds.
 ENTRY_S = 1.0
@@ -100,10 +108,12 @@ def bring_up(
 ) -> Outcome:
     """Write ``content`` unless it is what was read, and wait for the daemon that has it."""
     running = _daemon_before(home, where, quiet=quiet)
+    where = replace(where, client=None if running is None else running.client)
+    judged = judge(where, content or b"")
     if running is not None:
-        return _hand_over(home, replace(where, client=running.client), content, running, quiet)
+        return _hand_over(home, where, content, judged, quiet=quiet)
     written = _write(where, content)
-    so_far = Outcome(where.path, written, "not-running")
+    so_far = Outcome(where.path, written, "not-running", changes=judged.changes)
     return _start(home, where, content, so_far, quiet=quiet) if start else so_far
 
 
@@ -118,17 +128,26 @@ def _write(where: Target, content: bytes | None) -> bool:
 
 
 def _daemon_before(home: Home, where: Target, *, quiet: bool) -> Daemon | None:
-    """Return the daemon that will see the write; one that is stopping is let go first."""
+    """Return the daemon that will see the write, None when none runs.
+
+    One that is stopping is let go first, and one that is booting is let boot or fail: what it says of the
+    file is about the old one.
+    """
+    running = reach_or_none(home.paths)
     deadline = time.monotonic() + budgets.UNIT_STOP_S
     with Progress(quiet=quiet) as progress:
-        while True:
-            running = reach_or_none(home.paths)
-            stopping = running is not None and running.status["phase"] == "stopping"
-            if running is None or not stopping or time.monotonic() > deadline:
+        while time.monotonic() < deadline:
+            if running is None and not _boots(home.owner):
                 break
-            progress.show(describe_wait(running.status))
-            running.client.close()
+            if running is not None and running.status["phase"] != "stopping":
+                break
+            status = running.status if running is not None else None
+            progress.show(describe_wait(status) if status else "a start that is under way …")
             time.sleep(LOOK_S)
+            try:
+                running = reach_anew(home.paths, running.client if running is not None else None)
+            except NotRunningError:
+                running = None
     if running is not None and running.paths.config != where.path:
         raise ConflictError(
             f"The daemon that runs by now reads {running.paths.config}, not {where.path}; nothing was "
@@ -138,15 +157,31 @@ def _daemon_before(home: Home, where: Target, *, quiet: bool) -> Daemon | None:
     return running
 
 
+def _boots(owner: Ownership) -> bool:
+    """Whether the supervisor has a daemon that does not answer yet."""
+    match owner:
+        case Container():
+            try:
+                service = s6.look(owner)
+            except SupervisorError:
+                return False  # Whoever starts one will say why s6 can't be asked.
+            return service.up and not service.waiting and not service.serves
+        case Owner():
+            unit = look_again(owner)
+            return unit.active == "activating" and unit.sub != "auto-restart"
+    return False
+
+
 def _hand_over(
-    home: Home, where: Target, content: bytes | None, running: Daemon, quiet: bool
+    home: Home, where: Target, content: bytes | None, judged: Judged, *, quiet: bool
 ) -> Outcome:
-    judged = judge(where, content or b"")
-    known = ended_restarts(running.client)
-    before = _baseline(running.client)
+    client = where.client
+    assert client is not None
+    known = ended_restarts(client)
+    before = _baseline(client)
     written = _write(where, content)
     if judged.refused_before:  # then the write alone is no reason to try it again
-        running.client.call("reload")
+        client.call("reload")
     attempt = Attempt(where.path, content, judged.digest, known)
     so_far = Outcome(where.path, written, "ready", ran=True, changes=judged.changes)
     try:
@@ -182,16 +217,16 @@ class _Wait:
         self._left_look_at = float("-inf")
 
     def run(self, so_far: Outcome, *, quiet: bool) -> Outcome:
-        found = follow(
-            self._attempt,
-            self._find,
-            lambda entry, status: self._judge(so_far, entry, status),
-            timeout_s=budgets.INIT_S,
-            quiet=quiet,
-            on_away=lambda _error, progress: self._away(so_far, progress),
-        )
-        if self._client is not None:
-            self._client.close()
+        with contextlib.ExitStack() as closed:
+            closed.callback(lambda: _close(self._client))
+            found = follow(
+                self._attempt,
+                self._find,
+                lambda entry, status: self._judge(so_far, entry, status),
+                timeout_s=budgets.INIT_S,
+                quiet=quiet,
+                on_away=lambda _error, progress: self._away(so_far, progress),
+            )
         if found is None:
             raise ControlError(
                 f"No generation has been ready with it within {duration(budgets.INIT_S)}.",
@@ -202,7 +237,7 @@ class _Wait:
     def _find(self) -> ControlClient:
         """Find the endpoint anew: folder or socket may be others by now."""
         last, self._client = self._client, None
-        self._client = reach_anew(self._home.paths, last)
+        self._client = reach_anew(self._home.paths, last).client
         self._away_since = None
         return self._client
 
@@ -239,6 +274,11 @@ class _Wait:
         return None
 
 
+def _close(client: ControlClient | None) -> None:
+    if client is not None:
+        client.close()
+
+
 def _left_behind(home: Home, attempt: Attempt) -> Entry | None:
     """Return the refusal of this attempt that ended the daemon (daemon.on_invalid_config = "abort")."""
     try:
@@ -269,7 +309,7 @@ def _start(
 
     def find() -> ControlClient:
         nonlocal client
-        client = reach_anew(home.paths, client)
+        client = reach_anew(home.paths, client).client
         return client
 
     def judge(_entry: Entry | None, status: Mapping[str, Any]) -> Outcome | None:
@@ -282,16 +322,16 @@ def _start(
             return replace(so_far, outcome="ready", status=status, start=told)
         return None
 
-    found = follow(
-        Attempt(where.path, content, "", ()),
-        find,
-        judge,
-        timeout_s=budgets.INIT_S,
-        quiet=quiet,
-        on_away=lambda _error, _progress: None,
-    )
-    if client is not None:
-        client.close()
+    with contextlib.ExitStack() as closed:
+        closed.callback(lambda: _close(client))
+        found = follow(
+            Attempt(where.path, content, "", ()),
+            find,
+            judge,
+            timeout_s=budgets.INIT_S,
+            quiet=quiet,
+            on_away=lambda _error, _progress: None,
+        )
     if found is None:
         raise ControlError(
             f"No daemon has been ready with {where.path} within {duration(budgets.INIT_S)}.",

@@ -6,6 +6,7 @@ on a terminal, confirmed; and success is what the daemon itself shows against a 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +14,14 @@ from typing import Any
 import click
 
 from netclawd.cli.bring_up import Home, Outcome, bring_up, find_home
-from netclawd.cli.config_write import Judged, target
+from netclawd.cli.config_write import Judged, Target, judge, target
 from netclawd.cli.output import json_option, note, say_json, visible
 from netclawd.cli.reload import report_entry
 from netclawd.cli.wizard import PAGES
-from netclawd.cli.wizard.dialogue import given_answers, interview
+from netclawd.cli.wizard.dialogue import given_answers, interview, say_wrong
 from netclawd.cli.wizard.draft import Draft
 from netclawd.core.interview import Answers
-from netclawd.errors import ConfigError
+from netclawd.errors import ConfigAbsentError, ConfigError
 
 #: As a shell reports a command that an interrupt has ended.
 INTERRUPTED = 130
@@ -60,6 +61,8 @@ def init(
     the answer to the last question was no; 78 not valid, and then nothing was written; 130 interrupted.
     """
     _refuse_without_terminal(as_json=as_json, non_interactive=non_interactive)
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
     home = find_home()
     draft = Draft(target(home.paths))
     try:
@@ -92,20 +95,37 @@ def _refuse_without_terminal(*, as_json: bool, non_interactive: bool) -> None:
 
 def _ask(draft: Draft, answers: Answers) -> Answers:
     where = draft.where
-    state = "is changed" if where.content is not None else "will be made"
-    runs = "; the daemon that runs takes it up" if where.client is not None else ""
-    click.echo(f"A few questions; {where.path} {state} at the end{runs}.")
+    state = "is changed" if where.content is not None else "is made"
+    runs = ", and the daemon that runs takes it up" if where.client is not None else ""
+    click.echo(f"A few questions; at the end {where.path} {state}{runs}.")
     click.echo(
         "Enter keeps what stands in brackets, < goes back, Ctrl-C leaves everything as it is."
     )
+    _warn_of_bad_file(where)
+    while True:
+        answers = interview(PAGES, answers, lambda now: _judge_quietly(draft, now))
+        try:
+            draft.judge(answers)
+        except ConfigError as error:
+            click.echo()
+            say_wrong(error.what, error.remedy)
+            if not click.confirm("Answer the questions again?", default=True):
+                raise
+        else:
+            click.echo()
+            return answers
+
+
+def _warn_of_bad_file(where: Target) -> None:
     try:
-        draft.judge(answers)
+        judge(where, where.content or b"")
+    except ConfigAbsentError:
+        return  # A daemon runs, and the file is about to be made.
     except ConfigError as error:
-        note(f"as it is the file would be refused. {error.what}")
-    return interview(PAGES, answers, lambda now: _just_judge(draft, now))
+        note(f"as it is the file would be refused. {visible(error.what)}")
 
 
-def _just_judge(draft: Draft, answers: Answers) -> None:
+def _judge_quietly(draft: Draft, answers: Answers) -> None:
     draft.judge(answers)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from netclawd.adapters.control_client import ControlClient
+from netclawd.adapters.control_client import PATIENCE_S, ControlClient
 from netclawd.cli.output import note
 from netclawd.core.paths import SYSTEM_RUNTIME, Paths, client_folders, locate
 from netclawd.core.values import frozen
@@ -82,16 +82,19 @@ def reach(paths: Paths | None = None) -> Daemon:
     return daemon
 
 
-def reach_anew(paths: Paths, last: ControlClient | None) -> ControlClient:
-    """Look for the daemon again, wherever it answers by now, without a word; the last connection ends."""
+def reach_anew(paths: Paths, last: ControlClient | None) -> Daemon:
+    """Look for the daemon again, wherever it answers by now, without a word; the last connection ends.
+
+    For who asks again and again: one that has gone away meanwhile is not waited for.
+    """
     if last is not None:
         last.close()
-    return _first(folders_of(paths))[0].client
+    return _first(folders_of(paths), patience_s=0)[0]
 
 
-def _first(folders: Sequence[str]) -> tuple[Daemon, str]:
+def _first(folders: Sequence[str], patience_s: float = PATIENCE_S) -> tuple[Daemon, str]:
     for folder in folders:
-        client = ControlClient(os.path.join(folder, "control.sock"))
+        client = ControlClient(os.path.join(folder, "control.sock"), patience_s=patience_s)
         try:
             return Daemon(client, client.call("status")), folder
         except NotRunningError:

@@ -93,8 +93,10 @@ def look(client: ControlClient, attempt: Attempt) -> Entry | None:
         # judged may be wrong by now (a secret has gone), so that it has none: ask about the file.
         applied = [e for e in fresh if e["outcome"] == "applied"]
         refused = [e for e in fresh if e["outcome"] == "refused" and not e["new_digest"]]
-        verdict = client.call("plan")["verdict"] if applied or refused else ""
-        found = {"unchanged": applied, "refused": refused}.get(verdict)
+        plan: Entry = client.call("plan") if applied or refused else {}
+        # Of what was applied, what led to the generation that has it: others may have been before.
+        applied = [e for e in applied if e["new_generation"] == plan["generation"]]
+        found = {"unchanged": applied, "refused": refused}.get(plan.get("verdict", ""))
         entry = found[0] if found else None
     return entry
 

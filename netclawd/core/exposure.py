@@ -165,10 +165,22 @@ def _judge_tunnel(exposure: Exposure, sighting: Sighting) -> None:
     raise ConfigMeaningError(f"{because}: no such process is to be seen, {why}.", remedy)
 
 
-def _judge_reverse_proxy(addresses: Sequence[Address], proxies: Sequence[str]) -> None:
+def judge_reach(exposure: Exposure, addresses: Sequence[Address]) -> None:
+    """Judge whether those may reach the addresses whom the mode means; ConfigMeaningError if not."""
+    if exposure is Exposure.LOCAL:
+        _judge_local(addresses)
+    elif exposure is Exposure.REVERSE_PROXY:
+        _judge_reached(addresses)
+
+
+def _judge_reached(addresses: Sequence[Address]) -> None:
     # What systemd bound may be reachable from anywhere; judge_handed_over knows more.
     if all(address.loopback and address.family is not Family.FD for address in addresses):
         raise _reached_by_none()
+
+
+def _judge_reverse_proxy(addresses: Sequence[Address], proxies: Sequence[str]) -> None:
+    _judge_reached(addresses)
     if not proxies:
         raise ConfigMeaningError(
             'daemon.exposure is "reverse-proxy", but daemon.trusted_proxies is empty.',

@@ -42,9 +42,11 @@ class Answers:
         """Return what a setting is as long as nothing was answered."""
         return lookup(self.configured, tuple(key.split(".")))
 
-    def answered(self, path: Path, value: Any) -> Answers:
-        """Return the same with an answer more."""
-        return replace(self, given={**self.given, path: value})
+    def answered(self, path: Path, value: Any, forgets: Sequence[Path] = ()) -> Answers:
+        """Return the same with an answer more; one that is new has others forgotten."""
+        new = not same(self.value(".".join(path)), value)
+        kept = {k: v for k, v in self.given.items() if not (new and k in forgets)}
+        return replace(self, given={**kept, path: value})
 
 
 @frozen
@@ -84,6 +86,8 @@ class Question:
     applies: Callable[[Answers], bool] = _always
     #: Raises ConfigMeaningError for a value that is wrong whatever else is answered.
     judge: Callable[[Any, Answers], None] = _anything
+    #: Settings whose answers were about this one's value, and are forgotten when it is another.
+    forgets: tuple[Path, ...] = ()
     #: Whether Enter keeps what there is; otherwise it has to be said anew.
     has_default: Callable[[Answers], bool] = _always
 
@@ -162,8 +166,9 @@ def changed_settings(answers: Answers, wanted: Mapping[Path, Any]) -> dict[Path,
     """Return the settings that have to be written: all for a new file, else those that differ."""
     if not answers.in_file:
         return dict(wanted)
-    return {
-        path: value
-        for path, value in wanted.items()
-        if not same(lookup(answers.configured, path), value)
-    }
+    changed = {}
+    for path, value in wanted.items():
+        found = lookup(answers.in_file, path)
+        if not same(lookup(answers.configured, path) if found is None else found, value):
+            changed[path] = value
+    return changed

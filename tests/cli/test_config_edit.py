@@ -17,7 +17,6 @@ import pytest
 
 from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import config_write
-from netclawd.cli.uptake import outcome_of
 from netclawd.cli.wiring import replace_settings
 from netclawd.core.exposure import Sighting
 from tests.cli.conftest import CommandLine
@@ -433,22 +432,6 @@ def test_writers_at_once_lose_no_change(daemon: Daemon) -> None:
     text = daemon.config_path.read_text()
     assert {key: f"{key} = 5" in text for key in keys} == {k: not told[k] for k in keys}
     assert not all(told.values())
-
-
-@pytest.mark.parametrize(
-    ("outcome", "digest", "found"),
-    [
-        ("applied", "ours", True),
-        ("refused", "ours", True),
-        ("rolled-back", "ours", True),
-        ("crashed", "ours", True),
-        ("pending", "ours", False),
-        ("applied", "theirs", False),
-    ],
-)
-def test_an_outcome_is_found_by_its_digest(outcome: str, digest: str, found: bool) -> None:
-    entries = [{"outcome": outcome, "new_digest": digest}]
-    assert (outcome_of(entries, "ours") is not None) == found
 
 
 # -- the whole file ------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,114 @@ def test_what_no_option_says_stays_as_it_is_configured(init: Any, file: Path) ->
     result = init("--no-start")
     assert (result.exit_code, "nothing is written" in result.stdout) == (0, True)
     assert (file.read_text(), file.stat().st_ino) == (FILE, inode)
+
+
+def test_a_provider_that_the_file_lacks_beside_others_gets_its_table(init: Any, file: Path) -> None:
+    file.write_text('[agent]\nprovider = "mine"\n\n[providers.mine]\nkind = "demo"\n')
+    assert init("--no-start").exit_code == 0
+    assert init("--no-start", "--provider", "demo").exit_code == 0
+    assert tomllib.loads(file.read_text()) == {
+        "agent": {"provider": "demo"},
+        "providers": {"mine": {"kind": "demo"}, "demo": {"kind": "demo"}},
+    }
+
+
+PROXY = (
+    *("--exposure", "reverse-proxy", "--listen", "*:5199"),
+    *("--trusted-proxies", "10.0.0.0/8, 192.0.2.1", "--allow-unauthenticated", "yes"),
+)
+
+
+def test_consent_ends_with_the_exposure_that_it_was_for(init: Any, home: Path) -> None:
+    file = home / "netclaw.toml"
+    assert init("--no-start", *PROXY).exit_code == 0
+    daemon = tomllib.loads(file.read_text())["daemon"]
+    assert daemon["trusted_proxies"] == ["10.0.0.0/8", "192.0.2.1"]
+    assert (daemon["exposure"], daemon["allow_unauthenticated"]) == ("reverse-proxy", True)
+    inside = ("--exposure", "local", "--listen", "127.0.0.1:5199")
+    assert init("--no-start", *inside).exit_code == 0
+    assert tomllib.loads(file.read_text())["daemon"]["allow_unauthenticated"] is False
+
+
+def test_a_tunnel_is_taken_for_running_when_somebody_says_so(init: Any, home: Path) -> None:
+    words = ("--no-start", "--exposure", "tailscale-serve", "--allow-unauthenticated", "yes")
+    refused = init(*words)
+    assert (refused.exit_code, "tailscaled must run" in refused.stderr) == (78, True)
+    assert not (home / "netclaw.toml").exists()
+    assert init(*words, "--skip-tunnel-check", "yes").exit_code == 0
+    daemon = tomllib.loads((home / "netclaw.toml").read_text())["daemon"]
+    assert (daemon["exposure"], daemon["skip_tunnel_check"]) == ("tailscale-serve", True)
+
+
+# -- what is not written -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (("--drain-timeout", "soon"), 78, '--drain-timeout can\'t be "soon"; it must be a number'),
+        (("--provider", "claude"), 78, 'it must be one of "demo"'),
+        (("--listen", "localhost:1"), 78, "has a host that is not numeric"),
+        (("--listen", "0.0.0.0:1"), 78, 'daemon.exposure is "local"'),
+        (("--exposure", "reverse-proxy"), 78, "which no other host reaches"),
+        (("--exposure", "reverse-proxy", "--listen", "*:1"), 78, "daemon.trusted_proxies is empty"),
+        ((*PROXY, "--allow-unauthenticated", "no"), 78, "no device authentication yet"),
+        ((*PROXY, "--trusted-proxies", "0.0.0.0/0"), 78, "believes everyone"),
+        ((*PROXY, "--allowed-hosts", "https://a"), 78, "a host name without scheme or path"),
+        (("--answer", "42"), 2, "No such option"),
+        (("extra",), 2, "unexpected extra argument"),
+    ],
+)
+def test_what_is_not_valid_leaves_the_file_byte_for_byte(
+    init: Any, file: Path, words: tuple[str, ...], code: int, reason: str
+) -> None:
+    status = file.stat()
+    result = init("--no-start", *words)
+    assert (result.exit_code, reason in result.stderr) == (code, True), result.stderr
+    assert (file.read_text(), file.stat().st_ino) == (FILE, status.st_ino)
+    assert os.listdir(file.parent) == [file.name]
+
+
+@pytest.mark.parametrize(
+    "text", ["[drain\n", "drain = 3\n", "[drain]\ntimeout_s = 1\ntimeout_s = 2\n"]
+)
+def test_a_file_that_nothing_could_be_kept_of_is_left(init: Any, file: Path, text: str) -> None:
+    file.write_text(text)
+    result = init("--no-start", "--drain-timeout", "5")
+    assert (result.exit_code, file.read_text()) == (78, text)
+    assert len(result.stderr.splitlines()) == 2
+
+
+def test_a_file_that_is_not_utf8_is_left(init: Any, file: Path) -> None:
+    file.write_bytes(b"# caf\xe9\n")
+    assert init("--no-start", "--drain-timeout", "5").exit_code == 78
+    assert file.read_bytes() == b"# caf\xe9\n"
+
+
+def test_a_file_that_cannot_be_replaced_is_left_and_no_daemon_started(
+    init: Any, file: Path
+) -> None:
+    place = file.with_name(f".{file.name}.new")  # where the new one would be written
+    place.mkdir()
+    result = init("--drain-timeout", "5")
+    assert result.exit_code == 1
+    assert f"{file} can't be replaced" in result.stderr
+    assert file.read_text() == FILE
+    assert sorted(os.listdir(file.parent)) == [place.name, file.name]
+
+
+def test_nobody_is_asked_without_a_terminal(run: CommandLine, home: Path) -> None:
+    result = run("init", stdin="\n" * 20)
+    assert (result.exit_code, "--non-interactive" in result.stderr) == (2, True)
+    assert os.listdir(home) == []
+
+
+def test_json_is_for_programs(run: CommandLine, home: Path) -> None:
+    result = run("init", "--json")
+    assert (result.exit_code, "goes with --non-interactive" in result.stderr) == (2, True)
+
+
+# -- the daemon ----------------------------------------------------------------------------------
 
 
 def test_a_daemon_that_does_not_run_is_started_with_the_answers(

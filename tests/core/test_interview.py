@@ -123,6 +123,13 @@ def test_what_was_answered_is_over_the_file_and_the_file_over_the_default() -> N
     assert found.value("drain.timeout_s") == 20, "answers are values"
 
 
+def test_an_answer_that_was_about_another_value_is_forgotten() -> None:
+    mode, consent = ("daemon", "exposure"), ("daemon", "allow_unauthenticated")
+    found = answers({}).answered(mode, "tailscale-serve", [consent]).answered(consent, True)
+    assert found.answered(mode, "tailscale-serve", [consent]).given[consent] is True
+    assert consent not in found.answered(mode, "tailscale-funnel", [consent]).given
+
+
 def test_only_what_differs_is_written_into_a_file_that_says_something() -> None:
     path, other = ("drain", "timeout_s"), ("drain", "new_work")
     found = answers({"drain": {"timeout_s": 20}})

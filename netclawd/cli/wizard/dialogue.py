@@ -33,7 +33,7 @@ def read(question: Question, answers: Answers, text: str) -> Answers:
     if not fits(schema, value):
         raise _unfit(question, schema, choices, text)
     question.judge(value, answers)
-    return answers.answered(question.path, value)
+    return answers.answered(question.path, value, question.forgets)
 
 
 def _unfit(
@@ -41,8 +41,8 @@ def _unfit(
 ) -> ConfigError:
     show = kind if schemas.is_secret(schema) else shown
     return ConfigSchemaError(
-        f"{question.option} can't be {show(text)}: it is {expected(schema, choices)}.",
-        "netclaw.toml(5) explains the setting " + question.key + ".",
+        f"{question.option} can't be {show(text)}; it must be {expected(schema, choices)}.",
+        f"netclaw.toml(5) explains {question.key}.",
     )
 
 
@@ -64,7 +64,7 @@ def interview(pages: Sequence[Page], answers: Answers, judge: Callable[[Answers]
         try:
             page.try_out(Trial(answers, lambda now=answers: judge(now)))  # type: ignore[misc]
         except (ConfigError, ProviderError) as error:
-            _say_wrong(error.what, error.remedy)
+            say_wrong(error.what, error.remedy)
             continue
         number += 1
     return answers
@@ -97,16 +97,18 @@ def _ask(question: Question, answers: Answers) -> Answers:
     click.echo(f"\n  {question.why}")
     width = max((len(choice.name) for choice in choices), default=0)
     for number, choice in enumerate(choices, 1):
-        click.echo(visible(f"    {number}  {choice.name:<{width}}  {choice.words}").rstrip())
-    brackets = "" if default is None else f" [{visible(default)}]"
+        click.echo(_plain(f"    {number}  {choice.name:<{width}}  {choice.words}").rstrip())
+    brackets = "" if default is None else f" [{_plain(default)}]"
     while True:
         text = _type(f"  {question.text}{brackets}: ")
         if text == BACK:
             raise _Back
         try:
             return read(question, answers, text or default or "")
+        except ConfigSchemaError as error:
+            say_wrong(f"It {error.what.removeprefix(f'{question.option} ')}", "")
         except ConfigError as error:
-            _say_wrong(error.what.removeprefix(f"{question.option} "), error.remedy)
+            say_wrong(error.what, error.remedy)
 
 
 def _default(question: Question, answers: Answers) -> str | None:
@@ -120,10 +122,16 @@ def _type(prompt: str) -> str:
     return text.strip()
 
 
-def _say_wrong(what: str, remedy: str) -> None:
+def say_wrong(what: str, remedy: str) -> None:
+    """Say what is wrong with an answer, or with all of them."""
     click.secho(f"  {visible(what)}", fg="red")
     if remedy:
         click.echo(f"  {visible(remedy)}")
+
+
+def _plain(text: str) -> str:
+    """Put what may come from a file on one line, and let it not drive the terminal."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _bold(text: str) -> str:

@@ -17,6 +17,8 @@ from netclawd.core.diff import Kind, diff
 from netclawd.core.edits import lookup, with_setting
 from netclawd.core.interview import Answers, changed_settings
 from netclawd.core.origins import Path
+from netclawd.core.values import replace
+from netclawd.errors import NotRunningError
 
 _HEAD = "# The configuration of netclawd; netclaw.toml(5) explains every setting.\n"
 _COLOURS = {Kind.ADDED: "green", Kind.REMOVED: "red", Kind.PLACE: "cyan"}
@@ -62,8 +64,13 @@ class Draft:
         return text.encode()
 
     def judge(self, answers: Answers) -> Judged:
-        """Judge it as the daemon would; ConfigError says what is wrong."""
-        return judge(self.where, self.content(answers) or b"")
+        """Judge it as the daemon would, or as a start would; ConfigError says what is wrong."""
+        content = self.content(answers) or b""
+        try:
+            return judge(self.where, content)
+        except NotRunningError:  # it has stopped since the first question
+            self.where = replace(self.where, client=None)
+            return judge(self.where, content)
 
     def show(self, content: bytes | None) -> None:
         """Show what a content changes."""
@@ -71,4 +78,5 @@ class Draft:
         for line in diff(self._text, new):
             if line.kind is Kind.PLACE and not self._text:
                 continue
-            click.secho(f"  {line.text}".rstrip(), fg=_COLOURS.get(line.kind))
+            text = f"  {line.text}".rstrip()
+            click.echo(click.style(text, fg=_COLOURS[line.kind]) if line.kind in _COLOURS else text)

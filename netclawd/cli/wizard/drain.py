@@ -23,7 +23,7 @@ DRAIN = Page(
             ("drain", "new_work"),
             "--new-work",
             "A message that arrives during a restart",
-            "Nothing that was accepted is ever lost; this is about what comes meanwhile.",
+            "What was accepted before is never lost; this is about what comes meanwhile.",
             choices=_policies,
         ),
         Question(

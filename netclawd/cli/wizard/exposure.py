@@ -8,18 +8,21 @@ from typing import Any
 from netclawd.adapters.settings_file import packaged_schema
 from netclawd.cli.wizard.page import Page, Trial
 from netclawd.core import schema as schemas
-from netclawd.core.exposure import TUNNEL_PROGRAMS, judge_proxy
+from netclawd.core.exposure import TUNNEL_PROGRAMS, judge_proxy, judge_reach
 from netclawd.core.interview import Answers, Choice, Question
 from netclawd.core.listeners import parse_addresses
 from netclawd.core.origins import Path
+from netclawd.core.settings import Exposure
+from netclawd.core.words import shown
+from netclawd.errors import ConfigMeaningError
 
 LOCAL = "local"
 _MODES = {
     LOCAL: "programs on this host, and nobody else",
     "reverse-proxy": "a proxy of yours, over the network; it has to authenticate",
     "tailscale-serve": "your tailnet, through tailscaled on this host",
-    "tailscale-funnel": "the whole internet, through tailscaled on this host",
-    "cloudflare-tunnel": "the whole internet, through cloudflared on this host",
+    "tailscale-funnel": "the Internet, through tailscaled on this host",
+    "cloudflare-tunnel": "the Internet, through cloudflared on this host",
 }
 _CONSENT = ("daemon", "allow_unauthenticated")
 
@@ -46,13 +49,27 @@ def _same_mode(answers: Answers) -> bool:
     return bool(answers.value("daemon.exposure") == answers.before("daemon.exposure"))
 
 
-def _proxies(value: Any, _answers: Answers) -> None:
+def _judge_addresses(value: Any, answers: Answers) -> None:
+    judge_reach(Exposure(answers.value("daemon.exposure")), parse_addresses(value))
+
+
+def _judge_proxies(value: Any, answers: Answers) -> None:
     for text in value:
         judge_proxy(text)
+    if _behind_proxy(answers) and not value:
+        raise ConfigMeaningError(
+            "The proxy in front of the daemon has to be named.",
+            "Give its address, or its network.",
+        )
 
 
-def _addresses(value: Any, _answers: Answers) -> None:
-    parse_addresses(value)
+def _judge_consent(value: Any, answers: Answers) -> None:
+    if _exposed(answers) and not value:
+        raise ConfigMeaningError(
+            f"Without it {shown(answers.value('daemon.exposure'))} is refused: there is no device "
+            "authentication yet.",
+            'Say yes, or let nobody but this host reach it: exposure "local".',
+        )
 
 
 def _withdrawn(answers: Answers) -> Mapping[Path, Any]:
@@ -75,13 +92,14 @@ EXPOSURE = Page(
             "Who may reach the daemon",
             "netclawd authenticates nobody: whoever reaches it can drive every session.",
             choices=_modes,
+            forgets=(_CONSENT,),
         ),
         Question(
             ("daemon", "listen"),
             "--listen",
             "Addresses to listen on",
             "HOST:PORT with a numeric host, [IPV6]:PORT, *:PORT, unix:/PATH or fd:NAME.",
-            judge=_addresses,
+            judge=_judge_addresses,
         ),
         Question(
             ("daemon", "trusted_proxies"),
@@ -89,7 +107,7 @@ EXPOSURE = Page(
             "Proxies to trust",
             "Addresses or networks of the proxy, whose X-Forwarded-Host is believed.",
             applies=_behind_proxy,
-            judge=_proxies,
+            judge=_judge_proxies,
         ),
         Question(
             ("daemon", "skip_tunnel_check"),
@@ -102,10 +120,11 @@ EXPOSURE = Page(
         Question(
             _CONSENT,
             "--allow-unauthenticated",
-            "Let everybody who reaches it drive every session",
-            "There is no authentication yet. Say yes only if what stands in front of the daemon lets "
-            "in nobody but you.",
+            "Let whoever reaches it drive every session",
+            "The daemon authenticates nobody yet. Say yes only if what stands in front of it lets in "
+            "nobody but you.",
             applies=_exposed,
+            judge=_judge_consent,
             has_default=_same_mode,
         ),
         Question(
