@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from netclawd.core.exposure import Sighting
 from netclawd.errors import ControlError
 from tests.cli.conftest import CommandLine
 
@@ -103,3 +104,23 @@ def test_each_value_is_shown_with_its_origin(
 def test_the_schema_is_json_schema(run: CommandLine) -> None:
     schema = json.loads(run("config", "schema").stdout)
     assert schema["properties"]["daemon"]["properties"]["listen"]
+
+
+def test_only_a_change_to_a_tunnel_asks_for_its_program(
+    run: CommandLine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = home / "netclaw.toml"
+    tunnel = '[daemon]\nexposure = "{}"\nallow_unauthenticated = true\n'
+    path.write_text(tunnel.format("cloudflare-tunnel"))
+    monkeypatch.setattr("netclawd.adapters.processes.look_for", lambda _name: Sighting.ABSENT)
+    refused = run("config", "set", "daemon.exposure", "tailscale-serve")
+    assert refused.exit_code == 78
+    assert "for which tailscaled must run" in refused.stderr
+    assert path.read_text() == tunnel.format("cloudflare-tunnel")
+    found = run.json("config", "set", "daemon.backlog", "7")
+    assert [change["key"] for change in found["changes"]] == ["daemon.backlog"]
+    assert run("config", "show").exit_code == 0, "what is only shown is not asked for its tunnel"
+    checked = run("config", "check")
+    assert (checked.exit_code, "cloudflared must run" in checked.stderr) == (78, True)
+    found = run.json("config", "set", "daemon.exposure", "local")
+    assert [change["key"] for change in found["changes"]] == ["daemon.exposure"]

@@ -18,7 +18,6 @@ import pytest
 from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import config_write
 from netclawd.cli.wiring import replace_settings
-from netclawd.core.exposure import Sighting
 from tests.cli.conftest import CommandLine
 from tests.process.faults import Fault
 from tests.process.harness import Daemon, free_port, full_or
@@ -143,26 +142,6 @@ def test_what_is_not_valid_leaves_the_file_byte_for_byte(
     assert file.read_text() == FILE
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
     assert os.listdir(file.parent) == [file.name]
-
-
-def test_only_a_change_to_a_tunnel_asks_for_its_program(
-    run: CommandLine, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = home / "netclaw.toml"
-    tunnel = '[daemon]\nexposure = "{}"\nallow_unauthenticated = true\n'
-    path.write_text(tunnel.format("cloudflare-tunnel"))
-    monkeypatch.setattr("netclawd.adapters.processes.look_for", lambda _name: Sighting.ABSENT)
-    refused = run("config", "set", "daemon.exposure", "tailscale-serve")
-    assert refused.exit_code == 78
-    assert "for which tailscaled must run" in refused.stderr
-    assert path.read_text() == tunnel.format("cloudflare-tunnel")
-    found = run.json("config", "set", "daemon.backlog", "7")
-    assert [change["key"] for change in found["changes"]] == ["daemon.backlog"]
-    assert run("config", "show").exit_code == 0, "what is only shown is not asked for its tunnel"
-    checked = run("config", "check")
-    assert (checked.exit_code, "cloudflared must run" in checked.stderr) == (78, True)
-    found = run.json("config", "set", "daemon.exposure", "local")
-    assert [change["key"] for change in found["changes"]] == ["daemon.exposure"]
 
 
 def test_a_file_that_is_wrong_already_is_named_and_left(run: CommandLine, file: Path) -> None:

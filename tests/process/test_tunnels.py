@@ -42,7 +42,9 @@ TUNNELS = {
 @pytest.fixture(autouse=True)
 def _alone() -> Iterator[None]:
     """One test at a time on this machine: they look for the same names."""
-    with open(Path(tempfile.gettempdir()) / "netclaw-test-tunnels.lock", "w") as lock:
+    with open(
+        Path(tempfile.gettempdir()) / f"netclaw-test-tunnels-{os.getuid()}.lock", "w"
+    ) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if any(look_for(name) is Sighting.RUNNING for name in TUNNELS.values()):
             pytest.skip("a tunnel runs on this machine")
