@@ -9,19 +9,8 @@ import time
 
 import click
 
-from netclawd.cli.known import (
-    Known,
-    capital,
-    describe_known,
-    is_outside,
-    know,
-    known_json,
-)
-from netclawd.cli.launch import (
-    Stopped,
-    stop_running,
-    stop_silent,
-)
+from netclawd.cli.known import Known, capital, describe_known, is_outside, know, known_json
+from netclawd.cli.launch import Stopped, stop_running, stop_silent
 from netclawd.cli.output import duration, note, say_json, visible
 from netclawd.cli.reach import reach, reach_or_none
 from netclawd.cli.reload import reload_and_wait
@@ -29,15 +18,8 @@ from netclawd.cli.s6_start import start
 from netclawd.cli.status import describe, exit_code
 from netclawd.core.container import Container
 from netclawd.core.paths import Paths
-from netclawd.core.s6 import (
-    STOPPING,
-)
-from netclawd.errors import (
-    ControlError,
-    NetclawError,
-    NoAnswerError,
-    NotRunningError,
-)
+from netclawd.core.s6 import STOPPING
+from netclawd.errors import ControlError, NetclawError, NoAnswerError, NotRunningError
 
 # -- stop and restart ----------------------------------------------------------------------------
 

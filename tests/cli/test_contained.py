@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 
+from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import s6, s6_start, units
 from netclawd.cli.demo_story import free_ports
 from netclawd.cli.reach import own_paths
 from netclawd.core.container import Container
+from netclawd.errors import NoAnswerError
 from tests.cli.conftest import CommandLine
 from tests.process.scan import Scan, needs_s6
+from tests.service_double import ServiceDouble
 from tests.waiting import wait_for
 
 MANAGED = "managed by the container's supervisor (PID {})"
@@ -160,6 +163,21 @@ def test_another_user_is_told_whom_s6_lets_ask() -> None:
             assert done.returncode == 1
             assert "s6 lets only the user of its supervision tree, root, ask" in done.stderr
             assert [scan.daemons(), scan.look().wanted] == [[], False]
+
+
+@pytest.mark.usefixtures("marked", "server", "never_spawns")
+def test_a_daemon_that_answers_needs_no_s6_to_be_asked(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    pid = run.json("status")["pid"]
+    started = run("daemon", "start")
+    assert (started.exit_code, MANAGED.format(pid) in started.stdout) == (0, True)
+    row = run("daemon", "status").stdout.splitlines()[-1]
+    assert "can't be asked: There is no service folder" in row
+    assert "There is no service folder" in run.json("daemon", "status")["supervisor"]["error"]
+    service.status_values["phase"] = "stopping"
+    refused = run("daemon", "start")
+    assert (refused.exit_code, f"(pid {pid}) is stopping" in refused.stderr) == (1, True)
 
 
 # -- start ---------------------------------------------------------------------------------------
@@ -326,6 +344,17 @@ def test_a_daemon_that_is_ready_in_another_home_is_not_waited_for_long(
     assert "NETCLAW_HOME" in result.stderr
 
 
+@needs_s6
+@pytest.mark.usefixtures("never_spawns")
+def test_a_daemon_that_takes_its_time_is_left_to_s6(
+    run: CommandLine, scan: Scan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s6_start, "READY_S", 0.0)
+    result = run("daemon", "start")
+    assert (result.exit_code, "the daemon is not ready yet" in result.stderr) == (1, True)
+    scan.wait_serving()
+
+
 # -- stop and restart ----------------------------------------------------------------------------
 
 
@@ -345,6 +374,31 @@ def test_a_stop_drains_and_says_that_the_supervisor_starts_it_again_and_it_does(
     shown = run.json("daemon", "stop")
     assert (shown["stopped"], shown["clean"], shown["starts_again"]) == (True, True, True)
     scan.wait_serving(other_than=second)
+
+
+@needs_s6
+@pytest.mark.usefixtures("never_spawns")
+def test_a_daemon_that_hangs_is_killed_and_started_again(
+    run: CommandLine, scan: Scan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("daemon", "start")
+    first = scan.wait_serving()
+    os.kill(first, signal.SIGSTOP)
+
+    def hang(client: ControlClient, do: str, **_arguments: object) -> object:
+        raise NoAnswerError(f"The daemon did not answer at {client.path} in time.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("netclawd.core.budgets.STOP_KILL_S", 0.5)
+        patch.setattr(ControlClient, "call", hang)
+        asked = run("daemon", "start")
+        assert asked.exit_code == 1
+        assert f"did not answer at {scan.home}/run/control.sock in time." in asked.stderr
+        assert f"has PID {first} up" in asked.stderr
+        stopped = run("daemon", "stop")
+    assert (stopped.exit_code, "was killed" in stopped.stderr) == (1, True)
+    assert "will start it again in a moment" in stopped.stdout
+    scan.wait_serving(other_than=first)
 
 
 @needs_s6
