@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from netclawd.adapters.control_client import PATIENCE_S, ControlClient
+from netclawd.adapters.control_client import ControlClient
 from netclawd.cli.output import note
 from netclawd.core.paths import SYSTEM_RUNTIME, Paths, client_folders, locate
 from netclawd.core.values import frozen
@@ -92,9 +92,9 @@ def reach_anew(paths: Paths, last: ControlClient | None) -> Daemon:
     return _first(folders_of(paths), patience_s=0)[0]
 
 
-def _first(folders: Sequence[str], patience_s: float = PATIENCE_S) -> tuple[Daemon, str]:
+def _first(folders: Sequence[str], **options: float) -> tuple[Daemon, str]:
     for folder in folders:
-        client = ControlClient(os.path.join(folder, "control.sock"), patience_s=patience_s)
+        client = ControlClient(os.path.join(folder, "control.sock"), **options)
         try:
             return Daemon(client, client.call("status")), folder
         except NotRunningError:
