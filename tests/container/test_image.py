@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def run(engine: Engine, tag: str, *command: str) -> str:
 
 def refused(engine: Engine, arguments: dict[str, str]) -> str:
     """Let a build fail; return what it said."""
-    name = "localhost/netclawd:refused"
+    name = f"localhost/refused-{uuid.uuid4().hex}"
     result = image.build(engine, name, arguments, check=False)
     assert result.code != 0
     assert engine.podman("image", "exists", name, check=False).code == 1
