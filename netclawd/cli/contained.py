@@ -14,6 +14,7 @@ from netclawd.cli.launch import Stopped, stop_running, stop_silent
 from netclawd.cli.output import duration, note, say_json, visible
 from netclawd.cli.reach import reach, reach_or_none
 from netclawd.cli.reload import reload_and_wait
+from netclawd.cli.s6 import down_command
 from netclawd.cli.s6_start import start
 from netclawd.cli.status import describe, exit_code
 from netclawd.core.container import Container
@@ -79,8 +80,8 @@ def _say_stopped(container: Container, stopped: Stopped, took_s: float, *, as_js
 
 def _how_to_keep_down(container: Container) -> str:
     return (
-        f"To keep it down, stop the container, or bring the service down: `s6-svc -d "
-        f"{container.service}`; `netclaw daemon start` brings it up again."
+        f"To keep it down, stop the container, or bring the service down: `{down_command(container)}`; "
+        "`netclaw daemon start` brings it up again."
     )
 
 

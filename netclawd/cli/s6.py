@@ -52,6 +52,13 @@ def ask(container: Container, command: Command) -> None:
         raise _failed("s6-svc", answer)
 
 
+def down_command(container: Container) -> str:
+    """Return what a person types to bring it down; a shell may lack the overlay's programs on its PATH."""
+    name = "s6-svc"
+    found = name if shutil.which(name) else shutil.which(name, path=PLACES)
+    return f"{found or name} -d {container.service}"
+
+
 def _with_wait(container: Container, service: Service) -> Service:
     paths = (
         os.path.join(container.service, WAITING),

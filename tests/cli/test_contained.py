@@ -139,8 +139,10 @@ def test_a_missing_program_of_s6_is_named(
 def test_s6_s_programs_are_found_where_the_overlay_has_them(
     scan: Scan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    assert s6.down_command(scan.container) == f"s6-svc -d {scan.service}"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert scan.look().wanted is False
+    assert s6.down_command(scan.container) == f"/usr/bin/s6-svc -d {scan.service}"
 
 
 @needs_s6
