@@ -57,6 +57,31 @@ def test_without_any_folder_it_makes_them_all(box: Box) -> None:
     assert files(config) == {"netclaw.toml"}
 
 
+#: Runs a command where / is a tmpfs with what programs need, so that a folder in it is nobody else's.
+ROOT_OF_ITS_OWN = """
+set -e
+mount -t tmpfs tmpfs /srv
+for name in bin dev etc lib lib64 proc run sbin usr mnt; do
+    [ -d /$name ] || continue
+    mkdir /srv/$name
+    mount --rbind /$name /srv/$name
+done
+exec chroot /srv "$@"
+"""
+
+
+def test_a_folder_at_the_top_is_made_too(box: Box) -> None:
+    asked = ("sh", "-c", f"STATE_DIRECTORY=/data {INSIDE}/netclawd-prepare && stat -c '%u %a' /data >&2")
+    assert box.run("sh", "-c", ROOT_OF_ITS_OWN, "sh", *asked) == f"{NETCLAW} 700\n"
+
+
+@pytest.mark.parametrize("folder", ["/no-such-folder", "no-such-folder"])
+def test_a_folder_that_cannot_be_made_is_said(box: Box, folder: str) -> None:
+    command = f"STATE_DIRECTORY={folder} exec {INSIDE}/netclawd-prepare"
+    said = box.run("sh", "-c", command, user=NOBODY_KNOWN)
+    assert f"{folder}, the folder of the sessions, can't be used" in said
+
+
 def test_a_second_time_it_changes_nothing(box: Box) -> None:
     box.prepare()
     first = box.folder / "etc/netclaw.toml"
