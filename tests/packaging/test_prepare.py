@@ -71,7 +71,11 @@ exec chroot /srv "$@"
 
 
 def test_a_folder_at_the_top_is_made_too(box: Box) -> None:
-    asked = ("sh", "-c", f"STATE_DIRECTORY=/data {INSIDE}/netclawd-prepare && stat -c '%u %a' /data >&2")
+    asked = (
+        "sh",
+        "-c",
+        f"STATE_DIRECTORY=/data {INSIDE}/netclawd-prepare && stat -c '%u %a' /data >&2",
+    )
     assert box.run("sh", "-c", ROOT_OF_ITS_OWN, "sh", *asked) == f"{NETCLAW} 700\n"
 
 

@@ -223,10 +223,14 @@ def test_the_first_configuration_is_the_default_but_for_what_a_mistake_does(tmp_
 
 
 def test_the_first_configuration_says_how_a_proxy_reaches_it(tmp_path: Path) -> None:
-    text = CONTAINER_CONFIG.read_text().replace('listen = ["127.0.0.1:5199"]', 'listen = ["*:5199"]')
+    text = CONTAINER_CONFIG.read_text().replace(
+        'listen = ["127.0.0.1:5199"]', 'listen = ["*:5199"]'
+    )
     path = tmp_path / "netclaw.toml"
     path.write_text(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
-    daemon = wiring.settings_source(str(path), {}, str(tmp_path)).read(running=False).settings.daemon
+    daemon = (
+        wiring.settings_source(str(path), {}, str(tmp_path)).read(running=False).settings.daemon
+    )
     assert daemon.exposure == "reverse-proxy"
     assert daemon.listen == ("*:5199",)
     assert daemon.allowed_hosts == ("agents.example.org",)
