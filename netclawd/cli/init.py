@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from netclawd.adapters.settings_file import packaged_schema
 from netclawd.cli.bring_up import Home, Outcome, bring_up, find_home
 from netclawd.cli.config_write import Judged, Target, judge, target
 from netclawd.cli.output import json_option, note, say_json, visible
@@ -20,7 +21,8 @@ from netclawd.cli.reload import report_entry
 from netclawd.cli.wizard import PAGES
 from netclawd.cli.wizard.dialogue import given_answers, interview, say_wrong
 from netclawd.cli.wizard.draft import Draft
-from netclawd.core.interview import Answers
+from netclawd.core import schema as schemas
+from netclawd.core.interview import Answers, Question
 from netclawd.errors import ConfigAbsentError, ConfigError
 
 #: As a shell reports a command that an interrupt has ended.
@@ -34,10 +36,18 @@ def _answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
         command = click.option(
             question.option,
             question.parameter,
-            metavar="ANSWER",
-            help=f"{question.text} ({question.key}).",
+            metavar=_metavar(question),
+            help=f"{question.text}: {question.key}.",
         )(command)
     return command
+
+
+def _metavar(question: Question) -> str:
+    setting = schemas.find(packaged_schema(), question.path) or {}
+    if "enum" in setting:
+        return "|".join(setting["enum"])
+    kinds = {"boolean": "yes|no", "array": "A,B,…", "number": "NUMBER", "integer": "NUMBER"}
+    return kinds.get(setting["type"], "NAME")
 
 
 @click.command()
@@ -72,7 +82,11 @@ def init(
         judged, content = draft.judge(answers), draft.content(answers)
         if not as_json:
             _summarise(draft, judged, content)
-        if not non_interactive and content != draft.where.content and not _confirm(draft):
+        if (
+            not non_interactive
+            and content != draft.where.content
+            and not _confirm(draft, start=not no_start)
+        ):
             click.echo("Nothing was written.")
             ctx.exit(1)
     except (click.Abort, KeyboardInterrupt):
@@ -95,13 +109,14 @@ def _refuse_without_terminal(*, as_json: bool, non_interactive: bool) -> None:
 
 def _ask(draft: Draft, answers: Answers) -> Answers:
     where = draft.where
-    state = "is changed" if where.content is not None else "is made"
-    runs = ", and the daemon that runs takes it up" if where.client is not None else ""
-    click.echo(f"A few questions; at the end {where.path} {state}{runs}.")
+    then = " and the daemon that runs takes it up" if where.client is not None else ""
+    click.echo(f"A few questions, then {where.path} is written{then}.")
     click.echo(
         "Enter keeps what stands in brackets, < goes back, Ctrl-C leaves everything as it is."
     )
     _warn_of_bad_file(where)
+    if not _may_replace(where.path):
+        note(f"this user may not write {os.path.dirname(where.path)}, so nothing can be changed.")
     while True:
         answers = interview(PAGES, answers, lambda now: _judge_quietly(draft, now))
         try:
@@ -125,6 +140,13 @@ def _warn_of_bad_file(where: Target) -> None:
         note(f"as it is the file would be refused. {visible(error.what)}")
 
 
+def _may_replace(path: str) -> bool:
+    folder = os.path.dirname(os.path.realpath(path))
+    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return os.access(folder, os.W_OK)
+
+
 def _judge_quietly(draft: Draft, answers: Answers) -> None:
     draft.judge(answers)
 
@@ -142,9 +164,12 @@ def _summarise(draft: Draft, judged: Judged, content: bytes | None) -> None:
             note(f"{variable} wins: it decides {key}, whatever the file says.")
 
 
-def _confirm(draft: Draft) -> bool:
-    what = "and let the daemon take it up" if draft.where.client is not None else ""
-    return bool(click.confirm(f"Write this {what}".rstrip() + "?", default=True))
+def _confirm(draft: Draft, *, start: bool) -> bool:
+    if draft.where.client is not None:
+        what = " and let the daemon take it up"
+    else:
+        what = " and start the daemon" if start else ""
+    return bool(click.confirm(f"Write this{what}?", default=True))
 
 
 def _carry_out(

@@ -140,7 +140,7 @@ def test_who_goes_out_of_the_host_says_so_in_so_many_words(home: Path) -> None:
         terminal.answer("Proxies to trust", "10.0.0.0/8")
         # Enter is no consent.
         terminal.answer("Let whoever reaches it drive every session")
-        terminal.read_to("it must be yes or no")
+        terminal.read_to("It must be yes or no.")
         terminal.answer("Let whoever reaches it drive every session", "no")
         terminal.read_to("there is no device authentication yet")
         terminal.answer("Let whoever reaches it drive every session", "yes")
@@ -292,7 +292,7 @@ def test_a_daemon_that_runs_is_followed_to_its_next_generation(daemon: Daemon) -
         terminal.confirm()
         assert terminal.end() == 0, terminal.text
     assert "daemon.listen changed; generation 2 serves." in terminal.text
-    assert "and the daemon that runs takes it up." in terminal.text
+    assert "is written and the daemon that runs takes it up." in terminal.text
     assert f"generation 2, answers on 127.0.0.1:{port}." in terminal.text
     daemon.port = port
     assert daemon.generation() == 2

@@ -24,8 +24,7 @@ class _Back(Exception):  # noqa: N818 - no error: somebody wants to go back
 
 def read(question: Question, answers: Answers, text: str) -> Answers:
     """Take an answer as it was typed or given as an option; ConfigError says why it can't be."""
-    schema = schemas.find(packaged_schema(), question.path) or {}
-    choices = question.choices(answers)
+    schema, choices = _schema(question), question.choices(answers)
     try:
         value = read_answer(schema, choices, text, read_value)
     except ValueError:
@@ -34,6 +33,10 @@ def read(question: Question, answers: Answers, text: str) -> Answers:
         raise _unfit(question, schema, choices, text)
     question.judge(value, answers)
     return answers.answered(question.path, value, question.forgets)
+
+
+def _schema(question: Question) -> schemas.Schema:
+    return schemas.find(packaged_schema(), question.path) or {}
 
 
 def _unfit(
@@ -106,7 +109,10 @@ def _ask(question: Question, answers: Answers) -> Answers:
         try:
             return read(question, answers, text or default or "")
         except ConfigSchemaError as error:
-            say_wrong(f"It {error.what.removeprefix(f'{question.option} ')}", "")
+            needed = f"It must be {expected(_schema(question), choices)}."
+            say_wrong(
+                f"It {error.what.removeprefix(f'{question.option} ')}" if text else needed, ""
+            )
         except ConfigError as error:
             say_wrong(error.what, error.remedy)
 

@@ -30,7 +30,8 @@ DRAIN = Page(
             ("drain", "timeout_s"),
             "--drain-timeout",
             "Seconds for the drain",
-            "So long turns in flight may take to reach a checkpoint; what is cut goes on afterwards.",
+            "How long turns in flight may take to come to a checkpoint; what is cut then goes on after "
+            "the restart.",
         ),
     ),
 )

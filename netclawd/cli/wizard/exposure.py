@@ -98,7 +98,8 @@ EXPOSURE = Page(
             ("daemon", "listen"),
             "--listen",
             "Addresses to listen on",
-            "HOST:PORT with a numeric host, [IPV6]:PORT, *:PORT, unix:/PATH or fd:NAME.",
+            "HOST:PORT with a numeric host, [IPV6]:PORT, *:PORT, unix:/PATH or fd:NAME; commas between "
+            "several.",
             judge=_judge_addresses,
         ),
         Question(
@@ -131,7 +132,8 @@ EXPOSURE = Page(
             ("daemon", "allowed_hosts"),
             "--allowed-hosts",
             "Host names to accept",
-            "Names under which browsers and clients ask for it, besides localhost and the addresses.",
+            "Names under which clients ask for it, besides localhost and the addresses; commas between "
+            "several.",
             applies=_exposed,
         ),
     ),
