@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from netclawd.adapters.control_client import PATIENCE_S, ControlClient
@@ -114,7 +114,10 @@ def bring_up(
         return _hand_over(home, where, content, judged, quiet=quiet)
     written = _write(where, content)
     so_far = Outcome(where.path, written, "not-running", changes=judged.changes)
-    return _start(home, where, content, so_far, quiet=quiet) if start else so_far
+    if not start:
+        return so_far
+    with _saying_written(where.path, written=written):
+        return _start(home, where, content, so_far, quiet=quiet)
 
 
 def _write(where: Target, content: bytes | None) -> bool:
@@ -184,12 +187,21 @@ def _hand_over(
         client.call("reload")
     attempt = Attempt(where.path, content, judged.digest, known)
     so_far = Outcome(where.path, written, "ready", ran=True, changes=judged.changes)
-    try:
+    with _saying_written(where.path, written=written):
         return _Wait(home, attempt, before, effective=judged.effective).run(so_far, quiet=quiet)
-    except (ConflictError, NetclawError) as error:
-        if not written or isinstance(error, ConflictError):
-            raise
-        raise ControlError(f"{where.path} is written. {error.what}", error.remedy) from error
+
+
+@contextlib.contextmanager
+def _saying_written(path: str, *, written: bool) -> Iterator[None]:
+    """Let an error say what is so by then."""
+    try:
+        yield
+    except ConflictError:
+        raise  # It says so itself.
+    except NetclawError as error:
+        if written:
+            error.what = f"{path} is written. {error.what}"
+        raise
 
 
 def _baseline(client: ControlClient) -> Baseline:
@@ -266,7 +278,7 @@ class _Wait:
             if entry is not None:
                 return replace(so_far, outcome=entry["outcome"], code=1, entry=entry)
         if self._home.owner is None and now - self._away_since > AWAY_S:
-            raise NotRunningError(
+            raise ControlError(
                 "The daemon has ended, and nobody has started it again.",
                 "See why with `netclaw logs`; `netclaw daemon start` starts it.",
             )

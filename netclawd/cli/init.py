@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from netclawd.adapters.settings_file import packaged_schema
+from netclawd.adapters.settings_file import packaged_schema, read_file
 from netclawd.cli.bring_up import Home, Outcome, bring_up, find_home
 from netclawd.cli.config_write import Judged, Target, judge, target
 from netclawd.cli.output import json_option, note, say_json, visible
@@ -175,19 +175,25 @@ def _confirm(draft: Draft, *, start: bool) -> bool:
 def _carry_out(
     home: Home, draft: Draft, content: bytes | None, *, start: bool, as_json: bool
 ) -> int:
-    written = content != draft.where.content
     try:
         outcome = bring_up(home, draft.where, content, start=start, quiet=as_json)
     except KeyboardInterrupt:
         click.echo(err=True)
-        if written:
-            note(f"{draft.where.path} is written; the daemon takes it up by itself.")
+        note(_say_interrupted(draft.where, content))
         return INTERRUPTED
     if as_json:
         say_json(outcome.as_dict())
     else:
         _tell(outcome)
     return outcome.code
+
+
+def _say_interrupted(where: Target, content: bytes | None) -> str:
+    if content == where.content or read_file(where.path) != content:
+        return "nothing was written."
+    if where.client is not None:
+        return f"{where.path} is written; the daemon takes it up by itself."
+    return f"{where.path} is written; `netclaw daemon start` starts a daemon with it."
 
 
 def _tell(outcome: Outcome) -> None:

@@ -163,9 +163,7 @@ def written(value: Any) -> str:
 
 
 def changed_settings(answers: Answers, wanted: Mapping[Path, Any]) -> dict[Path, Any]:
-    """Return the settings that have to be written: all for a new file, else those that differ."""
-    if not answers.in_file:
-        return dict(wanted)
+    """Return the settings that have to be written into a file that there is: those that differ."""
     changed = {}
     for path, value in wanted.items():
         found = lookup(answers.in_file, path)

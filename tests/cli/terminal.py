@@ -20,10 +20,13 @@ _DRIVES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 class Terminal:
     """Runs a command of ``netclaw`` at a terminal. Use as a context manager."""
 
-    def __init__(self, *words: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *words: str, environment: Mapping[str, str] | None = None, first: str = "pass"
+    ) -> None:
+        """``first``: a statement that is executed before the command."""
         self.child: Any = pexpect.spawn(
             sys.executable,
-            ["-c", NETCLAW, *words],
+            ["-c", f"{first}; {NETCLAW}", *words],
             env={**os.environ, "TERM": "xterm", **(environment or {})},
             encoding="utf-8",
             timeout=scaled(30.0),

@@ -71,6 +71,21 @@ def test_only_what_differs_is_written_and_comments_stay(init: Any, file: Path) -
     assert "\x1b" not in result.stdout, "colours are for terminals"
 
 
+def test_a_file_that_only_explains_stays_as_it_is_where_defaults_do(init: Any, file: Path) -> None:
+    file.write_text("# The defaults do.\n# [daemon]\n")
+    assert "nothing is written" in init("--no-start").stdout
+    assert init("--no-start", "--drain-timeout", "5").exit_code == 0
+    assert file.read_text().startswith("# The defaults do.\n# [daemon]\n")
+    assert tomllib.loads(file.read_text()) == {"drain": {"timeout_s": 5}}
+
+
+@pytest.mark.parametrize("blank", ["", "\n \n", "\ufeff"])
+def test_a_blank_file_is_a_new_one(init: Any, file: Path, blank: str) -> None:
+    file.write_text(blank)
+    assert init("--no-start").exit_code == 0
+    assert tomllib.loads(file.read_text())["agent"] == {"provider": "demo"}
+
+
 def test_what_no_option_says_stays_as_it_is_configured(init: Any, file: Path) -> None:
     inode = file.stat().st_ino
     result = init("--no-start")

@@ -290,6 +290,34 @@ def test_what_somebody_else_writes_meanwhile_is_not_taken_for_it(
         assert (result.exit_code, "was changed again before" in result.stderr) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("place", "words", "written"),
+    [
+        ("judge", "nothing was written.", False),
+        ("ended_restarts", "nothing was written.", False),
+        ("follow", "is written; the daemon takes it up by itself.", True),
+    ],
+)
+def test_an_interrupt_tells_what_is_so_by_then(
+    daemon: Daemon,
+    netclaw: CommandLine,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    words: str,
+    written: bool,
+) -> None:
+    def interrupt(*_arguments: Any, **_options: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = daemon.config_path.read_text()
+    monkeypatch.setattr(bring_up, place, interrupt)
+    result = netclaw(*INIT, "--drain-timeout", "5")
+    assert (result.exit_code, words in result.stderr) == (130, True), result.stderr
+    assert (daemon.config_path.read_text() != before) is written
+    if written:
+        assert daemon.wait_ready(above=1) == 2
+
+
 # -- no baseline, no success ---------------------------------------------------------------------
 
 

@@ -270,6 +270,13 @@ def test_a_file_that_is_wrong_is_mended_by_the_answers(home: Path) -> None:
     }
 
 
+def test_who_may_not_write_is_told_before_anything_is_asked(home: Path, file: Path) -> None:
+    denied = "import os; os.access = lambda *_: False"  # root may write everywhere
+    with Terminal("init", first=denied) as terminal:
+        terminal.read_to(f"this user may not write {home}, so nothing can be changed.")
+        terminal.ask(ASKED[0])
+
+
 def test_what_no_answer_mends_is_said_before_anything_is_written(home: Path) -> None:
     file = home / "netclaw.toml"
     file.write_text("[sessions]\nworkers = 0\n")

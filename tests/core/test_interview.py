@@ -137,9 +137,7 @@ def test_only_what_differs_is_written_into_a_file_that_says_something() -> None:
     assert changed_settings(found, {path: 30, other: "defer"}) == {path: 30}
 
 
-def test_a_new_file_says_everything() -> None:
-    wanted: dict[tuple[str, ...], Any] = {
-        ("drain", "timeout_s"): 30,
-        ("drain", "new_work"): "defer",
-    }
-    assert changed_settings(answers({}), wanted) == wanted
+def test_what_the_file_has_in_a_value_s_place_is_replaced() -> None:
+    """It was taken for its default, so that there is something to keep."""
+    found = answers({"drain": {"timeout_s": "soon"}})
+    assert changed_settings(found, {("drain", "timeout_s"): 30}) == {("drain", "timeout_s"): 30}

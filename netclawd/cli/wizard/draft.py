@@ -50,11 +50,11 @@ class Draft:
         wanted: dict[Path, Any] = {}
         for page in PAGES:
             wanted |= page.settings(answers)
-        changed = changed_settings(answers, wanted)
+        text, values = self._text, self._values
+        begins = not text.strip()  # then the file says everything
+        changed = wanted if begins else changed_settings(answers, wanted)
         if not changed:
             return self.where.content
-        text, values = self._text, self._values
-        begins = not text.strip()
         for path, value in changed.items():
             values = with_setting(values, path, value)
             text = with_value(text, path, value)
