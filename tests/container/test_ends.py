@@ -20,6 +20,8 @@ from tests.process.talk import (
 from tests.process.test_turns_survive import numbers
 from tests.waiting import scaled, wait_for
 
+#: A plain s6 tells nobody how what it supervises has ended.
+tells_its_end = pytest.mark.parametrize("kind", ["pid1", "podman"], indirect=True)
 #: A model call that outlasts a stop, which gives it a moment.
 SHORT_DRAIN = {"drain": {"model_timeout_at_stop_s": 0.1}}
 
@@ -105,6 +107,7 @@ def test_a_stop_in_the_middle_of_a_restart_stops(stopped: Service) -> None:
     wait_event(service, session, "turn.resumed")
 
 
+@tells_its_end
 @pytest.mark.once
 def test_the_exit_code_of_a_container_that_waits_is_the_daemon_s(stopped: Service) -> None:
     service = stopped
@@ -114,6 +117,7 @@ def test_the_exit_code_of_a_container_that_waits_is_the_daemon_s(stopped: Servic
     assert stop(service) == 78
 
 
+@tells_its_end
 @pytest.mark.once
 def test_the_exit_code_of_a_container_tells_of_a_kill(service: Service) -> None:
     """Killed twice, so that the wait is long enough to be stopped in."""

@@ -54,6 +54,7 @@ def test_ten_ports_in_a_row(service: Service) -> None:
     for port in range(5199, 5209):
         check_refused(service, port)
     assert service.supervision() == before
+    wait_for(lambda: service.zombies() == [], 5.0, "what each rehearsal was to be waited for")
     check_one_daemon(service)
 
 
@@ -183,8 +184,10 @@ def test_a_config_map_that_is_mended_is_tried_at_once(stopped: Service) -> None:
     service = stopped
     service.write_config_map("wrong", tables=WRONG)
     service.stage.start()
-    service.wait_words("it starts again in")
+    # The third wait is long enough not to end by itself meanwhile.
+    service.wait_words("it starts again in", count=3)
     service.write_config_map("mended")
+    service.wait_words("has changed: starting")
     service.wait_ready()
     check_one_daemon(service)
     assert set(service.deaths()) == {"exitcode 78"}
