@@ -23,6 +23,8 @@ from tests.waiting import wait_for
 FOLDER = CLONE / "build" / "container"
 #: The images that outlive a test run, for every engine to read.
 KEPT = FOLDER / "images"
+#: What is made and run lies in a folder called so, then by the PID of who made it.
+GRAPH = "podman-"
 #: What becomes PID 1: it mounts what crun looks at, and reaps.
 INIT = """
 import os, signal, subprocess, sys
@@ -50,11 +52,12 @@ class Engine(Machine):
         self.base = f"localhost/{base.name}:1"
         self.console.touch()
         # An overlay can't lie on every file system of a temporary folder: on that of the clone it can.
-        self.graph = FOLDER / f"podman-{self.folder.name.removeprefix(machine.PREFIX)}"
+        self.graph = FOLDER / f"{GRAPH}{self.folder.name.removeprefix(machine.PREFIX)}"
 
     def __enter__(self) -> Engine:
         if shutil.which("podman") is None:
             raise NoPodmanError("podman is not installed")
+        _remove_stale()
         ready = self.folder / "ready"
         self.environment = {**machine.ENVIRONMENT, **self._settings(self.graph, shared=True)}
         try:
@@ -170,3 +173,11 @@ class Engine(Machine):
             except OSError:
                 return False
         return pid == self.pid
+
+
+def _remove_stale() -> None:
+    """Remove what test runs that were killed have left; their containers ended with them."""
+    for graph in FOLDER.glob(f"{GRAPH}*"):
+        owner = graph.name.removeprefix(GRAPH).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(graph, ignore_errors=True)
