@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from netclawd.core import budgets
 from tests.container.podman import Podman
 from tests.container.service import Service
-from tests.packaging.test_image import COMPOSE, DAEMON, POD
+from tests.packaging.test_image import COMPOSE, DAEMON, POD, configuration
 from tests.waiting import wait_for
 
 Make = Callable[..., Podman]
@@ -29,8 +31,7 @@ def compose_options() -> list[str]:
         *(f"--tmpfs={it}" for it in daemon["tmpfs"]),
         *(f"--cap-drop={it}" for it in daemon["cap_drop"]),
         *(f"--cap-add={it}" for it in daemon["cap_add"]),
-        # podman has no value for it.
-        *(f"--security-opt={it.removesuffix(':true')}" for it in daemon["security_opt"]),
+        *(f"--security-opt={it}" for it in daemon["security_opt"]),
         *(f"--env={name}={value}" for name, value in daemon["environment"].items()),
     ]
 
@@ -88,16 +89,49 @@ def test_it_serves_with_nothing_but_what_the_image_has(way: str, podman: Make) -
     assert service.stage.wait_end(budgets.CONTAINER_STOP_S) == 0
 
 
-def test_it_serves_as_the_kubernetes_example_runs_it(podman: Make) -> None:
+def test_the_compose_example_serves_behind_its_proxy_and_says_what_that_means(podman: Make) -> None:
+    service = Service(podman(options=compose_options()))
+    service.write_config(configuration("compose"))
+    service.stage.start()
+    service.wait_ready()
+    assert "authenticate" in service.netclaw("status").out
+    named = {"Host": "agents.example.org"}
+    assert service.ask("/api/health/live", headers=named).status == 200
+    assert service.ask("/api/health/live", headers={"Host": "elsewhere.example.org"}).status != 200
+
+
+def save_config_map(folder: Path, text: str) -> None:
+    """Put a file there as the kubelet does: a new folder, and one rename of a symbolic link."""
+    fresh = folder / f"..{time.monotonic_ns()}"
+    fresh.mkdir()
+    (fresh / "netclaw.toml").write_text(text)
+    (folder / "..data_tmp").symlink_to(fresh.name)
+    (folder / "..data_tmp").rename(folder / "..data")
+    if not (folder / "netclaw.toml").is_symlink():
+        (folder / "netclaw.toml").symlink_to("..data/netclaw.toml")
+
+
+def test_the_kubernetes_example_serves_and_follows_its_config_map(podman: Make) -> None:
     stage = podman(options=kubernetes_options())
-    for folder in (stage.config, stage.state):
-        os.chown(folder, 0, POD["securityContext"]["fsGroup"])  # As Kubernetes gives a volume.
-        folder.chmod(0o2775)
+    os.chown(stage.config, 0, 0)
+    os.chown(stage.state, 0, POD["securityContext"]["fsGroup"])  # As Kubernetes gives a volume.
+    stage.state.chmod(0o2775)
     service = Service(stage)
-    service.start()
+    save_config_map(stage.config, configuration("kubernetes"))
+    stage.start()
+    generation = service.wait_ready()
     assert daemon_uid(service) == NUMBER
     for question in ("live", "ready"):
         assert service.netclaw("status", "--probe", question).code == 0
+    before = service.supervision()
+    service.port = 5200
+    save_config_map(stage.config, configuration("kubernetes").replace(":5199", ":5200"))
+    assert service.wait_ready(above=generation) > generation
+    assert service.supervision() == before
+    # Who has no right to change it is told whose it is.
+    refused = service.netclaw("config", "set", "drain.timeout_s", "20", check=False)
+    assert refused.code != 0
+    assert "can't be replaced" in refused.err
 
 
 def test_commands_of_root_and_of_the_service_user_reach_the_daemon(podman: Make) -> None:

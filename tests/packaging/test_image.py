@@ -128,8 +128,9 @@ def test_the_configuration_of_an_example_is_good(name: str, tmp_path: Path) -> N
 
 def test_the_proxy_of_compose_is_the_one_that_is_trusted_and_the_only_way_in() -> None:
     daemon, proxy = COMPOSE["services"]["netclawd"], COMPOSE["services"]["proxy"]
-    address = proxy["networks"]["inside"]["ipv4_address"]
-    assert f'trusted_proxies = ["{address}"]' in configuration("compose")
+    assert daemon["networks"] == proxy["networks"] == ["inside"]
+    (network,) = COMPOSE["networks"]["inside"]["ipam"]["config"]
+    assert f'trusted_proxies = ["{network["subnet"]}"]' in configuration("compose")
     assert "ports" not in daemon
     caddyfile = (CONTAINER / "compose/Caddyfile").read_text()
     (host,) = re.findall(r"^([\w.]+) \{$", caddyfile, re.M)
