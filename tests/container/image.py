@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import netclawd
 from tests.container import rootfs
 from tests.container.engine import FOLDER, Engine
 from tests.systemd.machine import Result
@@ -25,7 +24,6 @@ from tests.systemd.roots import CLONE
 NEW, OLD = "user-bundles.d/user", "s6-rc.d/user"
 #: Build arguments that become labels.
 LABELLED = {
-    "VERSION": netclawd.__version__,
     "REVISION": "5199519951995199519951995199519951995199",
     "CREATED": "2026-11-28T15:00:00Z",
 }

@@ -192,6 +192,14 @@ def test_the_base_is_an_argument_and_the_sums_have_no_default() -> None:
     assert not re.search(r"[0-9a-f]{64}", CONTAINERFILE)
 
 
+def test_the_versions_are_the_same_everywhere() -> None:
+    assert re.findall(r"^ARG VERSION=(.*)$", CONTAINERFILE, re.M) == [netclawd.__version__]
+    (overlay,) = re.findall(r"^ARG S6_OVERLAY_VERSION=(.*)$", CONTAINERFILE, re.M)
+    readme = (ROOT / "README.md").read_text()
+    assert re.findall(r"s6-overlay/releases/tag/v([\d.]+)", readme) == [overlay]
+    assert f"its release {overlay}]" in readme
+
+
 def test_all_that_is_copied_into_the_image_is_in_the_context() -> None:
     rules = (ROOT / ".containerignore").read_text().splitlines()
     kept = [rule.removeprefix("!") for rule in rules if rule.startswith("!")]
