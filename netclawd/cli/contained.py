@@ -10,8 +10,8 @@ import time
 import click
 
 from netclawd.cli.known import Known, capital, describe_known, is_outside, know, known_json
-from netclawd.cli.launch import Stopped, stop_running, stop_silent
-from netclawd.cli.output import duration, note, say_json, visible
+from netclawd.cli.launch import Stopped, stop_running, stop_silent, tell_stopped
+from netclawd.cli.output import note, say_json, visible
 from netclawd.cli.reach import reach, reach_or_none
 from netclawd.cli.reload import reload_and_wait
 from netclawd.cli.s6 import down_command
@@ -59,17 +59,7 @@ def _say_stopped(container: Container, stopped: Stopped, took_s: float, *, as_js
         shown = {"stopped": True, "clean": stopped.clean, "killed": stopped.killed}
         say_json({**shown, "starts_again": again, **known_json(container, known, None)})
         return 0 if stopped.clean else 1
-    if stopped.clean:
-        click.echo(
-            f"Stopped cleanly in {duration(took_s)}: every turn goes on with the next start."
-        )
-    elif stopped.killed:
-        note("the daemon did not end in time and was killed; the next start finds out what it did.")
-    else:
-        note(
-            "the daemon ended, but not cleanly; the next start finds out what it did. "
-            "See `netclaw restarts` and `netclaw logs`."
-        )
+    tell_stopped(stopped, took_s)
     if again:
         click.echo(f"{capital(container.label)} will start it again in a moment.")
         click.echo(f"  {_how_to_keep_down(container)}")

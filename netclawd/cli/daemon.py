@@ -12,8 +12,16 @@ import click
 
 from netclawd.cli import contained, s6_start, supervised
 from netclawd.cli.install import install, uninstall
-from netclawd.cli.launch import Launched, Stopped, launch, log_path, stop_running, stop_silent
-from netclawd.cli.output import duration, json_option, note, say_json
+from netclawd.cli.launch import (
+    Launched,
+    Stopped,
+    launch,
+    log_path,
+    stop_running,
+    stop_silent,
+    tell_stopped,
+)
+from netclawd.cli.output import json_option, note, say_json
 from netclawd.cli.reach import Daemon, answers_for, own_paths, reach_or_none
 from netclawd.cli.reload import reload_and_wait
 from netclawd.cli.status import status as plain_status
@@ -152,17 +160,8 @@ def _stop_silent(paths: Paths, *, as_json: bool) -> int:
 def _say_stopped(stopped: Stopped, took_s: float, *, as_json: bool) -> int:
     if as_json:
         say_json({"stopped": True, "clean": stopped.clean, "killed": stopped.killed})
-    elif stopped.clean:
-        click.echo(
-            f"Stopped cleanly in {duration(took_s)}: every turn goes on with the next start."
-        )
-    elif stopped.killed:
-        note("the daemon did not end in time and was killed; the next start finds out what it did.")
     else:
-        note(
-            "the daemon ended, but not cleanly; the next start finds out what it did. "
-            "See `netclaw restarts` and its log."
-        )
+        tell_stopped(stopped, took_s)
     return 0 if stopped.clean else 1
 
 

@@ -14,10 +14,12 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from netclawd.adapters.clock import SystemClock
 from netclawd.adapters.control_client import ControlClient
 from netclawd.adapters.log import LIMIT_BYTES, rotate
-from netclawd.cli.output import visible
+from netclawd.cli.output import duration, note, visible
 from netclawd.cli.progress import Progress, describe_wait
 from netclawd.cli.reach import Daemon, folders_of
 from netclawd.cli.status import SERVING
@@ -141,6 +143,21 @@ class Stopped:
     #: It drained, wrote its manifest, and said so in the journal.
     clean: bool
     killed: bool
+
+
+def tell_stopped(stopped: Stopped, took_s: float) -> None:
+    """Say in words how it ended."""
+    if stopped.clean:
+        click.echo(
+            f"Stopped cleanly in {duration(took_s)}: every turn goes on with the next start."
+        )
+    elif stopped.killed:
+        note("the daemon did not end in time and was killed; the next start finds out what it did.")
+    else:
+        note(
+            "the daemon ended, but not cleanly; the next start finds out what it did. "
+            "See `netclaw restarts` and `netclaw logs`."
+        )
 
 
 def stop_running(daemon: Daemon, *, quiet: bool) -> Stopped:
