@@ -92,6 +92,24 @@ def test_a_daemon_that_crash_loops_is_mended(
     assert run.json("status")["addresses"] == [f"127.0.0.1:{port}"]
 
 
+def test_a_start_that_began_before_the_write_is_not_taken_for_its_own(
+    run: CommandLine, scan: Scan, config: Path, port: int, home: Path
+) -> None:
+    """It reads the old file, takes its time, and fails."""
+    config.write_text(f'[daemon]\nlisten = ["0.0.0.0:{port}"]\n')
+    began = home / "began"
+    slowly = f"if grep -q 0.0.0.0 {config}; then touch {began}; sleep 2; exit 78; fi; exec netclawd"
+    script = scan.service / "run"
+    text = script.read_text()
+    assert text.endswith("\nnetclawd\n")
+    script.write_text(f'{text.removesuffix("netclawd" + chr(10))}sh -c "{slowly}"\n')
+    scan.start()
+    wait_for(began.exists, 10.0, "a start to begin")
+    found = run.json(*INIT, "--listen", f"127.0.0.1:{port}")
+    assert (found["daemon"], found["outcome"], found["generation"]) == (False, "ready", 1)
+    assert found["pid"] == scan.wait_serving()
+
+
 def test_an_abort_is_told_in_the_daemons_words_and_a_second_try_works(
     run: CommandLine, scan: Scan, config: Path, home: Path
 ) -> None:
