@@ -43,6 +43,7 @@ from netclawd.errors import (
 ENTRY_S = 1.0
 #: A daemon that nobody would start again is given up after this, seconds.
 AWAY_S = PATIENCE_S
+_AWAY = "no daemon answers; it is waited for …"
 #: Seconds between two looks into the journal of a daemon that is away.
 LEFT_LOOK_S = 1.0
 
@@ -72,7 +73,7 @@ class Outcome:
 
     path: str
     written: bool
-    #: What happened: ready, unchanged, not-started, not-running, or the outcome of the restart.
+    #: ready, not-started, not-running, or how the restart failed.
     outcome: str
     code: int = 0
     #: A daemon ran before.
@@ -183,11 +184,11 @@ def _hand_over(
     known = ended_restarts(client)
     before = _baseline(client)
     written = _write(where, content)
-    if judged.refused_before:  # then the write alone is no reason to try it again
-        client.call("reload")
     attempt = Attempt(where.path, content, judged.digest, known)
     so_far = Outcome(where.path, written, "ready", ran=True, changes=judged.changes)
     with _saying_written(where.path, written=written):
+        if judged.refused_before:  # then the write alone is no reason to try it again
+            client.call("reload")
         return _Wait(home, attempt, before, effective=judged.effective).run(so_far, quiet=quiet)
 
 
@@ -282,7 +283,7 @@ class _Wait:
                 "The daemon has ended, and nobody has started it again.",
                 "See why with `netclaw logs`; `netclaw daemon start` starts it.",
             )
-        progress.show("no daemon answers; it is waited for …")
+        progress.show(_AWAY)
         return None
 
 
@@ -342,7 +343,7 @@ def _start(
             judge,
             timeout_s=budgets.INIT_S,
             quiet=quiet,
-            on_away=lambda _error, _progress: None,
+            on_away=lambda _error, progress: progress.show(_AWAY),
         )
     if found is None:
         raise ControlError(

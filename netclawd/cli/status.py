@@ -14,11 +14,11 @@ import click
 from netclawd.cli.output import ago, count, json_option, say_json, visible
 from netclawd.cli.progress import describe_turn
 from netclawd.cli.reach import Daemon, own_paths, reach
+from netclawd.core.uptake import SERVING as SERVING
 from netclawd.errors import ControlError, NetclawError, NotRunningError
 
 #: Seconds between two looks of ``--watch``.
 WATCH_S = 1.0
-SERVING = ("ready", "rehearsing")
 
 
 @click.command()

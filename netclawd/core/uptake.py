@@ -14,7 +14,7 @@ from typing import Any
 from netclawd.core.values import frozen
 
 #: Phases in which a generation answers everybody and is not about to leave.
-_SERVES = ("ready", "rehearsing")
+SERVING = ("ready", "rehearsing")
 #: Outcomes after which this attempt is over and the daemon has another configuration.
 _FAILED = ("refused", "failed", "rolled-back")
 
@@ -59,7 +59,7 @@ def judge_uptake(
     """
     now = read_baseline(status)
     newer = now is not None and (now.generation > before.generation or not effective)
-    if now is not None and newer and now.digest == digest and status.get("phase") in _SERVES:
+    if now is not None and newer and now.digest == digest and status.get("phase") in SERVING:
         return Uptake.TAKEN
     failed = entry is not None and entry["outcome"] in _FAILED
     return Uptake.FAILED if failed else Uptake.WAITING
