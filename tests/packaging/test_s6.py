@@ -210,6 +210,39 @@ def test_the_page_has_the_budgets() -> None:
     assert f"(exit code {EXIT_CONFIG})" in text
 
 
+def test_the_pages_of_the_container_have_the_budgets() -> None:
+    page, internals = (
+        " ".join((ROOT / "docs" / name).read_text().split())
+        for name in ("container.md", "internals/container.md")
+    )
+    kill, grace, finish = (
+        f"{value:g}" for value in (budgets.UNIT_STOP_S, budgets.CONTAINER_STOP_S, budgets.FINISH_S)
+    )
+    assert (
+        f"after {budgets.RETRY_FIRST_S:g} seconds, later after up to {budgets.RETRY_LONGEST_S:g}"
+        in page
+    )
+    assert f"takes {budgets.DRAIN_S:g} seconds at most" in page
+    assert (
+        f"hasn't ended after {kill}; so give the container {grace} (`--stop-timeout {grace}`"
+        in page
+    )
+    for row in (
+        f"| drain, exit of the daemon | {budgets.DRAIN_S:g}, {budgets.EXIT_S:g} |",
+        f"| KILL by s6 (`timeout-kill`) | {kill} |",
+        f"| `finish` (`timeout-finish`) | {finish} |",
+        f"| grace of the container | {grace} |",
+    ):
+        assert row in internals
+
+
+def test_the_pages_say_how_much_of_the_log_is_kept() -> None:
+    run = (DEFINITIONS / "netclawd-log/run").read_text()
+    assert "s6-log -- 1 n10 s1000000 ${logs}" in run
+    assert "rotated at 1 MB; ten old ones are kept" in PAGE
+    assert "ten files of 1 MB" in (ROOT / "docs/container.md").read_text()
+
+
 def test_the_first_configuration_is_the_default_but_for_what_a_mistake_does(tmp_path: Path) -> None:
     paths = (CONTAINER_CONFIG, ROOT / "packaging/netclaw.toml")
     assert [wiring.check(str(path)) for path in paths] == list(map(str, paths))
@@ -241,7 +274,7 @@ def test_the_first_configuration_says_how_a_proxy_reaches_it(tmp_path: Path) -> 
 #: Stands in for the daemon: says what it was handed, and does what the file `do` says. The signals that
 #: netclawd-wait leaves blocked it lets in, as the daemon does.
 STAND_IN = f"""#!/bin/sh
-echo "netclawd: user $(id -u) home $HOME umask $(umask) fd $NETCLAW_NOTIFY_FD state $STATE_DIRECTORY"
+echo "netclawd: user $(id -u) home $HOME umask $(umask) fd $NETCLAW_NOTIFY_FD state $STATE_DIRECTORY" >&2
 exec env --default-signal=HUP,INT,TERM sh {INSIDE}/do
 """
 READY = 'echo >&"$NETCLAW_NOTIFY_FD"\nexec 3>&-\n'
@@ -409,6 +442,7 @@ def test_the_log_goes_to_the_output_and_to_files_of_the_service_user(box: Box) -
     current = box.folder / "state/logs/s6/current"
     wait_for(lambda: current.exists() and "netclawd: user" in current.read_text(), 5.0, "the log")
     assert current.stat().st_uid == NETCLAW
+    assert current.parent.stat().st_mode & 0o077 == current.stat().st_mode & 0o077 == 0
     wait_for(lambda: box.out == current.read_text(), 5.0, lambda: f"the same, not {box.out}")
 
 
