@@ -160,7 +160,16 @@ def test_what_is_not_valid_leaves_the_file_byte_for_byte(
 
 
 @pytest.mark.parametrize(
-    "text", ["[drain\n", "drain = 3\n", "[drain]\ntimeout_s = 1\ntimeout_s = 2\n"]
+    "text",
+    [
+        "[drain\n",
+        "[drain]\ntimeout_s = 1\ntimeout_s = 2\n",
+        "drain = 3\n",
+        "daemon = []\n",
+        "agent = 1\n",
+        "providers = 1\n",
+        "[providers]\ndemo = 1\n",
+    ],
 )
 def test_a_file_that_nothing_could_be_kept_of_is_left(init: Any, file: Path, text: str) -> None:
     file.write_text(text)

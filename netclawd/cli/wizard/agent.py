@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netclawd.cli.wizard.page import Page
+from netclawd.core.edits import lookup
 from netclawd.core.interview import Answers, Choice, Question
 from netclawd.core.origins import Path
 
@@ -16,7 +17,8 @@ KINDS = {"demo": "needs no key and no network; it explains itself and answers wo
 def _names(answers: Answers) -> Sequence[Choice]:
     """Offer what is configured, and what can be."""
     tables = answers.before("providers")
-    kinds = {name: table.get("kind", "") for name, table in tables.items()} if tables else {}
+    named = tables if isinstance(tables, Mapping) else {}
+    kinds = {name: str(lookup(table, ("kind",))) for name, table in named.items()}
     return [Choice(name, KINDS.get(kind, "")) for name, kind in {**kinds, "demo": "demo"}.items()]
 
 
@@ -24,7 +26,7 @@ def _table(answers: Answers) -> Mapping[Path, Any]:
     """Add the table of a provider that the file lacks beside others."""
     chosen = answers.value("agent.provider")
     tables = answers.in_file.get("providers")
-    if chosen not in KINDS or not tables or chosen in tables:
+    if chosen not in KINDS or not isinstance(tables, Mapping) or not tables or chosen in tables:
         return {}
     return {("providers", chosen, "kind"): chosen}
 

@@ -28,10 +28,13 @@ class Draft:
     """A file as it was read, and what the answers make of it."""
 
     def __init__(self, where: Target) -> None:
-        """Raise ConfigSyntaxError for a file that can't be read: nothing could be kept of it."""
+        """Raise ConfigError for a file of which nothing could be kept: no TOML, or no tables."""
         self.where = where
         self._text = decode(where.content or b"", where.path)
         self._values = parse_toml(self._text, where.path)
+        for page in PAGES:
+            for question in page.questions:
+                with_setting(self._values, question.path, None)
 
     def answers(self) -> Answers:
         """Return what is configured; a value that can't be one gives way to its default."""
