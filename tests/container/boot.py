@@ -41,7 +41,7 @@ TAKEN = (
 SERVICE = SCAN / "netclawd"
 #: Both as s6-rc does it, with its lock held until the service is up and ready, or is down.
 UP = f"""
-until s6-svok {SERVICE}; do sleep 0.02; done
+until s6-svok {SERVICE} && s6-svstat {SERVICE} >/dev/null 2>&1; do sleep 0.02; done
 s6-svlisten1 -U {SERVICE} s6-svc -u {SERVICE} && rm {SERVICE}/down
 """
 STOP = f"""#!/bin/sh

@@ -89,12 +89,13 @@ class Namespace(Machine):
     def _supervised(self) -> bool:
         self._check_alive()
         self.pid = self.pid or self._child()
-        # Only the new root folder has the boot program: before that a question would reach ours.
+        root = Path(f"/proc/{self.pid}/root")
+        # Before that a question would reach our own root folder, which has neither.
+        entered = self.pid != 0 and Path(f"{root}{rootfs.BOOT}").exists()
         return (
-            self.pid != 0
-            and Path(f"/proc/{self.pid}/root{rootfs.BOOT}").exists()
-            and Path(f"/proc/{self.pid}/root/.old").exists() is False
-            and self.run("s6-svok", self.service, check=False).code == 0
+            entered
+            and not (root / ".old").exists()
+            and self.run("s6-svstat", self.service, check=False).code == 0
         )
 
     def terminate(self) -> None:

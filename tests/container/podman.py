@@ -103,7 +103,7 @@ class Podman:
         code = self._client.poll()
         assert code is None, f"the container ended with {code}\n{self.words()}"
         self.pid = self.pid or self._find_pid()
-        return self.pid != 0 and self.run("s6-svok", self.service, check=False).code == 0
+        return self.pid != 0 and self.run("s6-svstat", self.service, check=False).code == 0
 
     def _find_pid(self) -> int:
         question = ("container", "inspect", "--format={{.State.Pid}}", self.name)

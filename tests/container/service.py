@@ -40,7 +40,7 @@ def _is_daemon(command: list[bytes]) -> bool:
 
 
 class Service:
-    """Ask over the stage's network: the test's thread has to be in it (Stage.network)."""
+    """What is asked over HTTP is asked in the stage's network."""
 
     def __init__(self, stage: Stage, port: int = 5199) -> None:
         self.stage = stage
@@ -119,15 +119,13 @@ class Service:
 
     def daemons(self) -> list[int]:
         """Return the PIDs inside of every daemon, whoever started it; what one runs isn't one."""
-        found = {}
+        parents = {}
         for pid in self._pids():
             with contextlib.suppress(OSError):
                 if _is_daemon(self.stage.proc(pid, "cmdline").read_bytes().split(b"\0")):
-                    found[pid] = self._stat(pid)
-        # A rehearsal is a child of the daemon; what has ended and waits for its parent is none any more.
-        return sorted(
-            p for p, (state, parent) in found.items() if parent not in found and state != "Z"
-        )
+                    parents[pid] = self._stat(pid)[1]
+        # A rehearsal is a child of the daemon.
+        return sorted(pid for pid, parent in parents.items() if parent not in parents)
 
     def parent_of(self, pid: int) -> int | None:
         """Return the PID of a process's parent; None when there is no such process, not even a zombie."""
