@@ -66,6 +66,17 @@ def test_the_environment_overrides_no_setting() -> None:
     assert not [it for it in COMPOSE["services"]["netclawd"]["environment"] if it.startswith("N")]
 
 
+def test_the_page_has_what_the_image_sets() -> None:
+    page = (ROOT / "docs/container.md").read_text()
+    for name, value in environment().items():
+        if name.endswith("_DIRECTORY"):
+            assert f"`{name}`" in page
+        elif name not in ("PATH", "LANG"):
+            assert f"`{name}={value}`" in page
+    (number,) = re.findall(r"^number=(\d+)$", (CONTAINER / "add-package").read_text(), re.M)
+    assert f"(uid and gid {number})" in page
+
+
 def _names(entries: list[dict[str, str]]) -> list[str]:
     return [entry["name"] for entry in entries]
 

@@ -227,6 +227,7 @@ def test_the_pages_of_the_container_have_the_budgets() -> None:
         f"hasn't ended after {kill}; so give the container {grace} (`--stop-timeout {grace}`"
         in page
     )
+    assert f"--stop-timeout {grace} " in (ROOT / "README.md").read_text()
     for row in (
         f"| drain, exit of the daemon | {budgets.DRAIN_S:g}, {budgets.EXIT_S:g} |",
         f"| KILL by s6 (`timeout-kill`) | {kill} |",
