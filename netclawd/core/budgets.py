@@ -20,8 +20,8 @@ CONTAINER_STOP_S = 60.0
 
 #: s6 kills a `finish` after this (servicedir, timeout-finish).
 FINISH_S = 5.0
-#: Under s6 an exit is followed by a start after the first, which doubles to the longest; who had run for
-#: the last begins anew.
+#: Under s6 the pause between an exit and the next start: it doubles from the first to the longest, and is the
+#: first again after a run of the last.
 RETRY_FIRST_S = 2.0
 RETRY_LONGEST_S = 60.0
 RETRY_RESET_S = 30.0
