@@ -149,8 +149,14 @@ def _look(config: str) -> str:
 
 
 def _now() -> float:
-    """Return the seconds since boot, from where ``finish`` has them too; a container may see its own."""
-    return read_uptime(_content("/proc/uptime"))
+    """Return the seconds since boot, from where ``finish`` has them too; a container may see its own.
+
+    0 where they are hidden: then no exit has an instant, and there is no pause.
+    """
+    try:
+        return read_uptime(_content("/proc/uptime"))
+    except ValueError:
+        return 0.0
 
 
 def _content(path: str) -> str:

@@ -431,6 +431,24 @@ def test_the_code_of_a_command_of_the_container_stays(box: Box) -> None:
     assert result.read_text() == "3\n"
 
 
+@pytest.mark.needs_root
+def test_where_the_uptime_is_hidden_the_code_is_recorded_and_the_start_is_at_once(
+    tmp_path: Path,
+) -> None:
+    """As with podman's `--security-opt proc-opts=subset=pid`."""
+    hide = "mount -t proc -o subset=pid proc /proc && [ ! -e /proc/uptime ]"
+    finish, wait = DEFINITIONS / "netclawd/finish", Path(sys.executable).with_name("netclawd-wait")
+    command = f"{hide} && {finish} 78 0 && cat last-exit && exec {wait} /bin/echo started"
+    done = subprocess.run(
+        ["unshare", "--mount", "--pid", "--fork", "--propagation=private", "sh", "-c", command],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "78 0\nstarted\n"
+
+
 @real
 def test_the_log_goes_to_the_output_and_to_files_of_the_service_user(box: Box) -> None:
     scan = box.folder / "scan"
