@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -238,7 +239,7 @@ class _Wait:
                 lambda entry, status: self._judge(so_far, entry, status),
                 timeout_s=budgets.INIT_S,
                 quiet=quiet,
-                on_away=lambda _error, progress: self._away(so_far, progress),
+                on_away=lambda error, progress: self._away(so_far, error, progress),
             )
         if found is None:
             raise ControlError(
@@ -250,7 +251,7 @@ class _Wait:
     def _find(self) -> ControlClient:
         """Find the endpoint anew: folder or socket may be others by now."""
         last, self._client = self._client, None
-        self._client = reach_anew(self._home.paths, last).client
+        self._client = _find_again(self._home, self._attempt.path, last)
         self._away_since = None
         return self._client
 
@@ -269,22 +270,35 @@ class _Wait:
             return None
         return replace(so_far, status=status, entry=entry)
 
-    def _away(self, so_far: Outcome, progress: Progress) -> Outcome | None:
+    def _away(self, so_far: Outcome, error: NetclawError, progress: Progress) -> Outcome | None:
         """Look for what a daemon that has ended left behind; wait for who starts it again."""
         now = time.monotonic()
-        self._away_since = now if self._away_since is None else self._away_since
+        if not isinstance(error, NotRunningError):  # It is there, and does not answer in time.
+            self._away_since = None
+        elif self._away_since is None:
+            self._away_since = now
         if now - self._left_look_at >= LEFT_LOOK_S:
             self._left_look_at = now
             entry = _left_behind(self._home, self._attempt)
             if entry is not None:
                 return replace(so_far, outcome=entry["outcome"], code=1, entry=entry)
-        if self._home.owner is None and now - self._away_since > AWAY_S:
+        away_s = 0.0 if self._away_since is None else now - self._away_since
+        if self._home.owner is None and away_s > AWAY_S:
             raise ControlError(
                 "The daemon has ended, and nobody has started it again.",
                 "See why with `netclaw logs`; `netclaw daemon start` starts it.",
             )
         progress.show(_AWAY)
         return None
+
+
+def _find_again(home: Home, config: str, last: ControlClient | None) -> ControlClient:
+    """Return the client of the daemon that answers; another one's, with another file, counts as none."""
+    daemon = reach_anew(home.paths, last)
+    if os.path.realpath(daemon.paths.config) != os.path.realpath(config):
+        daemon.client.close()
+        raise NotRunningError(f"The daemon that answers reads {daemon.paths.config}, not {config}.")
+    return daemon.client
 
 
 def _close(client: ControlClient | None) -> None:
@@ -322,7 +336,7 @@ def _start(
 
     def find() -> ControlClient:
         nonlocal client
-        client = reach_anew(home.paths, client).client
+        client = _find_again(home, where.path, client)
         return client
 
     def judge(_entry: Entry | None, status: Mapping[str, Any]) -> Outcome | None:

@@ -6,6 +6,7 @@ on a terminal, confirmed; and success is what the daemon itself shows against a 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from netclawd.cli.wizard.dialogue import given_answers, interview, say_wrong
 from netclawd.cli.wizard.draft import Draft
 from netclawd.core import schema as schemas
 from netclawd.core.interview import Answers, Question
-from netclawd.errors import ConfigAbsentError, ConfigError
+from netclawd.errors import ConfigAbsentError, ConfigError, ConfigMeaningError
 
 #: As a shell reports a command that an interrupt has ended.
 INTERRUPTED = 130
@@ -74,7 +75,7 @@ def init(
     if os.environ.get("NO_COLOR"):
         ctx.color = False
     home = find_home()
-    draft = Draft(target(home.paths))
+    draft = Draft(target(home.paths), mends=not non_interactive)
     try:
         answers = given_answers(PAGES, draft.answers(), options)
         if not non_interactive:
@@ -108,6 +109,8 @@ def _refuse_without_terminal(*, as_json: bool, non_interactive: bool) -> None:
 
 
 def _ask(draft: Draft, answers: Answers) -> Answers:
+    with contextlib.suppress(ConfigMeaningError):  # An answer may mend that, but nothing else.
+        draft.judge(answers)
     where = draft.where
     then = " and the daemon that runs takes it up" if where.client is not None else ""
     click.echo(f"A few questions, then {where.path} is written{then}.")

@@ -17,6 +17,8 @@ from netclawd.errors import DrainingError, NoAnswerError, NotRunningError, Store
 
 #: How long a restart may put off what is asked: its drain and a start, seconds.
 RESTART_S = 90.0
+#: An answer to who asks again and again, seconds: longer than the gap of a restart.
+LOOK_ANSWER_S = 10.0
 
 
 @frozen
@@ -85,11 +87,12 @@ def reach(paths: Paths | None = None) -> Daemon:
 def reach_anew(paths: Paths, last: ControlClient | None) -> Daemon:
     """Look for the daemon again, wherever it answers by now, without a word; the last connection ends.
 
-    For who asks again and again: one that has gone away meanwhile is not waited for.
+    For who asks again and again: one that has gone away meanwhile is not waited for, and one that does
+    not answer not for long.
     """
     if last is not None:
         last.close()
-    return _first(folders_of(paths), patience_s=0)[0]
+    return _first(folders_of(paths), patience_s=0, answer_s=LOOK_ANSWER_S)[0]
 
 
 def _first(folders: Sequence[str], **options: float) -> tuple[Daemon, str]:

@@ -48,6 +48,10 @@ class Answers:
         kept = {k: v for k, v in self.given.items() if not (new and k in forgets)}
         return replace(self, given={**kept, path: value})
 
+    def without(self, path: Path) -> Answers:
+        """Return the same without the answer to a question that no longer matters."""
+        return replace(self, given={k: v for k, v in self.given.items() if k != path})
+
 
 @frozen
 class Choice:

@@ -120,6 +120,19 @@ def test_consent_ends_with_the_exposure_that_it_was_for(init: Any, home: Path) -
     assert tomllib.loads(file.read_text())["daemon"]["allow_unauthenticated"] is False
 
 
+def test_consent_is_not_carried_over_to_another_exposure(init: Any, home: Path) -> None:
+    file = home / "netclaw.toml"
+    assert init("--no-start", *PROXY).exit_code == 0
+    text = file.read_text()
+    funnel = ("--no-start", "--exposure", "tailscale-funnel", "--skip-tunnel-check", "yes")
+    refused = init(*funnel)
+    assert (refused.exit_code, "no device authentication" in refused.stderr) == (78, True)
+    assert file.read_text() == text
+    assert init(*funnel, "--allow-unauthenticated", "yes").exit_code == 0
+    assert tomllib.loads(file.read_text())["daemon"]["exposure"] == "tailscale-funnel"
+    assert init("--no-start", "--allowed-hosts", "claw.example").exit_code == 0, "same exposure"
+
+
 def test_a_tunnel_is_taken_for_running_when_somebody_says_so(init: Any, home: Path) -> None:
     words = ("--no-start", "--exposure", "tailscale-serve", "--allow-unauthenticated", "yes")
     refused = init(*words)
@@ -157,6 +170,18 @@ def test_what_is_not_valid_leaves_the_file_byte_for_byte(
     assert (result.exit_code, reason in result.stderr) == (code, True), result.stderr
     assert (file.read_text(), file.stat().st_ino) == (FILE, status.st_ino)
     assert os.listdir(file.parent) == [file.name]
+
+
+def test_what_is_wrong_in_the_file_is_not_replaced_unless_an_option_says_so(
+    init: Any, file: Path
+) -> None:
+    text = '[daemon]\nlisten = "0.0.0.0:80"\n[drain]\ntimeout_s = "x"\n'
+    file.write_text(text)
+    for words in ((), ("--drain-timeout", "5")):
+        result = init("--no-start", *words)
+        assert (result.exit_code, "daemon.listen (line 2)" in result.stderr) == (78, True)
+        assert file.read_text() == text
+    assert init("--no-start", "--drain-timeout", "5", "--listen", "127.0.0.1:1").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,46 @@ def test_a_daemon_that_ends_and_that_nobody_starts_again_is_no_success(
         assert f"{daemon.config_path} is written. The daemon has ended, and nobody" in result.stderr
 
 
+def test_a_daemon_that_hangs_is_not_said_to_have_ended(
+    daemon: Daemon, netclaw: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bring_up, "AWAY_S", 0.2)
+    monkeypatch.setattr("netclawd.cli.reach.LOOK_ANSWER_S", 0.2)
+    monkeypatch.setattr(budgets, "INIT_S", 2.0)
+
+    def write(*arguments: Any) -> None:
+        replace_settings(*arguments)
+        os.kill(daemon.pid, signal.SIGSTOP)
+
+    monkeypatch.setattr(bring_up, "replace_settings", write)
+    try:
+        result = netclaw(*INIT, "--drain-timeout", "5")
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+    assert result.exit_code == 1
+    assert "No generation has been ready with it within 2 s." in result.stderr
+
+
+def test_another_daemon_s_answer_is_no_success(
+    run: CommandLine,
+    home: Path,
+    server: ControlServer,
+    service: ServiceDouble,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It begins to answer in the moment of the start, and reads another file."""
+    service.plan_values = Plan(Verdict.UNCHANGED).as_dict()
+    monkeypatch.setattr(bring_up, "reach_or_none", lambda _paths: None)
+    monkeypatch.setattr("netclawd.cli.config_write.reach_or_none", lambda _paths: None)
+    monkeypatch.setattr(bring_up, "start_through_owner", lambda *_, **_options: 0)
+    monkeypatch.setattr(budgets, "INIT_S", 0.5)
+    assert run(*INIT).exit_code == 0
+    service.status_values["config_path"] = "/elsewhere/netclaw.toml"
+    result = run(*INIT)
+    assert result.exit_code == 1
+    assert "No daemon has been ready with" in result.stderr
+
+
 def test_the_wait_is_bounded_and_says_what_to_look_at(
     daemon: Daemon, netclaw: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,7 +162,7 @@ def test_a_tunnel_that_does_not_run_is_told_at_its_page(home: Path) -> None:
         terminal.answer(ASKED[0])
         terminal.answer(ASKED[1], "cloudflare-tunnel")
         terminal.answer(ASKED[2])
-        terminal.answer("Take the tunnel's program for running without a look [no]")
+        terminal.answer("Skip the look for the tunnel's program [no]")
         terminal.answer("Let whoever reaches it drive every session", "yes")
         terminal.answer("Host names to accept")
         terminal.read_to("for which cloudflared must run")
@@ -180,8 +180,7 @@ def test_a_question_before_can_be_asked_again(home: Path) -> None:
         terminal.answer(ASKED[0], "<")  # there is none before the first
         enter(terminal, *ASKED[:2])
         terminal.answer(ASKED[2], "127.0.0.1:1")
-        terminal.answer(ASKED[3], "<")  # to the page before
-        terminal.answer(ASKED[1])
+        terminal.answer(ASKED[3], "<")  # on the page before
         terminal.answer("Addresses to listen on [127.0.0.1:1]", "<")
         terminal.answer(ASKED[1])
         terminal.answer(ASKED[2], "127.0.0.1:2")
@@ -189,6 +188,41 @@ def test_a_question_before_can_be_asked_again(home: Path) -> None:
         terminal.confirm()
         assert terminal.end() == 0, terminal.text
     assert 'listen = ["127.0.0.1:2"]' in (home / "netclaw.toml").read_text()
+
+
+def test_an_answer_that_no_longer_matters_is_not_written(home: Path) -> None:
+    with Terminal("init", "--no-start") as terminal:
+        terminal.answer(ASKED[0])
+        terminal.answer(ASKED[1], "cloudflare-tunnel")
+        terminal.answer(ASKED[2])
+        terminal.answer("Skip the look for the tunnel's program", "yes")
+        terminal.answer("Let whoever reaches it drive every session", "yes")
+        for question in ("Host names to accept", "Let whoever", "Skip the look", ASKED[2]):
+            terminal.answer(question, "<")
+        terminal.answer("Who may reach the daemon [cloudflare-tunnel]", "local")
+        enter(terminal, *ASKED[2:])
+        terminal.confirm()
+        assert terminal.end() == 0, terminal.text
+    assert tomllib.loads((home / "netclaw.toml").read_text())["daemon"] == {
+        "exposure": "local",
+        "listen": ["127.0.0.1:5199"],
+    }
+
+
+def test_consent_to_one_exposure_is_not_what_enter_keeps_for_another(home: Path) -> None:
+    file = home / "netclaw.toml"
+    file.write_text(
+        '[daemon]\nexposure = "reverse-proxy"\nlisten = ["*:5199"]\n'
+        'trusted_proxies = ["10.0.0.0/8"]\nallow_unauthenticated = true\n'
+    )
+    with Terminal("init", "--no-start", "--skip-tunnel-check", "yes") as terminal:
+        terminal.answer(ASKED[0])
+        terminal.answer("Who may reach the daemon [reverse-proxy]", "tailscale-funnel")
+        enter(terminal, ASKED[2], "Skip the look for the tunnel's program [yes]")
+        terminal.answer("Let whoever reaches it drive every session")
+        terminal.read_to("It must be yes or no.")
+        terminal.press("c")
+        assert terminal.end() == 130
 
 
 @pytest.mark.parametrize("key", ["c", "d"])
@@ -277,16 +311,12 @@ def test_who_may_not_write_is_told_before_anything_is_asked(home: Path, file: Pa
         terminal.ask(ASKED[0])
 
 
-def test_what_no_answer_mends_is_said_before_anything_is_written(home: Path) -> None:
+def test_what_no_answer_mends_is_said_before_anything_is_asked(home: Path) -> None:
     file = home / "netclaw.toml"
     file.write_text("[sessions]\nworkers = 0\n")
     with Terminal("init", "--no-start") as terminal:
-        terminal.read_to("as it is the file would be refused. The configuration")
-        enter(terminal, *ASKED[:2])
-        terminal.answer(ASKED[2])
-        terminal.read_to("sessions.workers")
-        terminal.press("c")
-        assert terminal.end() == 130
+        assert terminal.end() == 78
+    assert "sessions.workers (line 2) is 0" in terminal.text
     assert file.read_text() == "[sessions]\nworkers = 0\n"
 
 

@@ -54,16 +54,17 @@ def interview(pages: Sequence[Page], answers: Answers, judge: Callable[[Answers]
 
     ``judge`` judges the file that would come of the answers so far.
     """
-    number = 0
+    number, goes_back = 0, False
     while number < len(pages):
         page = pages[number]
         click.echo()
         click.echo(_bold(f"{number + 1}/{len(pages)}  {page.noun}: {page.intro}"))
         try:
-            answers = _ask_page(page, answers)
+            answers = _ask_page(page, answers, from_end=goes_back)
         except _Back:
-            number = max(0, number - 1)
+            number, goes_back = max(0, number - 1), number > 0
             continue
+        goes_back = False
         try:
             page.try_out(Trial(answers, lambda now=answers: judge(now)))  # type: ignore[misc]
         except (ConfigError, ProviderError) as error:
@@ -73,12 +74,16 @@ def interview(pages: Sequence[Page], answers: Answers, judge: Callable[[Answers]
     return answers
 
 
-def _ask_page(page: Page, answers: Answers) -> Answers:
+def _ask_page(page: Page, answers: Answers, *, from_end: bool) -> Answers:
+    """Ask the questions of a page; ``from_end``: the last one first, to go on backwards from there."""
     asked: list[int] = []
-    number = 0
+    if from_end:
+        asked = [n for n, each in enumerate(page.questions) if each.applies(answers)]
+    number = asked.pop() if asked else 0
     while number < len(page.questions):
         question = page.questions[number]
         if not question.applies(answers):
+            answers = answers.without(question.path)
             number += 1
             continue
         try:

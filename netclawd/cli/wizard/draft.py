@@ -27,9 +27,13 @@ _COLOURS = {Kind.ADDED: "green", Kind.REMOVED: "red", Kind.PLACE: "cyan"}
 class Draft:
     """A file as it was read, and what the answers make of it."""
 
-    def __init__(self, where: Target) -> None:
-        """Raise ConfigError for a file of which nothing could be kept: no TOML, or no tables."""
+    def __init__(self, where: Target, *, mends: bool) -> None:
+        """Raise ConfigError for a file of which nothing could be kept: no TOML, or no tables.
+
+        ``mends``: each question is asked, so that what can't be a value gives way to the answer.
+        """
         self.where = where
+        self._mends = mends
         self._text = decode(where.content or b"", where.path)
         self._values = parse_toml(self._text, where.path)
         for page in PAGES:
@@ -40,19 +44,28 @@ class Draft:
         """Return what is configured; a value that can't be one gives way to its default."""
         schema = packaged_schema()
         values: Mapping[str, Any] = self._values
-        for page in PAGES:
-            for question in page.questions:
-                known = schemas.find(schema, question.path) or {}
-                found = lookup(values, question.path)
-                if found is not None and not fits(known, found):
-                    values = with_setting(values, question.path, known["default"])
+        for path, default in self._unfit().items():
+            values = with_setting(values, path, default)
         return Answers(self._values, schemas.with_defaults(schema, values))
+
+    def _unfit(self) -> Mapping[Path, Any]:
+        """Return the asked settings whose value in the file can't be one, with their defaults."""
+        unfit = {}
+        for question in (question for page in PAGES for question in page.questions):
+            known = schemas.find(packaged_schema(), question.path) or {}
+            found = lookup(self._values, question.path)
+            if found is not None and not fits(known, found):
+                unfit[question.path] = known["default"]
+        return unfit
 
     def content(self, answers: Answers) -> bytes | None:
         """Return the file that would come of the answers: what it was, if nothing changes."""
         wanted: dict[Path, Any] = {}
         for page in PAGES:
             wanted |= page.settings(answers)
+        if not self._mends:
+            unfit = self._unfit().keys() - answers.given.keys()
+            wanted = {path: value for path, value in wanted.items() if path not in unfit}
         text, values = self._text, self._values
         begins = not text.strip()  # then the file says everything
         changed = wanted if begins else changed_settings(answers, wanted)

@@ -74,8 +74,7 @@ def _judge_consent(value: Any, answers: Answers) -> None:
 
 def _withdrawn(answers: Answers) -> Mapping[Path, Any]:
     """Take consent back with the mode that it was for, unless it was given just now."""
-    left = not _exposed(answers) and not _same_mode(answers)
-    return {_CONSENT: False} if left and _CONSENT not in answers.given else {}
+    return {} if _same_mode(answers) or _CONSENT in answers.given else {_CONSENT: False}
 
 
 def _try_out(trial: Trial) -> None:
@@ -113,7 +112,7 @@ EXPOSURE = Page(
         Question(
             ("daemon", "skip_tunnel_check"),
             "--skip-tunnel-check",
-            "Take the tunnel's program for running without a look",
+            "Skip the look for the tunnel's program",
             "Its program is looked for among this host's processes; say yes if it runs where the daemon "
             "can't see it, such as in another container.",
             applies=_tunnelled,
