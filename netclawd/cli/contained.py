@@ -9,12 +9,12 @@ import time
 
 import click
 
-from netclawd.cli.known import Known, capital, describe_known, is_outside, know, known_json
 from netclawd.cli.launch import Stopped, stop_running, stop_silent, tell_stopped
 from netclawd.cli.output import note, say_json, visible
 from netclawd.cli.reach import reach, reach_or_none
 from netclawd.cli.reload import reload_and_wait
 from netclawd.cli.s6 import down_command
+from netclawd.cli.s6_known import Known, capital, describe_known, is_outside, know, known_json
 from netclawd.cli.s6_start import start
 from netclawd.cli.status import describe, exit_code
 from netclawd.core.container import Container

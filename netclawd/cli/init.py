@@ -79,7 +79,7 @@ def init(
     try:
         answers = given_answers(PAGES, draft.answers(), options)
         if not non_interactive:
-            answers = _ask(draft, answers)
+            answers = _ask(draft, answers, start=not no_start)
         judged, content = draft.judge(answers), draft.content(answers)
         if not as_json:
             _summarise(draft, judged, content)
@@ -108,11 +108,13 @@ def _refuse_without_terminal(*, as_json: bool, non_interactive: bool) -> None:
         )
 
 
-def _ask(draft: Draft, answers: Answers) -> Answers:
+def _ask(draft: Draft, answers: Answers, *, start: bool) -> Answers:
     with contextlib.suppress(ConfigMeaningError):  # An answer may mend that, but nothing else.
         draft.judge(answers)
     where = draft.where
-    then = " and the daemon that runs takes it up" if where.client is not None else ""
+    then = " and the daemon started" if start else ""
+    if where.client is not None:
+        then = " and the daemon that runs takes it up"
     click.echo(f"A few questions, then {where.path} is written{then}.")
     click.echo(
         "Enter keeps what stands in brackets, < goes back, Ctrl-C leaves everything as it is."
@@ -121,7 +123,7 @@ def _ask(draft: Draft, answers: Answers) -> Answers:
     if not _may_replace(where.path):
         note(f"this user may not write {os.path.dirname(where.path)}, so nothing can be changed.")
     while True:
-        answers = interview(PAGES, answers, lambda now: _judge_quietly(draft, now))
+        answers = interview(PAGES, answers, draft.judge)
         try:
             draft.judge(answers)
         except ConfigError as error:
@@ -148,10 +150,6 @@ def _may_replace(path: str) -> bool:
     while not os.path.isdir(folder) and folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
     return os.access(folder, os.W_OK)
-
-
-def _judge_quietly(draft: Draft, answers: Answers) -> None:
-    draft.judge(answers)
 
 
 def _summarise(draft: Draft, judged: Judged, content: bytes | None) -> None:

@@ -16,15 +16,6 @@ import click
 
 from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import s6
-from netclawd.cli.known import (
-    Known,
-    describe_known,
-    describe_service,
-    is_outside,
-    know,
-    known_json,
-    look_at_both,
-)
 from netclawd.cli.launch import (
     LAST_LINES,
     LOOK_ANSWER_S,
@@ -34,6 +25,15 @@ from netclawd.cli.log_reader import S6LogReader, s6_log_path
 from netclawd.cli.output import note, say_json, visible
 from netclawd.cli.progress import Progress, describe_wait
 from netclawd.cli.reach import Daemon, folders_of
+from netclawd.cli.s6_known import (
+    Known,
+    describe_known,
+    describe_service,
+    is_outside,
+    know,
+    known_json,
+    look_at_both,
+)
 from netclawd.cli.status import SERVING
 from netclawd.core import budgets
 from netclawd.core.container import CONTAINER_LOG, Container

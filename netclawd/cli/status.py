@@ -56,7 +56,7 @@ def status(ctx: click.Context, as_json: bool, watch: bool, probe: str | None) ->
 def _with_owner(error: NetclawError) -> NetclawError:
     """Add what the supervisor that owns this home says; asked only when no daemon answers."""
     from netclawd.cli import contained, supervised
-    from netclawd.cli.known import know
+    from netclawd.cli.s6_known import know
     from netclawd.cli.units import find_owner
     from netclawd.core.container import Container
     from netclawd.core.units import Owner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import click
 
@@ -49,7 +50,9 @@ def _unfit(
     )
 
 
-def interview(pages: Sequence[Page], answers: Answers, judge: Callable[[Answers], None]) -> Answers:
+def interview(
+    pages: Sequence[Page], answers: Answers, judge: Callable[[Answers], object]
+) -> Answers:
     """Ask every page and return what was answered; click.Abort when somebody leaves.
 
     ``judge`` judges the file that would come of the answers so far.
@@ -66,7 +69,7 @@ def interview(pages: Sequence[Page], answers: Answers, judge: Callable[[Answers]
             continue
         goes_back = False
         try:
-            page.try_out(Trial(answers, lambda now=answers: judge(now)))  # type: ignore[misc]
+            page.try_out(Trial(answers, partial(judge, answers)))
         except (ConfigError, ProviderError) as error:
             say_wrong(error.what, error.remedy)
             continue

@@ -19,7 +19,7 @@ class Trial:
 
     answers: Answers
     #: Judges the file as it would be now, as the daemon does; ConfigError says what is wrong.
-    judge: Callable[[], None]
+    judge: Callable[[], object]
 
 
 def _no_more(_answers: Answers) -> Mapping[Path, Any]:
