@@ -214,6 +214,13 @@ GUARDS = (
         "test_taken_up_is_a_newer_generation_with_the_digest_that_is_ready",
     ),
     Guard(
+        "consent to one exposure is none to another",
+        "cli/wizard/exposure.py",
+        "    return {} if _same_mode(answers) or _CONSENT in answers.given else {_CONSENT: False}\n",
+        "    return {}\n",
+        "tests/cli/test_init.py::test_consent_is_not_carried_over_to_another_exposure",
+    ),
+    Guard(
         "nothing is written without a baseline",
         "cli/bring_up.py",
         '    found = read_baseline(client.call("status"))\n',

@@ -157,7 +157,8 @@ def written(value: Any) -> str:
             return "yes" if value else "no"
         case list() | tuple():
             entries = [str(entry) for entry in value]
-            if any("," in entry or entry != entry.strip() for entry in entries):
+            misread = any("," in entry or entry != entry.strip() for entry in entries)
+            if misread or [entry.lower() for entry in entries] == [NONE]:
                 return json.dumps(entries, ensure_ascii=False)
             return ", ".join(entries) or NONE
         case str():

@@ -29,6 +29,7 @@ class Terminal:
             ["-c", f"{first}; {NETCLAW}", *words],
             env={**os.environ, "TERM": "xterm", **(environment or {})},
             encoding="utf-8",
+            codec_errors="replace",
             timeout=scaled(30.0),
             dimensions=(60, 200),
         )

@@ -126,6 +126,15 @@ def test_a_bad_answer_is_refused_with_the_reason_and_asked_again(
     assert (home / "netclaw.toml").exists()
 
 
+def test_an_answer_that_is_not_utf8_is_asked_again(home: Path) -> None:
+    """As from a terminal that deletes half a letter."""
+    with Terminal("init", environment={"PYTHONIOENCODING": "utf-8:strict"}) as terminal:
+        terminal.ask(ASKED[0])
+        os.write(terminal.child.child_fd, b"caf\xc3\n")
+        terminal.read_to("It can't be read as UTF-8; type it again.")
+        enter(terminal, *ASKED[:2])
+
+
 def test_who_goes_out_of_the_host_says_so_in_so_many_words(home: Path) -> None:
     with Terminal("init", "--no-start") as terminal:
         terminal.answer(ASKED[0])

@@ -82,6 +82,7 @@ def test_what_can_be_no_answer_is_an_error(key: str, text: str) -> None:
         ("daemon.listen", ["unix:/a,b"]),
         ("daemon.listen", ["unix:/a ", "unix:/ü"]),
         ("daemon.trusted_proxies", []),
+        ("daemon.allowed_hosts", ["None"]),
         ("daemon.allow_unauthenticated", True),
         ("daemon.allow_unauthenticated", False),
         ("drain.timeout_s", 30.0),

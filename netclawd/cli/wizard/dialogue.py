@@ -132,8 +132,13 @@ def _default(question: Question, answers: Answers) -> str | None:
 
 
 def _type(prompt: str) -> str:
-    text: str = click.prompt(prompt, default="", show_default=False, prompt_suffix="")
-    return text.strip()
+    while True:
+        try:
+            text: str = click.prompt(prompt, default="", show_default=False, prompt_suffix="")
+        except UnicodeDecodeError:
+            say_wrong("It can't be read as UTF-8; type it again.", "")
+        else:
+            return text.strip()
 
 
 def say_wrong(what: str, remedy: str) -> None:
