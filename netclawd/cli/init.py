@@ -6,7 +6,6 @@ on a terminal, confirmed; and success is what the daemon itself shows against a 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -109,8 +108,11 @@ def _refuse_without_terminal(*, as_json: bool, non_interactive: bool) -> None:
 
 
 def _ask(draft: Draft, answers: Answers, *, start: bool) -> Answers:
-    with contextlib.suppress(ConfigMeaningError):  # An answer may mend that, but nothing else.
+    known = ""
+    try:
         draft.judge(answers)
+    except ConfigMeaningError as error:  # An answer may mend that, but nothing else.
+        known = error.what
     where = draft.where
     then = " and the daemon started" if start else ""
     if where.client is not None:
@@ -123,7 +125,7 @@ def _ask(draft: Draft, answers: Answers, *, start: bool) -> Answers:
     if not _may_replace(where.path):
         note(f"this user may not write {os.path.dirname(where.path)}, so nothing can be changed.")
     while True:
-        answers = interview(PAGES, answers, draft.judge)
+        answers = interview(PAGES, answers, draft.judge, known)
         try:
             draft.judge(answers)
         except ConfigError as error:

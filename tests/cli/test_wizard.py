@@ -320,6 +320,19 @@ def test_who_may_not_write_is_told_before_anything_is_asked(home: Path, file: Pa
         terminal.ask(ASKED[0])
 
 
+def test_what_no_page_mends_keeps_nobody_on_it(home: Path) -> None:
+    file = home / "netclaw.toml"
+    text = f'[providers.demo]\nkind = "demo"\napi_key = "file:{home}/nowhere"\n'
+    file.write_text(text)
+    with Terminal("init", "--no-start", "--drain-timeout", "5") as terminal:
+        terminal.read_to("as it is the file would be refused.")
+        enter(terminal, *ASKED)
+        terminal.read_to("Answer the questions again?")
+        terminal.child.sendline("n")
+        assert terminal.end() == 78
+    assert file.read_text() == text
+
+
 def test_what_no_answer_mends_is_said_before_anything_is_asked(home: Path) -> None:
     file = home / "netclaw.toml"
     file.write_text("[sessions]\nworkers = 0\n")

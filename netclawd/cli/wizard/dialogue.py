@@ -51,11 +51,12 @@ def _unfit(
 
 
 def interview(
-    pages: Sequence[Page], answers: Answers, judge: Callable[[Answers], object]
+    pages: Sequence[Page], answers: Answers, judge: Callable[[Answers], object], known: str
 ) -> Answers:
     """Ask every page and return what was answered; click.Abort when somebody leaves.
 
-    ``judge`` judges the file that would come of the answers so far.
+    ``judge`` judges the file that would come of the answers so far. ``known``: what was wrong with it
+    beforehand, which need not be of any page's making and keeps nobody on one.
     """
     number, goes_back = 0, False
     while number < len(pages):
@@ -72,7 +73,8 @@ def interview(
             page.try_out(Trial(answers, partial(judge, answers)))
         except (ConfigError, ProviderError) as error:
             say_wrong(error.what, error.remedy)
-            continue
+            if error.what != known:
+                continue
         number += 1
     return answers
 
