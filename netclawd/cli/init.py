@@ -73,9 +73,9 @@ def init(
     _refuse_without_terminal(as_json=as_json, non_interactive=non_interactive)
     if os.environ.get("NO_COLOR"):
         ctx.color = False
-    home = find_home()
-    draft = Draft(target(home.paths), mends=not non_interactive)
     try:
+        home = find_home()
+        draft = Draft(target(home.paths), mends=not non_interactive)
         answers = given_answers(PAGES, draft.answers(), options)
         if not non_interactive:
             answers = _ask(draft, answers, start=not no_start)

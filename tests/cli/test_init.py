@@ -221,6 +221,17 @@ def test_a_file_that_cannot_be_replaced_is_left_and_no_daemon_started(
     assert sorted(os.listdir(file.parent)) == [place.name, file.name]
 
 
+def test_an_interrupt_while_the_daemon_is_looked_for_is_one_of_init(
+    init: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("netclawd.cli.init.find_home", interrupt)
+    result = init()
+    assert (result.exit_code, "Nothing was written." in result.stderr) == (130, True)
+
+
 def test_nobody_is_asked_without_a_terminal(run: CommandLine, home: Path) -> None:
     result = run("init", stdin="\n" * 20)
     assert (result.exit_code, "--non-interactive" in result.stderr) == (2, True)
