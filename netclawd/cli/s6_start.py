@@ -92,6 +92,10 @@ def start(container: Container, paths: Paths, *, as_json: bool) -> int:
         stopping = running is not None and running.status["phase"] == STOPPING
         attempt = begin(known.service, _pid(running), stopping=stopping)
         came = _wait_until_ready(container, paths, attempt, quiet=as_json)
+        if came.status is not None and came.status["pid"] != came.service.pid:
+            running, known = look_at_both(container, paths)  # somebody has started one by hand
+            if running is not None:
+                return _say_managed(container, running, known, as_json=as_json)
         if came.status is not None:
             return _say_started(container, came.status, as_json=as_json)
         lines = words.since() if came.ended else words.now()

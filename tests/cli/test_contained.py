@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 
 from netclawd.adapters.control_client import ControlClient
-from netclawd.cli import s6, s6_start, units
+from netclawd.cli import s6, s6_known, s6_start, units
 from netclawd.cli.demo_story import free_ports
-from netclawd.cli.reach import own_paths
+from netclawd.cli.reach import Daemon, own_paths
+from netclawd.cli.s6_known import Known
 from netclawd.core.container import Container
+from netclawd.core.paths import Paths
 from netclawd.errors import NoAnswerError
 from tests.cli.conftest import CommandLine
 from tests.process.scan import Scan, needs_s6
@@ -330,6 +332,26 @@ def test_a_daemon_that_s6_did_not_start_is_named_as_such(
     finally:
         beside.terminate()
         beside.wait()
+
+
+@needs_s6
+@pytest.mark.usefixtures("never_spawns", "server")
+def test_a_daemon_that_somebody_starts_meanwhile_is_not_called_s6_s(
+    run: CommandLine, scan: Scan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_look = s6_known.look_at_both
+    looks: list[Known] = []
+
+    def look(container: Container, paths: Paths) -> tuple[Daemon | None, Known]:
+        running, known = really_look(container, paths)
+        looks.append(known)
+        return (running if len(looks) > 1 else None), known
+
+    monkeypatch.setattr(s6_start, "look_at_both", look)
+    result = run("daemon", "start")
+    assert (result.exit_code, "managed" in result.stdout) == (0, False)
+    assert "the container's supervisor did not start it" in result.stderr
+    assert scan.daemons() == []
 
 
 @needs_s6
