@@ -261,7 +261,9 @@ class _Wait:
         digest, effective = self._attempt.digest, self._effective
         verdict = judge_uptake(self._before, digest, status, entry, effective=effective)
         if verdict is Uptake.FAILED and entry is not None:
-            return replace(so_far, outcome=entry["outcome"], code=1, entry=entry)
+            failed = replace(so_far, outcome=entry["outcome"], code=1, entry=entry)
+            # The entry of a crash knows only that there was one; what became of it the next daemon says.
+            return replace(failed, status=status) if entry["outcome"] == "crashed" else failed
         if verdict is not Uptake.TAKEN:
             return None
         now = time.monotonic()

@@ -203,7 +203,9 @@ def _tell(outcome: Outcome) -> None:
     found, entry = outcome.status, outcome.entry
     if outcome.outcome == "not-running":
         click.echo("No daemon runs; `netclaw daemon start` starts one with it.")
-    elif entry is not None:
+    elif entry is not None and outcome.outcome == "ready" and entry["outcome"] != "applied":
+        note("the daemon has ended in the middle of it, and was started again with it.")
+    elif entry is not None and entry["outcome"] != "crashed":
         report_entry(entry)
     elif found is not None and found["refusal"] is not None:
         note(f"the daemon runs, but not with this. {visible(found['refusal']['reason'])}")

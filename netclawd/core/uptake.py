@@ -61,5 +61,12 @@ def judge_uptake(
     newer = now is not None and (now.generation > before.generation or not effective)
     if now is not None and newer and now.digest == digest and status.get("phase") in SERVING:
         return Uptake.TAKEN
-    failed = entry is not None and entry["outcome"] in _FAILED
-    return Uptake.FAILED if failed else Uptake.WAITING
+    return Uptake.FAILED if entry is not None and _has_failed(entry, status) else Uptake.WAITING
+
+
+def _has_failed(entry: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    if entry["outcome"] in _FAILED:
+        return True
+    # Killed while it changed over: the next start serves the last good configuration, and goes on with that.
+    started = status.get("phase") in SERVING and status.get("refusal") is not None
+    return bool(entry["outcome"] == "crashed" and started)

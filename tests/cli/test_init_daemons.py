@@ -262,6 +262,41 @@ def test_a_daemon_that_ends_and_that_nobody_starts_again_is_no_success(
         assert f"{daemon.config_path} is written. The daemon has ended, and nobody" in result.stderr
 
 
+def start_again(daemon: Daemon) -> None:
+    """Do what a supervisor does with a daemon that was killed."""
+    daemon.wait_exit()
+    daemon.faults = []
+    daemon.start()
+
+
+def test_a_daemon_that_is_killed_and_started_again_with_it_is_a_success(
+    netclaw: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with faulty(monkeypatch, Fault("kill", "after", "MarkManifest")) as daemon:
+        daemon.start()
+        with Meanwhile(lambda: start_again(daemon)):
+            result = netclaw(*INIT, "--drain-timeout", "5")
+        assert result.exit_code == 0, result.stderr
+        assert "The daemon is ready: " in result.stdout
+        assert "was started again with it" in result.stderr
+        assert "not applied" not in result.stderr
+
+
+def test_a_daemon_that_is_killed_and_serves_what_was_before_ends_the_wait_at_once(
+    netclaw: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was being changed over to is not tried again by itself."""
+    with faulty(monkeypatch, Fault("kill", "before", "Exec")) as daemon:
+        daemon.start()
+        with Meanwhile(lambda: start_again(daemon)):
+            result = netclaw(*INIT, "--drain-timeout", "5")
+        assert result.exit_code == 1
+        assert "The process ended while it changed over to this" in result.stderr
+        assert "has the change all the same" in result.stderr
+        again = netclaw.json(*INIT)
+        assert (again["written"], again["outcome"]) == (False, "ready")
+
+
 def test_a_daemon_that_hangs_is_not_said_to_have_ended(
     daemon: Daemon, netclaw: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -197,15 +197,18 @@ def test_the_time_limits_are_the_budgets() -> None:
         "retired address after READY": budgets.RETIRE_S,
         "whole stop": budgets.EXIT_S,
         "`netclaw daemon stop`": budgets.STOP_KILL_S,
-        "`TimeoutStopSec=`": budgets.UNIT_STOP_S,
+        "`TimeoutStopSec=`, s6: `timeout-kill`": budgets.UNIT_STOP_S,
         "stop grace of a container": budgets.CONTAINER_STOP_S,
         "`netclaw reload --wait`": budgets.OUTCOME_S,
+        "`netclaw init`, for a daemon that runs": budgets.INIT_S,
         "`TimeoutStartSec=`": budgets.UNIT_START_S,
         "part of the daemon without progress": budgets.STUCK_S,
         "`WatchdogSec=`": budgets.WATCHDOG_S,
         "marker of a package upgrade": budgets.UPGRADE_MARKER_S,
     }
     assert budgets.ROLLBACK_LIMIT == 3
+    init = chapter(PAGES["netclaw.1"], "COMMANDS")
+    assert f"ready; for {budgets.INIT_S:g} seconds at most" in " ".join(init.split())
     assert f"{budgets.UPGRADE_MARKER_S / 60:.0f} minutes" in chapter(
         RESTART_PAGE, "PACKAGE UPGRADE"
     )

@@ -74,6 +74,17 @@ def test_a_refusal_a_failure_and_a_rollback_end_the_attempt(outcome: Outcome) ->
     assert found is (Uptake.FAILED if failed else Uptake.WAITING)
 
 
+def test_a_crash_ends_the_attempt_once_the_next_daemon_serves_the_last_good_configuration() -> None:
+    refused = {"refusal": {"reason": "killed"}}
+    after, booting = status(digest="old") | refused, status(digest="old", phase="warming") | refused
+    other = {"outcome": "overtaken"}
+    crash = {"outcome": "crashed"}
+    assert judge_uptake(BEFORE, "new", after, crash, effective=True) is Uptake.FAILED
+    for found, entry in ((booting, crash), (after, None), (after, other)):
+        assert judge_uptake(BEFORE, "new", found, entry, effective=True) is Uptake.WAITING
+    assert judge_uptake(BEFORE, "new", status() | refused, crash, effective=True) is Uptake.TAKEN
+
+
 def test_an_older_failure_does_not_hide_that_it_is_taken_up() -> None:
     assert judge_uptake(BEFORE, "new", status(), {"outcome": "refused"}, effective=True) is (
         Uptake.TAKEN
