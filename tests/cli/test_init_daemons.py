@@ -1,4 +1,4 @@
-"""``netclaw init`` and the daemon: one that runs, drains, stops, does not run, refuses, or does not tell."""
+"""``netclaw init`` and the daemon that runs, drains, stops, refuses, is killed, or does not tell."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -447,84 +447,3 @@ def test_who_does_not_answer_gets_nothing_written(
         result = run(*INIT)
     assert (result.exit_code, "did not answer" in result.stderr) == (1, True)
     assert not (home / "netclaw.toml").exists()
-
-
-# -- one that does not run -----------------------------------------------------------------------
-
-
-def settled(home: Path, *lines: str) -> Sequence[str]:
-    """Write a file for a daemon on a port of its own; return the options that keep it."""
-    port = free_port()
-    (home / "netclaw.toml").write_text(
-        "\n".join(["[daemon]", f'listen = ["127.0.0.1:{port}"]', *lines, ""])
-    )
-    return (*INIT, "--drain-timeout", "5")
-
-
-def test_a_start_that_fails_is_told_in_the_daemons_words_and_a_second_try_works(
-    run: CommandLine, home: Path
-) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        result = run(*INIT, "--listen", f"127.0.0.1:{port}")
-        assert result.exit_code == 75
-        assert f"The address 127.0.0.1:{port}" in result.stderr
-        assert "has the change all the same" in result.stderr
-    found = run.json(*INIT)
-    try:
-        assert (found["written"], found["outcome"], found["generation"]) == (False, "ready", 1)
-    finally:
-        end_child(found["pid"])
-
-
-def test_a_start_that_aborts_is_told_in_the_daemons_words(
-    run: CommandLine, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key = home / "key"
-    key.write_text("sk-1234")
-    key.chmod(0o600)
-    words = settled(home, "[providers.demo]", 'kind = "demo"', f'api_key = "file:{key}"')
-
-    def write(*arguments: Any) -> None:
-        key.unlink()  # after it was judged
-        replace_settings(*arguments)
-
-    monkeypatch.setattr(bring_up, "replace_settings", write)
-    result = run(*words)
-    assert result.exit_code == 78
-    assert "Daemon startup aborted: providers.demo.api_key" in result.stderr
-    told = json.loads(run(*words, "--json").stdout)
-    assert told["error"]["slug"] == "config-meaning", (
-        "by now it is known before anything is written"
-    )
-
-
-def test_a_daemon_that_starts_with_something_else_is_no_success(
-    run: CommandLine, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed, and then started with a file that is bad: it serves the last good one."""
-    key = home / "key"
-    key.write_text("sk-1234")
-    key.chmod(0o600)
-    words = settled(home)
-    found = run.json(*words)
-    wait_for((home / "state" / "last-good.toml").exists, 10.0, "what serves to be remembered")
-    os.kill(found["pid"], signal.SIGKILL)
-    os.waitpid(found["pid"], 0)
-    with (home / "netclaw.toml").open("a") as file:
-        file.write(f'[providers.demo]\nkind = "demo"\napi_key = "file:{key}"\n')
-
-    def write(*arguments: Any) -> None:
-        key.unlink()
-        replace_settings(*arguments)
-
-    monkeypatch.setattr(bring_up, "replace_settings", write)
-    result = run(*INIT, "--drain-timeout", "6")
-    pid = run.json("status")["pid"]
-    try:
-        assert result.exit_code == 1
-        assert "the daemon runs, but not with this. providers.demo.api_key" in result.stderr
-    finally:
-        end_child(pid)
