@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from netclawd.adapters.processes import look_for
+from netclawd.core.exposure import TUNNEL_PROGRAMS, Sighting
 from tests import leftovers
 
 # A failure prints the line that replays it (CONTRIBUTING.md); no example has a time limit.
@@ -48,6 +52,17 @@ def clean_surroundings() -> Iterator[None]:
         patch.setenv(leftovers.MARK, mark)
         with leftovers.nothing_left_behind(mark):
             yield
+
+
+@pytest.fixture
+def no_tunnel() -> Iterator[None]:
+    """See that no tunnel's program runs; one test at a time on this machine, since all look for the same."""
+    place = Path(tempfile.gettempdir()) / f"netclaw-test-tunnels-{os.getuid()}.lock"
+    with open(place, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if any(look_for(name) is Sighting.RUNNING for name in TUNNEL_PROGRAMS.values()):
+            pytest.skip("a tunnel runs on this machine")
+        yield
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

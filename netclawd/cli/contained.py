@@ -47,7 +47,7 @@ def _say_nothing_to_stop(container: Container, *, as_json: bool) -> int:
         say_json({"stopped": False, "clean": True, **known_json(container, known, None)})
     else:
         click.echo(f"No daemon runs here; nothing to stop. {describe_known(container, known)}")
-        if known.service is None or known.service.wanted:
+        if known.service is not None and known.service.wanted:
             click.echo(f"  {_how_to_keep_down(container)}")
     return 0
 

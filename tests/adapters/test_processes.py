@@ -16,8 +16,9 @@ from netclawd.adapters.processes import look_for
 from netclawd.core.exposure import Sighting
 from tests.waiting import wait_for
 
-#: A name that nothing on this machine has; 15 bytes, as long as a comm may be.
-NAME = "netclaw-tunnel0"
+#: A name that nothing on this machine has, nor another run of these tests beside it; 15 bytes, as long as
+#: a comm may be.
+NAME = f"netclawt{os.getpid():07d}"
 #: What a look that finds nothing says here: tests may run in a container themselves.
 UNSEEN = Sighting.ABSENT if os.stat("/proc/self/ns/pid").st_ino == 0xEFFFFFFC else Sighting.APART
 SLEEP = shutil.which("sleep") or "/bin/sleep"

@@ -106,6 +106,7 @@ def test_the_schema_is_json_schema(run: CommandLine) -> None:
     assert schema["properties"]["daemon"]["properties"]["listen"]
 
 
+@pytest.mark.usefixtures("no_tunnel")
 def test_only_a_change_to_a_tunnel_asks_for_its_program(
     run: CommandLine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

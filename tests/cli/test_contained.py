@@ -103,6 +103,9 @@ def test_without_a_service_folder_a_start_fails_and_points_at_the_container_s_lo
         assert "the container's log" in result.stderr
     assert "only the container's supervisor (s6) starts one" in run("daemon", "start").stderr
     assert run.json("daemon", "start")["error"]["slug"] == "supervisor-failed"
+    stop = run("daemon", "stop")
+    assert (stop.exit_code, "nothing to stop" in stop.stdout) == (0, True)
+    assert "s6-svc" not in stop.stdout, "it would fail as well"
     assert not (home / "state").exists()
     assert not (home / "run").exists()
 

@@ -133,6 +133,7 @@ def test_consent_is_not_carried_over_to_another_exposure(init: Any, home: Path) 
     assert init("--no-start", "--allowed-hosts", "claw.example").exit_code == 0, "same exposure"
 
 
+@pytest.mark.usefixtures("no_tunnel")
 def test_a_tunnel_is_taken_for_running_when_somebody_says_so(init: Any, home: Path) -> None:
     words = ("--no-start", "--exposure", "tailscale-serve", "--allow-unauthenticated", "yes")
     refused = init(*words)

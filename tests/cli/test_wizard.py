@@ -166,6 +166,7 @@ def test_who_goes_out_of_the_host_says_so_in_so_many_words(home: Path) -> None:
     }
 
 
+@pytest.mark.usefixtures("no_tunnel")
 def test_a_tunnel_that_does_not_run_is_told_at_its_page(home: Path) -> None:
     with Terminal("init", "--no-start") as terminal:
         terminal.answer(ASKED[0])

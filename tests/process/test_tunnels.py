@@ -5,14 +5,12 @@ The tunnels are copies of sleep(1) under the names of the real programs.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,34 +19,18 @@ from typing import Any
 import pytest
 
 from netclawd.adapters.processes import look_for
-from netclawd.core.exposure import Sighting
+from netclawd.core.exposure import TUNNEL_PROGRAMS, Sighting
 from tests.http.wire import request
 from tests.process.harness import Daemon
 from tests.waiting import scaled, wait_for
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_tunnel")]
 
 Make = Callable[..., Daemon]
 Tunnel = Callable[[str], subprocess.Popen[bytes]]
 
 SAID = "the daemon authenticates nobody (daemon.allow_unauthenticated): whoever comes in by"
-TUNNELS = {
-    "tailscale-serve": "tailscaled",
-    "tailscale-funnel": "tailscaled",
-    "cloudflare-tunnel": "cloudflared",
-}
-
-
-@pytest.fixture(autouse=True)
-def _alone() -> Iterator[None]:
-    """One test at a time on this machine: they look for the same names."""
-    with open(
-        Path(tempfile.gettempdir()) / f"netclaw-test-tunnels-{os.getuid()}.lock", "w"
-    ) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if any(look_for(name) is Sighting.RUNNING for name in TUNNELS.values()):
-            pytest.skip("a tunnel runs on this machine")
-        yield
+TUNNELS = {mode.value: program for mode, program in TUNNEL_PROGRAMS.items()}
 
 
 @contextmanager
