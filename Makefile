@@ -42,8 +42,8 @@ test: setup-tests
 # tools/setup ends with 3 when this machine can't have the oldest libraries; it has said why.
 test-oldest:
 	@tools/setup --oldest || [ $$? -eq 3 ]
-	@test ! -x .venv-oldest/bin/python || .venv-oldest/bin/python $(PYTEST) \
-	    -m 'not long' -W "ignore:'cgi' is deprecated:DeprecationWarning"
+	@test ! -x .venv-oldest/bin/python || $(if $(ARGS),.venv-oldest/bin/python $(PYTEST),VENV=.venv-oldest \
+	    tools/shares test-oldest) -m 'not long' -W "ignore:'cgi' is deprecated:DeprecationWarning"
 
 test-systemd: setup-tests
 	@tools/test-systemd $(ARGS)
