@@ -70,11 +70,12 @@ exec chroot /srv "$@"
 """
 
 
-def test_a_folder_at_the_top_is_made_too(box: Box) -> None:
+@pytest.mark.parametrize("named", ["/data", "/data/"])
+def test_a_folder_at_the_top_is_made_too(box: Box, named: str) -> None:
     asked = (
         "sh",
         "-c",
-        f"STATE_DIRECTORY=/data {INSIDE}/netclawd-prepare && stat -c '%u %a' /data >&2",
+        f"STATE_DIRECTORY={named} {INSIDE}/netclawd-prepare && stat -c '%u %a' /data >&2",
     )
     assert box.run("sh", "-c", ROOT_OF_ITS_OWN, "sh", *asked) == f"{NETCLAW} 700\n"
 
