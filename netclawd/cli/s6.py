@@ -11,6 +11,7 @@ import pwd
 import shutil
 import subprocess
 
+from netclawd.cli import child
 from netclawd.cli.wait import WAITING
 from netclawd.core.backoff import read_uptime, read_waiting
 from netclawd.core.container import CONTAINER_LOG, Container
@@ -128,15 +129,7 @@ def _run(name: str, *words: str) -> subprocess.CompletedProcess[str]:
             "Put s6's programs on PATH (on Debian: `apt install s6`).",
         )
     try:
-        return subprocess.run(
-            [program, *words],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_S,
-            check=False,
-        )
+        return child.ask([program, *words], ANSWER_S)
     except subprocess.TimeoutExpired:
         raise SupervisorError(
             f"`{name} {' '.join(words)}` has not ended within {ANSWER_S:g} s.", CONTAINER_LOG

@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
+from netclawd.cli import child
 from netclawd.core.container import Container, read_marker
 from netclawd.core.paths import SERVICE_USER, Paths
 from netclawd.core.units import (
@@ -218,16 +219,7 @@ def _ask(scope: Scope, *words: str) -> Answer:
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        env=user_environ(os.environ),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=ANSWER_S,
-        check=False,
-    )
+    return child.ask(command, ANSWER_S, user_environ(os.environ))
 
 
 def failed(command: Sequence[str], stderr: str) -> SupervisorError:
