@@ -19,11 +19,12 @@ from netclawd.core.session import (
     Admitted,
     Approval,
     ApprovalId,
+    CallContext,
     Change,
     Delta,
     Lease,
-    Message,
     ModelReply,
+    ModelRequest,
     OutboxEntry,
     Page,
     RestartId,
@@ -199,6 +200,12 @@ class Cancel(Protocol):
     def wait(self, timeout_s: float) -> bool:
         """Wait until it is set or the time is up; return whether it is set."""
 
+    def on_set(self, act: Callable[[], None]) -> Callable[[], None]:
+        """Have ``act`` called when it is set, at once if it is; return what takes that back.
+
+        It is called in the thread that sets it, which may hold locks: it must not block.
+        """
+
 
 class Cancelled(Exception):  # noqa: N818 - it is not an error but an answer
     """Raised by a provider or a tool that stopped because its Cancel was set."""
@@ -208,7 +215,7 @@ class Provider(Protocol):
     """A model behind a wire."""
 
     def reply(
-        self, messages: Sequence[Message], on_text: Callable[[str], None], cancel: Cancel
+        self, request: ModelRequest, on_text: Callable[[str], None], cancel: Cancel
     ) -> ModelReply:
         """Stream one reply: text through ``on_text`` as it comes, the whole as the result.
 
@@ -218,19 +225,36 @@ class Provider(Protocol):
 
 
 class Tool(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str:
+        """What the model is told of it."""
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """JSON Schema of the arguments, an object."""
 
     #: Whether a repeated call with the same call id has one effect; such a call may be re-issued.
     def idempotent(self, call: ToolCall) -> bool: ...
 
-    #: A question for a person who must grant the call first, None when it may run at once.
-    def question(self, call: ToolCall) -> str | None: ...
+    def describe(self, call: ToolCall) -> str:
+        """Return the call in full, for a person who is asked to grant it."""
 
-    def run(self, call: ToolCall, cancel: Cancel) -> ToolOutcome:
-        """Perform the call; the call's id is its idempotency key.
+    def refusal(self, call: ToolCall) -> str | None:
+        """Say why the call can't be made whatever a person says, so that nobody is asked; else None.
+
+        :meth:`run` then says the same as an ERROR.
+        """
+
+    def run(self, call: ToolCall, context: CallContext, cancel: Cancel) -> ToolOutcome:
+        """Perform the call; the call's id is its idempotency key. Calls run beside each other.
 
         When ``cancel`` is set it stops soon, leaves nothing half-done and returns INTERRUPTED.
         """
+
+    def close(self) -> None:
+        """End at once what calls have left running; nobody waits for them any more. Idempotent."""
 
 
 # -- the world around the process ---------------------------------------------------------------

@@ -24,7 +24,7 @@ from netclawd.core.beginning import Beginning
 from netclawd.core.handoff import HandoffRecord
 from netclawd.core.paths import Paths, locate
 from netclawd.core.redact import Redactor
-from netclawd.core.settings import Settings, Snapshot, UnixAccess
+from netclawd.core.settings import Policy, Settings, Snapshot, UnixAccess
 from netclawd.daemon import handoff as handoffs
 from netclawd.daemon.descriptors import Inheritance
 from netclawd.daemon.lock import hold_lock
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from netclawd.core.exposure import Sighting
     from netclawd.daemon.broadcast import Broadcast
     from netclawd.daemon.engine import Engine
-    from netclawd.ports import Boot, Exposition, FdStore, HttpServer, Provider, Service, Store, Tool
+    from netclawd.daemon.turn_parts import Agent
+    from netclawd.ports import Boot, Exposition, FdStore, HttpServer, Service, Store
 
 # -- paths and configuration ---------------------------------------------------------------------
 
@@ -341,33 +342,32 @@ def _engine(
         store,
         SystemClock(),
         RandomIds(),
-        _provider(settings, environ),
-        _tools(folders),
+        _agent(settings, folders, environ),
         settings.sessions,
         spawn,
         broadcast,
     )
 
 
-def _provider(settings: Settings, environ: Mapping[str, str]) -> Provider:
-    from netclawd.adapters.providers.demo import DemoProvider
+def _agent(settings: Settings, folders: Folders, environ: Mapping[str, str]) -> Agent:
+    from netclawd.cli.agent import make_provider, make_tools, offered
+    from netclawd.daemon.toolbox import GuardedTool
+    from netclawd.daemon.turn_parts import Agent
 
     chosen = settings.providers[settings.provider]
-    key = Secrets(environ).resolve(chosen.api_key) if chosen.api_key is not None else None
-    return DemoProvider(chosen.word_interval_s, key)
-
-
-def _tools(folders: Folders) -> dict[str, Tool]:
-    from netclawd.adapters.tools.clock_tool import ClockTool
-    from netclawd.adapters.tools.confirm import ConfirmTool
-    from netclawd.adapters.tools.ledger import LedgerTool
-
-    tools: list[Tool] = [
-        ClockTool(SystemClock()),
-        ConfirmTool(),
-        LedgerTool(folders.in_state("ledger.txt")),
-    ]
-    return {tool.name: tool for tool in tools}
+    policies = {**settings.tools.policies, "confirm": Policy.ASK, "ledger": Policy.ALLOW}
+    tools = {
+        tool.name: GuardedTool(tool, policies[tool.name])
+        for tool in make_tools(settings, folders.state)
+    }
+    return Agent(
+        provider=make_provider(chosen, Secrets(environ).resolve),
+        tools=tools,
+        offered=offered(chosen, tools),
+        context_tokens=chosen.context_tokens,
+        max_output_tokens=chosen.max_output_tokens,
+        redact=_redactor(settings, environ).text,
+    )
 
 
 def _http(service: Service, settings: Settings) -> HttpServer:
@@ -495,8 +495,7 @@ def _serve_one_request(settings: Settings, folders: Folders) -> None:
     from netclawd.daemon.trial import serve_one_request
 
     import_rest()
-    _provider(settings, dict(os.environ))
-    _tools(folders)
+    _agent(settings, folders, dict(os.environ))
     store = SqliteStore.open(folders.in_state("netclawd.db"), read_only=True)
     try:
         serve_one_request(lambda service: _http(service, settings))

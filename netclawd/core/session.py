@@ -276,11 +276,30 @@ class ToolCall:
     id: CallId
     name: str
     arguments: Mapping[str, Any]
+    #: Why the arguments can't be used (they are no JSON object), empty when they can; then there are none.
+    invalid: str = ""
 
 
 class FinishReason(StrEnum):
     STOP = "stop"
     TOOLS = "tool_calls"
+    #: The model's limit of output ended the reply.
+    LENGTH = "length"
+    #: The model server withheld the rest.
+    FILTERED = "content_filter"
+
+
+@frozen
+class Usage:
+    """Tokens of a model call, or of several, as the model server counts them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens
+        )
 
 
 @frozen
@@ -290,6 +309,18 @@ class ModelReply:
     text: str
     calls: tuple[ToolCall, ...]
     finish: FinishReason
+    #: None where the model server doesn't say.
+    usage: Usage | None = None
+
+
+@frozen
+class ToolSpec:
+    """A tool as a model is told of it."""
+
+    name: str
+    description: str
+    #: JSON Schema of the arguments, an object.
+    parameters: Mapping[str, Any]
 
 
 class Role(StrEnum):
@@ -311,6 +342,19 @@ class Message:
     call_id: CallId | None = None
 
 
+@frozen
+class ModelRequest:
+    """One model call: everything that the model is told."""
+
+    messages: tuple[Message, ...]
+    #: The system prompt, empty for none.
+    system: str = ""
+    tools: tuple[ToolSpec, ...] = ()
+    #: Of a client's request, in the words of chat completions: ``temperature``, ``top_p``,
+    #: ``max_tokens``, ``stop`` (list), ``tool_choice``; what a model server doesn't know is left out.
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 class ToolStatus(StrEnum):
     OK = "ok"
     ERROR = "error"
@@ -320,7 +364,30 @@ class ToolStatus(StrEnum):
 
 
 @frozen
+class Proposal:
+    """A change of the configuration that a tool call has written; its outcome comes with a restart."""
+
+    #: Digest of the snapshot that was written, as :class:`netclawd.core.settings.Snapshot` has it.
+    digest: str
+    #: The settings that were changed, by their dotted keys; None: back to the default.
+    changes: Mapping[str, Any]
+
+
+@frozen
 class ToolOutcome:
     status: ToolStatus
     #: What the model reads.
     text: str
+    proposal: Proposal | None = None
+
+
+@frozen
+class CallContext:
+    """Where and how a tool call runs."""
+
+    session_id: SessionId
+    turn_id: TurnId
+    #: It was started before, is idempotent, and nobody knows how it ended.
+    again: bool
+    #: What a person was shown and has granted, None where nobody was asked.
+    granted: str | None

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from netclawd.core.values import frozen
+
+_T = TypeVar("_T")
 
 
 class NewWork(StrEnum):
@@ -105,14 +107,62 @@ class SessionSettings:
 
 @frozen
 class ProviderSettings:
-    """One ``[providers.NAME]`` table."""
+    """One ``[providers.NAME]`` table. What a record of an older release lacks has its default."""
 
     name: str
     kind: str
     #: Pace of the demo provider, seconds between two words.
     word_interval_s: float
     #: Reference to a secret (``credential:``, ``env:``, ``file:``), None when there is none.
-    api_key: str | None
+    api_key: str | None = None
+    #: Empty: the kind's own.
+    base_url: str = ""
+    model: str = ""
+    #: Tokens of the model's window, and of one reply at most.
+    context_tokens: int = 32_768
+    max_output_tokens: int = 4_096
+    connect_timeout_s: float = 10.0
+    first_byte_timeout_s: float = 120.0
+    idle_timeout_s: float = 60.0
+    total_timeout_s: float = 600.0
+    #: Repeats of a call that was refused for the moment, before its first token.
+    retries: int = 4
+
+
+class Policy(StrEnum):
+    """Whether the agent may use a tool."""
+
+    ALLOW = "allow"
+    #: A person is asked about each call.
+    ASK = "ask"
+    DENY = "deny"
+
+
+@frozen
+class ToolSettings:
+    """``[tools]``. What a record of an older release lacks has its default."""
+
+    #: By the name of the tool; every tool of the schema is there.
+    policies: Mapping[str, Policy]
+    shell_timeout_s: float = 120.0
+    #: Bytes of a command's output that the model reads, and that are kept.
+    shell_output_limit_bytes: int = 16_384
+    shell_output_file_limit_bytes: int = 67_108_864
+    fetch_timeout_s: float = 20.0
+    fetch_limit_bytes: int = 1_048_576
+
+
+#: The policies that are in force where none is configured.
+DEFAULT_POLICIES: Mapping[str, Policy] = {
+    "shell": Policy.ASK,
+    "read_file": Policy.ALLOW,
+    "write_file": Policy.ASK,
+    "edit_file": Policy.ASK,
+    "list_files": Policy.ALLOW,
+    "fetch_url": Policy.DENY,
+    "clock": Policy.ALLOW,
+    "config_propose": Policy.ASK,
+}
 
 
 @frozen
@@ -123,6 +173,11 @@ class Settings:
     #: Name of the provider that answers: ``[agent] provider``.
     provider: str
     providers: Mapping[str, ProviderSettings]
+    #: ``[agent] system_prompt_file``, empty for the built-in prompt.
+    system_prompt_file: str
+    tools: ToolSettings
+    #: Seconds after which a question that nobody has answered counts as denied.
+    approval_timeout_s: float
 
     @property
     def secret_references(self) -> Mapping[str, str]:
@@ -170,15 +225,26 @@ class Settings:
             ),
             provider=effective["agent"]["provider"],
             providers={
-                name: ProviderSettings(
-                    name=name,
-                    kind=table["kind"],
-                    word_interval_s=float(table["word_interval_s"]),
-                    api_key=table.get("api_key"),
-                )
+                name: _numbered(ProviderSettings, {"name": name, **table})
                 for name, table in effective["providers"].items()
             },
+            system_prompt_file=effective["agent"].get("system_prompt_file", ""),
+            tools=_tools(effective.get("tools", {})),
+            approval_timeout_s=float(effective.get("approvals", {}).get("timeout_s", 86_400.0)),
         )
+
+
+def _numbered(kind: type[_T], table: Mapping[str, Any]) -> _T:
+    """Make a value of a table, with floats where the seconds are whole numbers."""
+    return kind(**{k: float(v) if k.endswith("_s") else v for k, v in table.items()})
+
+
+def _tools(tables: Mapping[str, Mapping[str, Any]]) -> ToolSettings:
+    policies = {name: Policy(table["policy"]) for name, table in tables.items()}
+    shell, fetch = tables.get("shell", {}), tables.get("fetch_url", {})
+    more = {f"shell_{k}": v for k, v in shell.items()} | {f"fetch_{k}": v for k, v in fetch.items()}
+    more = {k: v for k, v in more.items() if not k.endswith("_policy")}
+    return _numbered(ToolSettings, {"policies": {**DEFAULT_POLICIES, **policies}, **more})
 
 
 @frozen

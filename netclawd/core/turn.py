@@ -170,6 +170,8 @@ class Standing:
     answered: set[CallId] = field(default_factory=set)
     #: Questions asked about calls of that reply.
     asked: dict[CallId, ApprovalId] = field(default_factory=dict)
+    #: Their words.
+    questions: dict[CallId, str] = field(default_factory=dict)
     granted: set[CallId] = field(default_factory=set)
     refused: set[CallId] = field(default_factory=set)
     parked: ParkReason | None = None
@@ -218,6 +220,7 @@ def take_event(standing: Standing, event: SessionEvent) -> None:
             standing.answered.add(data["call_id"])
         case EventType.APPROVAL_REQUESTED:
             standing.asked[data["call_id"]] = data["approval_id"]
+            standing.questions[data["call_id"]] = data["question"]
         case EventType.APPROVAL_GRANTED:
             standing.granted.add(data["call_id"])
         case EventType.APPROVAL_DENIED | EventType.APPROVAL_EXPIRED:
@@ -241,11 +244,11 @@ def _take_reply(standing: Standing, event: SessionEvent) -> None:
     standing.steps = event.data["step"]
     standing.text = event.data["text"]
     standing.calls = tuple(
-        ToolCall(CallId(call["id"]), call["name"], call["arguments"])
+        ToolCall(CallId(call["id"]), call["name"], call["arguments"], call.get("invalid", ""))
         for call in event.data["calls"]
     )
     standing.attempt, standing.cut = 1, None
-    for seen in (standing.asked, standing.begun, standing.answered):
+    for seen in (standing.asked, standing.questions, standing.begun, standing.answered):
         seen.clear()
     standing.granted, standing.refused = set(), set()
 

@@ -31,9 +31,27 @@ class CancelFlag:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._acts: list[Callable[[], None]] = []
 
     def set(self) -> None:
         self._event.set()
+        with self._lock:
+            acts, self._acts = self._acts, []
+        for act in acts:
+            act()
+
+    def on_set(self, act: Callable[[], None]) -> Callable[[], None]:
+        with self._lock:
+            self._acts.append(act)
+        if self.is_set():
+            self.set()
+
+        def take_back() -> None:
+            with self._lock, contextlib.suppress(ValueError):
+                self._acts.remove(act)
+
+        return take_back
 
     def is_set(self) -> bool:
         return self._event.is_set()

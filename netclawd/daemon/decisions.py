@@ -29,7 +29,8 @@ from netclawd.core.warm_up import plan_park
 from netclawd.daemon import records
 from netclawd.daemon.board import Board
 from netclawd.daemon.resumption import Resumption
-from netclawd.daemon.turn_run import Parts, TurnRun, cancellation
+from netclawd.daemon.turn_parts import Parts
+from netclawd.daemon.turn_run import TurnRun, cancellation
 from netclawd.errors import ConflictError, NetclawError, NotFoundError
 
 _log = logging.getLogger(__name__)

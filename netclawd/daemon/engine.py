@@ -33,8 +33,9 @@ from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.decisions import Decisions
 from netclawd.daemon.drain_watch import DrainWatch
 from netclawd.daemon.resumption import Resumption, Warmup
-from netclawd.daemon.turn_run import Parts, RunEnd, TurnRun
-from netclawd.ports import Clock, Ids, Provider, Store, Tool
+from netclawd.daemon.turn_parts import Agent, Parts, RunEnd
+from netclawd.daemon.turn_run import TurnRun
+from netclawd.ports import Clock, Ids, Store
 
 Spawn = Callable[[str, Callable[[], None]], threading.Thread]
 
@@ -61,13 +62,12 @@ class Engine:
         store: Store,
         clock: Clock,
         ids: Ids,
-        provider: Provider,
-        tools: Mapping[str, Tool],
+        agent: Agent,
         settings: SessionSettings,
         spawn: Spawn,
         broadcast: Broadcast,
     ) -> None:
-        self._parts = Parts(store, clock, ids, provider, tools, broadcast)
+        self._parts = Parts(store, clock, ids, agent, broadcast)
         self._settings = settings
         self._limits = Limits(settings.resume_limit, settings.resume_deadline_s)
         self._spawn = spawn
@@ -118,6 +118,8 @@ class Engine:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - self._parts.clock.monotonic()))
+        for tool in self._parts.agent.tools.values():
+            tool.close()
 
     # -- workers -------------------------------------------------------------------------------
 

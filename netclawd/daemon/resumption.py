@@ -18,7 +18,7 @@ from netclawd.core.values import frozen
 from netclawd.core.warm_up import Boot, Judged, judge_all, plan_change, plan_stop, plan_take_up
 from netclawd.daemon import records
 from netclawd.daemon.board import Board
-from netclawd.daemon.turn_run import Parts
+from netclawd.daemon.turn_parts import Parts
 from netclawd.errors import NetclawError, StoreError
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from netclawd.adapters.providers.demo import DemoProvider
-from netclawd.core.session import CallId, FinishReason, Message, ModelReply, Role
+from netclawd.core.session import CallId, FinishReason, Message, ModelReply, ModelRequest, Role
+from netclawd.daemon.board import CancelFlag
 from netclawd.errors import ProviderError
 from netclawd.ports import Cancelled
 from tests.waiting import scaled
@@ -17,10 +18,11 @@ from tests.waiting import scaled
 SYSTEM = Message(Role.SYSTEM, "[netclawd] The daemon restarted.")
 
 
-class Flag:
+class Flag(CancelFlag):
     """A Cancel that is set after so many words, and notes how long it was waited for."""
 
     def __init__(self, words: int | None = None) -> None:
+        super().__init__()
         self._words = words
         self.waits: list[float] = []
 
@@ -32,17 +34,6 @@ class Flag:
         return self.is_set()
 
 
-class EventCancel:
-    def __init__(self) -> None:
-        self.event = threading.Event()
-
-    def is_set(self) -> bool:
-        return self.event.is_set()
-
-    def wait(self, timeout_s: float) -> bool:
-        return self.event.wait(timeout_s)
-
-
 def _reply(
     text: str, outcomes: Sequence[str] = (), *, key: str | None = None, flag: Flag | None = None
 ) -> tuple[ModelReply, list[str], Flag]:
@@ -51,7 +42,7 @@ def _reply(
     for outcome in outcomes:
         messages += [Message(Role.ASSISTANT, "…"), Message(Role.TOOL, outcome), SYSTEM]
     words: list[str] = []
-    reply = DemoProvider(0.5, key).reply(messages, words.append, flag)
+    reply = DemoProvider(0.5, key).reply(ModelRequest(tuple(messages)), words.append, flag)
     assert "".join(words) == reply.text
     return reply, words, flag
 
@@ -145,26 +136,30 @@ def test_the_same_conversation_gets_the_same_reply() -> None:
 def test_a_cut_reply_is_not_returned(words: int) -> None:
     heard: list[str] = []
     with pytest.raises(Cancelled):
-        DemoProvider(0.0).reply([Message(Role.USER, "/count 9")], heard.append, Flag(words))
+        DemoProvider(0.0).reply(
+            ModelRequest((Message(Role.USER, "/count 9"),)), heard.append, Flag(words)
+        )
     assert len(heard) == words
 
 
 def test_a_cancel_is_obeyed_in_the_middle_of_a_pause() -> None:
-    cancel = EventCancel()
+    cancel = CancelFlag()
     first = threading.Event()
     ended: list[float] = []
 
     def run() -> None:
         messages = [Message(Role.USER, "/count 2 600")]
         with pytest.raises(Cancelled):
-            DemoProvider(0.0).reply(messages, lambda _text: first.set(), cancel)
+            DemoProvider(0.0).reply(
+                ModelRequest(tuple(messages)), lambda _text: first.set(), cancel
+            )
         ended.append(time.monotonic())
 
     thread = threading.Thread(target=run)
     thread.start()
     assert first.wait(scaled(10))
     cancelled = time.monotonic()
-    cancel.event.set()
+    cancel.set()
     thread.join(scaled(10))
     assert ended
     assert ended[0] - cancelled < scaled(0.1)

@@ -12,21 +12,25 @@ import pytest
 from netclawd.adapters.tools.clock_tool import ClockTool
 from netclawd.adapters.tools.confirm import ConfirmTool
 from netclawd.adapters.tools.ledger import LedgerTool
-from netclawd.core.session import CallId, ToolCall, ToolOutcome, ToolStatus
+from netclawd.core.session import (
+    CallContext,
+    CallId,
+    SessionId,
+    ToolCall,
+    ToolOutcome,
+    ToolStatus,
+    TurnId,
+)
+from netclawd.daemon.board import CancelFlag
 from tests.waiting import scaled
 
+CONTEXT = CallContext(SessionId("s"), TurnId("t"), again=False, granted=None)
 
-class Cancel:
-    def __init__(self, *, is_set: bool = False) -> None:
-        self.event = threading.Event()
-        if is_set:
-            self.event.set()
 
-    def is_set(self) -> bool:
-        return self.event.is_set()
-
-    def wait(self, timeout_s: float) -> bool:
-        return self.event.wait(timeout_s)
+def _cancelled() -> CancelFlag:
+    cancel = CancelFlag()
+    cancel.set()
+    return cancel
 
 
 def _call(call_id: str = "t-1-1", **arguments: object) -> ToolCall:
@@ -51,24 +55,26 @@ def test_the_clock_tool_reads_the_clock() -> None:
             return 1_700_000_000.0
 
     tool, call = ClockTool(Clock()), ToolCall(CallId("c"), "clock", {})
-    assert tool.run(call, Cancel()) == ToolOutcome(ToolStatus.OK, "2023-11-14T22:13:20+00:00")
+    assert tool.run(call, CONTEXT, CancelFlag()) == ToolOutcome(
+        ToolStatus.OK, "2023-11-14T22:13:20+00:00"
+    )
     assert tool.idempotent(call)
-    assert tool.question(call) is None
+    assert tool.describe(call)
 
 
 def test_confirm_asks_what_it_is_given() -> None:
     tool = ConfirmTool()
     call = ToolCall(CallId("c"), "confirm", {"question": "Go?"})
-    assert tool.question(call) == "Go?"
+    assert tool.describe(call) == "Go?"
     assert tool.idempotent(call)
-    assert tool.run(call, Cancel()) == ToolOutcome(ToolStatus.OK, "granted")
+    assert tool.run(call, CONTEXT, CancelFlag()) == ToolOutcome(ToolStatus.OK, "granted")
     for odd in ({}, {"question": " "}, {"question": 3}):
-        assert tool.question(ToolCall(CallId("c"), "confirm", odd))
+        assert tool.describe(ToolCall(CallId("c"), "confirm", odd))
 
 
 def test_the_ledger_appends_one_line_a_call(ledger: LedgerTool, tmp_path: Path) -> None:
     for call_id in ("a", "b", "a"):
-        assert ledger.run(_call(call_id), Cancel()).status is ToolStatus.OK
+        assert ledger.run(_call(call_id), CONTEXT, CancelFlag()).status is ToolStatus.OK
     assert _lines(tmp_path) == "a\nb\na\n"
     assert os.stat(tmp_path / "ledger.txt").st_mode & 0o777 == 0o600
 
@@ -77,12 +83,12 @@ def test_an_idempotent_call_has_one_effect(ledger: LedgerTool, tmp_path: Path) -
     call = _call("a", idempotent=True)
     assert ledger.idempotent(call)
     assert not ledger.idempotent(_call("a"))
-    first, again = ledger.run(call, Cancel()), ledger.run(call, Cancel())
+    first, again = ledger.run(call, CONTEXT, CancelFlag()), ledger.run(call, CONTEXT, CancelFlag())
     assert first.status is again.status is ToolStatus.OK
     assert first.text != again.text
     # An id that only begins like another is another.
-    ledger.run(_call("aa", idempotent=True), Cancel())
-    ledger.run(_call("a-1", idempotent=True), Cancel())
+    ledger.run(_call("aa", idempotent=True), CONTEXT, CancelFlag())
+    ledger.run(_call("a-1", idempotent=True), CONTEXT, CancelFlag())
     assert _lines(tmp_path) == "a\naa\na-1\n"
 
 
@@ -91,12 +97,12 @@ def test_a_torn_line_does_not_count_and_spoils_no_other(
     ledger: LedgerTool, tmp_path: Path, idempotent: bool
 ) -> None:
     (tmp_path / "ledger.txt").write_text("x\na")
-    ledger.run(_call("a", idempotent=idempotent), Cancel())
+    ledger.run(_call("a", idempotent=idempotent), CONTEXT, CancelFlag())
     assert _lines(tmp_path) == "x\na\na\n"
 
 
 def test_a_cancelled_call_writes_nothing(ledger: LedgerTool, tmp_path: Path) -> None:
-    outcome = ledger.run(_call(seconds=600), Cancel(is_set=True))
+    outcome = ledger.run(_call(seconds=600), CONTEXT, _cancelled())
     assert outcome.status is ToolStatus.INTERRUPTED
     assert not (tmp_path / "ledger.txt").exists()
 
@@ -107,12 +113,14 @@ def test_a_call_that_waits_for_the_lock_can_be_cancelled(
     path = tmp_path / "ledger.txt"
     with path.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        cancel, outcomes = Cancel(), list[ToolOutcome]()
-        thread = threading.Thread(target=lambda: outcomes.append(ledger.run(_call(), cancel)))
+        cancel, outcomes = CancelFlag(), list[ToolOutcome]()
+        thread = threading.Thread(
+            target=lambda: outcomes.append(ledger.run(_call(), CONTEXT, cancel))
+        )
         thread.start()
         thread.join(0.05)
         assert thread.is_alive()
-        cancel.event.set()
+        cancel.set()
         thread.join(scaled(10))
     assert [outcome.status for outcome in outcomes] == [ToolStatus.INTERRUPTED]
     assert _lines(tmp_path) == ""
@@ -120,12 +128,12 @@ def test_a_call_that_waits_for_the_lock_can_be_cancelled(
 
 @pytest.mark.parametrize("seconds", ["1", -1, float("nan"), float("inf"), None])
 def test_odd_seconds_are_refused(ledger: LedgerTool, tmp_path: Path, seconds: object) -> None:
-    assert ledger.run(_call(seconds=seconds), Cancel()).status is ToolStatus.ERROR
+    assert ledger.run(_call(seconds=seconds), CONTEXT, CancelFlag()).status is ToolStatus.ERROR
     assert not (tmp_path / "ledger.txt").exists()
 
 
 def test_a_ledger_that_cannot_be_written_is_an_error_for_the_model(tmp_path: Path) -> None:
     ledger = LedgerTool(str(tmp_path / "absent" / "ledger.txt"))
-    outcome = ledger.run(_call(), Cancel())
+    outcome = ledger.run(_call(), CONTEXT, CancelFlag())
     assert outcome.status is ToolStatus.ERROR
     assert "No such file" in outcome.text

@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from netclawd.adapters.store.sqlite import SqliteStore
 from netclawd.core.manifest import Manifest
 from netclawd.core.session import (
     AdmitInput,
+    CallContext,
     CallId,
     Change,
     EventType,
@@ -21,6 +22,7 @@ from netclawd.core.session import (
     InputId,
     Message,
     ModelReply,
+    ModelRequest,
     SessionEvent,
     SessionId,
     ToolCall,
@@ -30,14 +32,16 @@ from netclawd.core.session import (
     TurnId,
     TurnState,
 )
-from netclawd.core.settings import SessionSettings
+from netclawd.core.settings import Policy, SessionSettings
 from netclawd.core.turn_invariants import check_invariants
 from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.engine import Engine
 from netclawd.daemon.resumption import Warmup
 from netclawd.daemon.signals import spawn
+from netclawd.daemon.toolbox import GuardedTool
+from netclawd.daemon.turn_parts import Agent
 from netclawd.errors import NotFoundError
-from netclawd.ports import Cancel, Cancelled, Store, Tool
+from netclawd.ports import Cancel, Cancelled, Store
 from tests.waiting import scaled, wait_for
 
 LONG_S = 30.0
@@ -110,8 +114,9 @@ class ScriptedModel:
         self.error: Exception | None = None
 
     def reply(
-        self, messages: Sequence[Message], on_text: Callable[[str], None], cancel: Cancel
+        self, request: ModelRequest, on_text: Callable[[str], None], cancel: Cancel
     ) -> ModelReply:
+        messages = request.messages
         newest = max(n for n, m in enumerate(messages) if m.role == "user")
         asked = messages[newest].text
         step = 1 + sum(m.role == "assistant" for m in messages[newest:])
@@ -134,19 +139,28 @@ class ScriptedModel:
 @dataclass
 class ScriptedTool:
     name: str
+    description = "as the test says"
+    parameters: ClassVar[Mapping[str, Any]] = {"type": "object"}
     safe: bool = False
     asks: bool = False
     step: Step = field(default_factory=free)
     ran: list[CallId] = field(default_factory=list)
     error: Exception | None = None
+    closed: bool = False
 
     def idempotent(self, call: ToolCall) -> bool:
         return self.safe
 
-    def question(self, call: ToolCall) -> str | None:
-        return "May I?" if self.asks else None
+    def describe(self, call: ToolCall) -> str:
+        return "May I?"
 
-    def run(self, call: ToolCall, cancel: Cancel) -> ToolOutcome:
+    def refusal(self, call: ToolCall) -> str | None:
+        return None
+
+    def close(self) -> None:
+        self.closed = True
+
+    def run(self, call: ToolCall, context: CallContext, cancel: Cancel) -> ToolOutcome:
         self.ran.append(call.id)
         if self.error is not None:
             raise self.error
@@ -163,7 +177,7 @@ class Home:
         self.clock = TestClock()
         self.ids = Numbers()
         self.model = ScriptedModel()
-        self.tools: dict[str, Tool] = {}
+        self.tools: dict[str, ScriptedTool] = {}
         self.workers = workers
         self.broadcast = Broadcast()
         self._stores: list[SqliteStore] = []
@@ -198,9 +212,12 @@ class Home:
         settings = SessionSettings(self.workers, resume_limit=3, resume_deadline_s=600.0)
         used = store or self.store
         used.on_commit(self.broadcast.on_commit)
-        engine = Engine(
-            used, self.clock, self.ids, self.model, self.tools, settings, spawn, self.broadcast
-        )
+        tools = {
+            name: GuardedTool(tool, Policy.ASK if tool.asks else Policy.ALLOW)
+            for name, tool in self.tools.items()
+        }
+        agent = Agent(self.model, tools)
+        engine = Engine(used, self.clock, self.ids, agent, settings, spawn, self.broadcast)
         self._engines.append(engine)
         engine.start(used.begin_generation(self.clock.wall(), None))
         return engine
@@ -217,8 +234,7 @@ class Home:
     def close(self) -> None:
         self.model.gate.go.set()
         for tool in self.tools.values():
-            if isinstance(tool, ScriptedTool):
-                tool.step.go.set()
+            tool.step.go.set()
         for engine in self._engines:
             engine.stop(scaled(LONG_S))
         for store in self._stores:

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from netclawd.core import turn as plan
 from netclawd.core.session import (
+    CallContext,
     CallId,
     FinishReason,
-    Message,
     ModelReply,
+    ModelRequest,
     RestartId,
     Role,
     ToolCall,
     ToolOutcome,
     ToolStatus,
 )
-from netclawd.core.settings import SessionSettings
-from netclawd.core.transcript import messages
+from netclawd.core.settings import Policy, SessionSettings
 from netclawd.core.values import replace
 from netclawd.daemon.board import Drain
 from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.engine import Engine
-from netclawd.daemon.turn_run import RunEnd, TurnRun
+from netclawd.daemon.toolbox import GuardedTool
+from netclawd.daemon.turn_parts import Agent, RunEnd
+from netclawd.daemon.turn_run import TurnRun
 from netclawd.ports import Cancel, Cancelled, Clock, Ids, Store
 from tests.daemon.paper_disk import Disk
 
@@ -35,6 +39,8 @@ class PaperTool:
 
     name: str
     disk: Disk
+    description = "on paper"
+    parameters: ClassVar[Mapping[str, Any]] = MappingProxyType({"type": "object"})
     safe: bool = False
     asks: bool = False
     #: The next call is ended by the drain's deadline.
@@ -43,10 +49,16 @@ class PaperTool:
     def idempotent(self, call: ToolCall) -> bool:
         return self.safe
 
-    def question(self, call: ToolCall) -> str | None:
-        return "May I?" if self.asks else None
+    def describe(self, call: ToolCall) -> str:
+        return "May I?"
 
-    def run(self, call: ToolCall, cancel: Cancel) -> ToolOutcome:
+    def refusal(self, call: ToolCall) -> str | None:
+        return None
+
+    def close(self) -> None:
+        return
+
+    def run(self, call: ToolCall, context: CallContext, cancel: Cancel) -> ToolOutcome:
         self.disk.touch()
         self.disk.effects[call.id] += 1
         self.disk.touch()
@@ -60,8 +72,9 @@ class PaperProvider:
     """A model that asks for the tools which the message names, one at each step, and then answers."""
 
     def reply(
-        self, messages: Sequence[Message], on_text: Callable[[str], None], cancel: Cancel
+        self, request: ModelRequest, on_text: Callable[[str], None], cancel: Cancel
     ) -> ModelReply:
+        messages = request.messages
         last = max(n for n, message in enumerate(messages) if message.role is Role.USER)
         done = sum(message.role is Role.ASSISTANT for message in messages[last:])
         names = messages[last].text.split()[1:]
@@ -89,8 +102,8 @@ class PaperRun(TurnRun):
             return end
         if self.calling is not None:
             return self._end_call(self.calling)
-        step = plan.plan_from(self._standing, self._parts.tools)
-        idle = self._board.drain is None and self.parked_by is None and not self.cancelled_by
+        step = plan.plan_from(self.standing, self.parts.agent.tools)
+        idle = self.board.drain is None and self.parked_by is None and not self.cancelled_by
         if isinstance(step, plan.CallModel) and idle:
             self.calling = step
             return None
@@ -102,18 +115,14 @@ class PaperRun(TurnRun):
     def _end_call(self, step: plan.CallModel) -> RunEnd | None:
         """The reply is whole in time, or the call is cancelled."""
         self.calling = None
-        over = self._board.drain is not None or self.parked_by or self.cancelled_by
+        over = self.board.drain is not None or self.parked_by or self.cancelled_by
         if over and self.cut_call:
-            return self._model_was_cut(step)
+            return self._model.was_cut(step)
         if not over:
-            return self._call_model(step)
-        said = _conversation_of(self)
-        self._take_reply(step, self._parts.provider.reply(said, lambda _text: None, self.cancel))
+            return self._model.call(step)
+        said, agent = self._model.request(), self.parts.agent
+        self._model.take_reply(step, agent.provider.reply(said, lambda _text: None, self.cancel))
         return None
-
-
-def _conversation_of(run: TurnRun) -> Sequence[Message]:
-    return messages(run._history(), run._events)
 
 
 class PaperEngine(Engine):
@@ -134,12 +143,15 @@ class PaperEngine(Engine):
                 PaperTool("ask", disk, asks=True),
             )
         }
+        guarded = {
+            name: GuardedTool(tool, Policy.ASK if tool.asks else Policy.ALLOW)
+            for name, tool in self.tools.items()
+        }
         super().__init__(
             store,
             clock,
             ids,
-            PaperProvider(),
-            self.tools,
+            Agent(PaperProvider(), guarded),
             replace(settings, workers=0),  # No threads: :meth:`move` is the worker.
             _no_thread,
             broadcast,

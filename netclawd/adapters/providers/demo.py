@@ -13,7 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from netclawd.core.session import CallId, FinishReason, Message, ModelReply, Role, ToolCall
+from netclawd.core.session import (
+    CallId,
+    FinishReason,
+    Message,
+    ModelReply,
+    ModelRequest,
+    Role,
+    ToolCall,
+)
 from netclawd.errors import ProviderError
 from netclawd.ports import Cancel, Cancelled
 
@@ -44,9 +52,9 @@ class DemoProvider:
         self._has_key = bool(api_key)
 
     def reply(
-        self, messages: Sequence[Message], on_text: Callable[[str], None], cancel: Cancel
+        self, request: ModelRequest, on_text: Callable[[str], None], cancel: Cancel
     ) -> ModelReply:
-        asked, outcomes = _since_newest_input(messages)
+        asked, outcomes = _since_newest_input(request.messages)
         command, *arguments = asked.split() or [""]
         match command:
             case "/count":

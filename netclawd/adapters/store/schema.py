@@ -131,6 +131,26 @@ MIGRATIONS: tuple[Migration, ...] = (
         1,
         ("CREATE TABLE migrations (schema INTEGER PRIMARY KEY, release TEXT NOT NULL)",),
     ),
+    # Tokens used, sessions that a client knows by a name of its own, changes of the configuration
+    # that an agent has written and whose outcome it waits for.
+    Migration(
+        3,
+        1,
+        (
+            "ALTER TABLE turns ADD COLUMN input_tokens INTEGER NOT NULL DEFAULT 0",
+            "ALTER TABLE turns ADD COLUMN output_tokens INTEGER NOT NULL DEFAULT 0",
+            "ALTER TABLE sessions ADD COLUMN alias TEXT",
+            "CREATE UNIQUE INDEX sessions_by_alias ON sessions (alias) WHERE alias IS NOT NULL",
+            """CREATE TABLE proposals (
+                call_id TEXT PRIMARY KEY,
+                turn INTEGER NOT NULL REFERENCES turns,
+                digest TEXT NOT NULL,
+                changes TEXT NOT NULL,
+                at REAL NOT NULL,
+                outcome TEXT)""",
+            "CREATE INDEX proposals_open ON proposals (at) WHERE outcome IS NULL",
+        ),
+    ),
 )
 
 #: The newest schema that this release knows.

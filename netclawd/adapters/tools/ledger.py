@@ -11,8 +11,10 @@ import errno
 import fcntl
 import math
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from netclawd.core.session import ToolCall, ToolOutcome, ToolStatus
+from netclawd.core.session import CallContext, ToolCall, ToolOutcome, ToolStatus
 from netclawd.ports import Cancel
 
 _LOCK_RETRY_S = 0.02
@@ -22,6 +24,11 @@ _INTERRUPTED = ToolOutcome(ToolStatus.INTERRUPTED, "Ended before the line was wr
 
 class LedgerTool:
     name = "ledger"
+    description = "Write one line into the ledger, after some seconds."
+    parameters: Mapping[str, Any] = {
+        "type": "object",
+        "properties": {"seconds": {"type": "number"}, "idempotent": {"type": "boolean"}},
+    }
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -29,10 +36,16 @@ class LedgerTool:
     def idempotent(self, call: ToolCall) -> bool:
         return call.arguments.get("idempotent") is True
 
-    def question(self, call: ToolCall) -> str | None:  # noqa: ARG002 - the port's
+    def describe(self, call: ToolCall) -> str:
+        return f"Write {call.id} into the ledger."
+
+    def refusal(self, call: ToolCall) -> str | None:  # noqa: ARG002 - the port's
         return None
 
-    def run(self, call: ToolCall, cancel: Cancel) -> ToolOutcome:
+    def close(self) -> None:
+        return
+
+    def run(self, call: ToolCall, context: CallContext, cancel: Cancel) -> ToolOutcome:  # noqa: ARG002 - the port's
         seconds = call.arguments.get("seconds", 0)
         if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
             return ToolOutcome(ToolStatus.ERROR, "seconds must be a number from 0.")

@@ -1,0 +1,48 @@
+"""Makes the agent's provider and tools from the settings; names adapters only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from netclawd.adapters.clock import SystemClock
+from netclawd.core.session import ToolSpec
+from netclawd.core.settings import ProviderSettings, Settings
+from netclawd.ports import Provider, Tool
+
+#: Tools that are there for the demo agent, and that no other model is told of.
+DEMO_TOOLS = frozenset({"confirm", "ledger"})
+
+
+class Offer(Protocol):
+    """A tool that may be offered."""
+
+    @property
+    def spec(self) -> ToolSpec | None: ...
+
+
+def make_provider(chosen: ProviderSettings, resolve: Callable[[str], str]) -> Provider:
+    """Return the provider; ConfigMeaningError when its key can't be had."""
+    from netclawd.adapters.providers.demo import DemoProvider
+
+    key = resolve(chosen.api_key) if chosen.api_key is not None else None
+    return DemoProvider(chosen.word_interval_s, key)
+
+
+def make_tools(settings: Settings, state: str) -> list[Tool]:
+    """Return every tool; ``state`` is the state folder."""
+    del settings
+    from netclawd.adapters.tools.clock_tool import ClockTool
+    from netclawd.adapters.tools.confirm import ConfirmTool
+    from netclawd.adapters.tools.ledger import LedgerTool
+
+    return [ClockTool(SystemClock()), ConfirmTool(), LedgerTool(f"{state}/ledger.txt")]
+
+
+def offered(chosen: ProviderSettings, tools: Mapping[str, Offer]) -> tuple[ToolSpec, ...]:
+    """Return what this provider's model is told of."""
+    return tuple(
+        spec
+        for name, tool in tools.items()
+        if (spec := tool.spec) is not None and (chosen.kind == "demo" or name not in DEMO_TOOLS)
+    )

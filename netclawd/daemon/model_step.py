@@ -1,0 +1,116 @@
+"""One model call of a turn: what the model is told, its text as it comes, its reply as a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from netclawd.core import turn as plan
+from netclawd.core.session import (
+    EventType,
+    ModelReply,
+    ModelRequest,
+    OutboxChange,
+    OutboxState,
+    SessionEvent,
+)
+from netclawd.core.transcript import messages
+from netclawd.daemon.board import Doing, Kind
+from netclawd.daemon.turn_parts import RunEnd
+from netclawd.errors import NetclawError
+from netclawd.ports import Cancelled
+
+if TYPE_CHECKING:
+    from netclawd.daemon.turn_run import TurnRun
+
+_log = logging.getLogger(__name__)
+
+
+class ModelStep:
+    def __init__(self, run: TurnRun) -> None:
+        self._run = run
+        self._conversation: tuple[SessionEvent, ...] | None = None
+
+    def call(self, step: plan.CallModel) -> RunEnd | None:
+        """Call the model; None when the turn goes on, be it from here again."""
+        run, parts = self._run, self._run.parts
+        request = self.request()
+        cancel = run.board.begin(run, Doing(Kind.MODEL, "", parts.clock.monotonic()))
+        if cancel is None:
+            return None
+        parts.broadcast.begin(run.session_id, run.leased().turn_id, step.step, step.attempt)
+        try:
+            reply = parts.agent.provider.reply(
+                request, lambda text: parts.broadcast.say(run.session_id, text), cancel
+            )
+        except Cancelled:
+            return self.was_cut(step)
+        except NetclawError as error:
+            if cancel.is_set():
+                return self.was_cut(step)
+            return run.fail(error.slug, error.what)
+        except Exception as error:  # noqa: BLE001 - a provider's defect ends its turn, no more
+            if cancel.is_set():
+                return self.was_cut(step)
+            _log.exception("provider met a defect", extra=run.ids())
+            return run.fail("internal-error", f"The provider failed ({type(error).__name__}).")
+        finally:
+            run.board.done(run)
+        self.take_reply(step, reply)
+        return None
+
+    def request(self) -> ModelRequest:
+        """Return what the model is to be told."""
+        agent = self._run.parts.agent
+        told = messages(self._history(), self._run.events)
+        return ModelRequest(told, agent.system, agent.offered)
+
+    def _history(self) -> tuple[SessionEvent, ...]:
+        if self._conversation is None:
+            lease = self._run.leased()
+            self._conversation = self._run.patiently(
+                lambda: self._run.parts.store.conversation(self._run.session_id, lease.turn_id)
+            )
+        return self._conversation
+
+    def take_reply(self, step: plan.CallModel, reply: ModelReply) -> None:
+        """Commit a whole reply, with the calls' lasting identities."""
+        turn_id = self._run.leased().turn_id
+        calls = [
+            {
+                "id": plan.call_id(turn_id, step.step, number),
+                "name": call.name,
+                "arguments": dict(call.arguments),
+                **({"invalid": call.invalid} if call.invalid else {}),
+            }
+            for number, call in enumerate(reply.calls, 1)
+        ]
+        data = {
+            "step": step.step,
+            "attempt": step.attempt,
+            "text": reply.text,
+            "finish": reply.finish.value,
+            "calls": calls,
+        }
+        outbox = None if calls else OutboxChange(OutboxState.PENDING, text=reply.text)
+        self._run.commit(EventType.MODEL_COMPLETED, data, outbox=outbox)
+        self._run.parts.broadcast.end(self._run.session_id)
+
+    def was_cut(self, step: plan.CallModel) -> RunEnd | None:
+        """Go on after a call that was cancelled, by whoever it was."""
+        if self._run.cancelled_by is not None:
+            return None
+        if self._run.parked_by is not None:
+            return self._run.park(self._run.parked_by, cut=True)
+        if (drain := self._run.board.drain) is not None:
+            return self._run.interrupt(drain, cut=True)
+        if self._run.board.stopping:
+            return RunEnd.DROPPED
+        # The restart that cut it failed meanwhile: go on at once.
+        self.announce_retry(step.step, step.attempt + 1, "restart")
+        return None
+
+    def announce_retry(self, step: int, attempt: int, reason: str) -> None:
+        """Commit that the step's model call is made again."""
+        data = {"step": step, "attempt": attempt, "reason": reason}
+        self._run.commit(EventType.STEP_RETRY, data)

@@ -1,0 +1,59 @@
+"""What the runs of turns work with, and how a run ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
+
+from netclawd.core.session import ToolSpec
+from netclawd.core.values import frozen
+from netclawd.daemon.broadcast import Broadcast
+from netclawd.daemon.toolbox import GuardedTool
+from netclawd.ports import Clock, Ids, Provider, Store
+
+
+@frozen
+class Agent:
+    """Who answers: the model, what it is told first, and what it may do."""
+
+    provider: Provider
+    #: Every tool by its name, under its policy.
+    tools: Mapping[str, GuardedTool]
+    #: The tools that the model is told of.
+    offered: tuple[ToolSpec, ...] = ()
+    system: str = ""
+    #: Tokens of the model's window, and of one reply at most.
+    context_tokens: int = 32_768
+    max_output_tokens: int = 4_096
+    #: Takes secrets out of what is about to become an event.
+    redact: Callable[[str], str] = str
+
+
+@frozen
+class Parts:
+    """What every run works with."""
+
+    store: Store
+    clock: Clock
+    ids: Ids
+    agent: Agent
+    broadcast: Broadcast
+
+
+class RunEnd(Enum):
+    """How a run ended, for the engine."""
+
+    #: Its turn ended; the session may have another.
+    ENDED = auto()
+    #: There was nothing to do, or nothing that this worker may do.
+    IDLE = auto()
+    #: Its turn waits for a person.
+    PARKED = auto()
+    #: Its turn is queued and the gate is closed.
+    GATED = auto()
+    #: The drain stopped it, and its events say so.
+    INTERRUPTED = auto()
+    #: Nothing could be written about it: whoever opens the store next judges it.
+    DROPPED = auto()
+    #: Another generation has it.
+    FENCED = auto()
