@@ -127,7 +127,10 @@ IN_SCHEMA: list[tuple[str | bytes, str]] = [
     ("[drain]\ntimeout = 1\n", "did you mean drain.timeout_s?"),
     ("[sessions]\nmax_streams = 1\n", "did you mean daemon.max_streams?"),
     ('[providers.demo]\nkind = "demo"\npace = 1\n', "providers.demo.pace (line 3) is not a known"),
-    ("[providers.demo]\n", 'providers.demo.kind (line 1) is missing; it must be one of "demo", "openai", "anthropic"'),
+    (
+        "[providers.demo]\n",
+        'providers.demo.kind (line 1) is missing; it must be one of "demo", "openai", "anthropic"',
+    ),
     (
         '[providers.demo]\nkind = "gpt"\n',
         'providers.demo.kind (line 2) is "gpt"; it must be one of "demo", "openai", "anthropic"',
