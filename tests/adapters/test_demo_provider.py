@@ -9,13 +9,23 @@ from collections.abc import Sequence
 import pytest
 
 from netclawd.adapters.providers.demo import DemoProvider
-from netclawd.core.session import CallId, FinishReason, Message, ModelReply, ModelRequest, Role
+from netclawd.core.session import (
+    CallId,
+    FinishReason,
+    Message,
+    ModelReply,
+    ModelRequest,
+    Role,
+    ToolSpec,
+    Usage,
+)
 from netclawd.daemon.board import CancelFlag
 from netclawd.errors import ProviderError
 from netclawd.ports import Cancelled
 from tests.waiting import scaled
 
 SYSTEM = Message(Role.SYSTEM, "[netclawd] The daemon restarted.")
+OFFERED = tuple(ToolSpec(name, "", {}) for name in ("clock", "confirm", "ledger", "theirs"))
 
 
 class Flag(CancelFlag):
@@ -42,7 +52,8 @@ def _reply(
     for outcome in outcomes:
         messages += [Message(Role.ASSISTANT, "…"), Message(Role.TOOL, outcome), SYSTEM]
     words: list[str] = []
-    reply = DemoProvider(0.5, key).reply(ModelRequest(tuple(messages)), words.append, flag)
+    request = ModelRequest(tuple(messages), tools=OFFERED)
+    reply = DemoProvider(0.5, key).reply(request, words.append, flag)
     assert "".join(words) == reply.text
     return reply, words, flag
 
@@ -110,6 +121,69 @@ def test_ask_asks_a_person() -> None:
     assert reply.calls[0].arguments["question"]
     reply, _, _ = _reply("/ask", ["granted"])
     assert reply.text == "The answer is here: granted"
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ("/tool clock", [("clock", {})]),
+        ("/tool clock {}", [("clock", {})]),
+        ('  /tool theirs {"a": [1, {"b": " ; {"}]}  ', [("theirs", {"a": [1, {"b": " ; {"}]})]),
+        ('/tool theirs{"a": 1}', [("theirs", {"a": 1})]),
+        (
+            '/tools theirs {"n": 1} ; clock;theirs {"n": 2}',
+            [("theirs", {"n": 1}), ("clock", {}), ("theirs", {"n": 2})],
+        ),
+    ],
+)
+def test_a_person_can_have_any_tool_called_that_is_offered(
+    text: str, calls: list[tuple[str, dict[str, object]]]
+) -> None:
+    reply, _, _ = _reply(text)
+    assert [(call.name, call.arguments) for call in reply.calls] == calls
+    assert len({call.id for call in reply.calls}) == len(calls)
+    assert reply.finish is FinishReason.TOOLS
+    reply, _, _ = _reply(text, ["[denied] no", "noon"])
+    assert (reply.text, reply.calls) == ("The tools say:\n[denied] no\nnoon", ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/tool",
+        "/tool {}",
+        "/tool clock {",
+        "/tool clock [1]",
+        "/tool clock {} {}",
+        "/tool clock ; clock",
+        "/tool clock ;",
+        "/tools",
+        "/tools clock ; ; clock",
+        '/tools clock {"a": } ; clock',
+    ],
+)
+def test_calls_that_cannot_be_read_get_the_usage(text: str) -> None:
+    reply, _, _ = _reply(text)
+    assert reply.text.startswith(f"{text.split()[0]} NAME ")
+    assert reply.calls == ()
+
+
+def test_a_tool_that_is_not_offered_is_not_called() -> None:
+    reply, _, _ = _reply("/tools clock ; shell {}")
+    assert reply.text == (
+        "I am offered no tool shell; I am offered: clock, confirm, ledger, theirs."
+    )
+    assert reply.calls == ()
+    request = ModelRequest((Message(Role.USER, "/clock"),))
+    reply = DemoProvider(0.0).reply(request, lambda _text: None, Flag())
+    assert reply.text == "I am offered no tool clock; I am offered: none at all."
+
+
+def test_words_are_counted_as_tokens() -> None:
+    messages = (Message(Role.USER, "one two"), Message(Role.USER, "/count 3"))
+    request = ModelRequest(messages, system="You are three")
+    reply = DemoProvider(0.0).reply(request, lambda _text: None, Flag())
+    assert reply.usage == Usage(2 + 2 + 3, 3)
 
 
 def test_fail_fails() -> None:
