@@ -98,6 +98,19 @@ class SessionEvent:
 
 
 @frozen
+class Usage:
+    """Tokens of a model call, or of several, as the model server counts them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens
+        )
+
+
+@frozen
 class Session:
     id: SessionId
     #: Wall clock, seconds since the epoch.
@@ -110,6 +123,8 @@ class Session:
     turn_state: TurnState | None
     #: Why that turn is parked, None when it isn't.
     park_reason: ParkReason | None = None
+    #: Tokens of all its model calls, summaries included.
+    usage: Usage = Usage()
 
 
 @frozen
@@ -129,6 +144,8 @@ class Turn:
     position: int
     #: Admitted while the gate was closed.
     deferred: bool
+    #: Tokens of its model calls so far, summaries included.
+    usage: Usage = Usage()
 
 
 @frozen
@@ -244,6 +261,8 @@ class Change:
     approval: ApprovalChange | None = None
     #: Forget the interruptions so far: no resume is counted any more, and there was no first one.
     forgiven: bool = False
+    #: Tokens to be added to those of the turn and its session.
+    usage: Usage | None = None
 
 
 @frozen
@@ -287,19 +306,6 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     #: The model server withheld the rest.
     FILTERED = "content_filter"
-
-
-@frozen
-class Usage:
-    """Tokens of a model call, or of several, as the model server counts them."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens
-        )
 
 
 @frozen

@@ -13,8 +13,10 @@ from netclawd.core.session import (
     OutboxChange,
     OutboxState,
     SessionEvent,
+    Usage,
 )
 from netclawd.core.transcript import messages
+from netclawd.core.values import as_map
 from netclawd.daemon.board import Doing, Kind
 from netclawd.daemon.turn_parts import RunEnd
 from netclawd.errors import NetclawError
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from netclawd.daemon.turn_run import TurnRun
 
 _log = logging.getLogger(__name__)
+
+#: Tokens of one call, at most; a server that says more is not believed.
+MOST_TOKENS = 1_000_000_000
 
 
 class ModelStep:
@@ -75,7 +80,7 @@ class ModelStep:
 
     def take_reply(self, step: plan.CallModel, reply: ModelReply) -> None:
         """Commit a whole reply, with the calls' lasting identities."""
-        turn_id = self._run.leased().turn_id
+        turn_id, usage = self._run.leased().turn_id, _counted(reply.usage)
         calls = [
             {
                 "id": plan.call_id(turn_id, step.step, number),
@@ -91,9 +96,10 @@ class ModelStep:
             "text": reply.text,
             "finish": reply.finish.value,
             "calls": calls,
+            **({"usage": as_map(usage)} if usage is not None else {}),
         }
         outbox = None if calls else OutboxChange(OutboxState.PENDING, text=reply.text)
-        self._run.commit(EventType.MODEL_COMPLETED, data, outbox=outbox)
+        self._run.commit(EventType.MODEL_COMPLETED, data, outbox=outbox, usage=usage)
         self._run.parts.broadcast.end(self._run.session_id)
 
     def was_cut(self, step: plan.CallModel) -> RunEnd | None:
@@ -114,3 +120,12 @@ class ModelStep:
         """Commit that the step's model call is made again."""
         data = {"step": step, "attempt": attempt, "reason": reason}
         self._run.commit(EventType.STEP_RETRY, data)
+
+
+def _counted(usage: Usage | None) -> Usage | None:
+    """Return what a model server has counted, as far as it can be true."""
+    if usage is None:
+        return None
+    return Usage(
+        *(min(max(0, count), MOST_TOKENS) for count in (usage.input_tokens, usage.output_tokens))
+    )

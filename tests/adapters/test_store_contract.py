@@ -24,6 +24,7 @@ from netclawd.core.session import (
     SessionId,
     TurnId,
     TurnState,
+    Usage,
 )
 from netclawd.core.values import replace
 from netclawd.errors import (
@@ -292,6 +293,24 @@ def test_a_checkpoint_writes_what_it_names_and_leaves_the_rest(store: Store) -> 
     assert store.turn(lease.turn_id).park_reason is None
     with pytest.raises(ConflictError):
         store.commit(Change(lease, park_reason=ParkReason.APPROVAL), 8.0)
+
+
+def test_tokens_add_up_to_those_of_the_turn_and_of_its_session(store: Store) -> None:
+    assert store.session(A).usage == Usage()
+    first, second = leased(store), leased(store)
+    store.commit(Change(first, (note(),), usage=Usage(100, 7)), 1.0)
+    store.commit(Change(first, usage=Usage(20, 3)), 1.0)
+    store.commit(Change(first, state=TurnState.RUNNING), 1.0)
+    store.commit_all([Change(second, usage=Usage(1, 1))], 1.0)
+    turns = [store.turn(lease.turn_id) for lease in (first, second)]
+    assert [turn.usage for turn in turns] == [Usage(120, 10), Usage(1, 1)]
+    assert list(store.open_turns()) == turns
+    assert store.next_turn(A) == turns[0]
+    assert store.session(A).usage == Usage(121, 11)
+    assert {s.id: s.usage for s in store.sessions(None, 9).sessions} == {
+        A: Usage(121, 11),
+        B: Usage(),
+    }
 
 
 def test_a_checkpoint_with_one_bad_part_writes_nothing(store: Store) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from netclawd.adapters.store import schema
 from netclawd.adapters.store.sqlite import SqliteStore
+from netclawd.core.session import TurnState, Usage
 from netclawd.errors import StoreClosedError, StoreError, StoreNewerError
 from tests.adapters.stores import (
     A,
@@ -157,6 +158,22 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(path: str) -> None:
         assert numbers(store)
     with closing(sqlite3.connect(path)) as db:
         assert schema.inspect(db, path) == schema.Found(schema.VERSION, 1)
+
+
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+def test_a_store_of_an_older_release_is_read_as_it_is(path: str, version: int) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        schema.migrate(db, path, schema.MIGRATIONS[:version])
+        db.execute("INSERT INTO sessions (id, created_at, channel) VALUES ('s-a', 1.0, 'api')")
+        db.execute("INSERT INTO inputs VALUES (1, 'i', 1, NULL, 'hello', 0, 1.0)")
+        db.execute("INSERT INTO turns (id, session, input, state) VALUES ('t', 1, 1, 'queued')")
+    before = Path(path).read_bytes()
+    with closing(SqliteStore.open(path, read_only=True)) as store:
+        (session,) = store.sessions(None, 9).sessions
+        (turn,) = store.open_turns()
+    assert (session.id, session.turn_state, session.usage) == (A, TurnState.QUEUED, Usage())
+    assert (turn.id, turn.usage) == ("t", Usage())
+    assert Path(path).read_bytes() == before
 
 
 def test_a_newer_store_that_was_left_by_a_crash_is_not_touched_either(path: str) -> None:

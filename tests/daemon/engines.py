@@ -31,6 +31,7 @@ from netclawd.core.session import (
     Turn,
     TurnId,
     TurnState,
+    Usage,
 )
 from netclawd.core.settings import Policy, SessionSettings
 from netclawd.core.turn_invariants import check_invariants
@@ -112,6 +113,8 @@ class ScriptedModel:
         self.seen: list[tuple[str, int]] = []
         self.heard: list[Message] = []
         self.error: Exception | None = None
+        self.usage: Usage | None = None
+        self.finish = FinishReason.STOP
 
     def reply(
         self, request: ModelRequest, on_text: Callable[[str], None], cancel: Cancel
@@ -133,7 +136,8 @@ class ScriptedModel:
             ToolCall(CallId("theirs"), name, {"question": "May I?"})
             for name in self.script(asked, step)
         )
-        return ModelReply(text, calls, FinishReason.TOOLS if calls else FinishReason.STOP)
+        finish = FinishReason.TOOLS if calls else self.finish
+        return ModelReply(text, calls, finish, self.usage)
 
 
 @dataclass

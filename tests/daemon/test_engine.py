@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from netclawd.core.session import Delta, EventType, Role, SessionId, TurnState
+from netclawd.core.session import (
+    Delta,
+    EventType,
+    FinishReason,
+    Role,
+    SessionId,
+    TurnState,
+    Usage,
+)
+from netclawd.daemon.model_step import MOST_TOKENS
 from netclawd.errors import ProviderError, StoreError
 from tests.daemon.engines import (
     LONG_S,
@@ -62,6 +71,43 @@ def test_the_model_reads_what_was_said_before(home: Home) -> None:
     home.await_completed(home.send(engine, "a", "two"))
     heard = [(m.role, m.text) for m in home.model.heard]
     assert heard == [(Role.USER, "one"), (Role.ASSISTANT, "re: one"), (Role.USER, "two")]
+
+
+def test_tokens_are_recorded_with_the_reply(home: Home) -> None:
+    home.model.usage = Usage(12, 3)
+    home.model.script = named(["clock"])
+    home.tool(ScriptedTool("clock"))
+    engine = home.boot()
+    turn = home.send(engine, "a", "hello")
+    home.await_completed(turn)
+    counted = [data["usage"] for data in home.data(turn, EventType.MODEL_COMPLETED)]
+    assert counted == [{"input_tokens": 12, "output_tokens": 3}] * 2
+    assert home.store.turn(turn).usage == Usage(24, 6)
+    assert home.store.session(SessionId("a")).usage == Usage(24, 6)
+
+
+def test_a_server_that_counts_no_tokens_or_nonsense_harms_nobody(home: Home) -> None:
+    engine = home.boot()
+    turn = home.send(engine, "a", "hello")
+    home.await_completed(turn)
+    assert "usage" not in home.data(turn, EventType.MODEL_COMPLETED)[0]
+    home.model.usage = Usage(-5, 10**30)
+    for _ in range(2):
+        home.await_completed(home.send(engine, "a", "hello"))
+    counted = home.store.session(SessionId("a")).usage
+    assert (counted.input_tokens, counted.output_tokens) == (0, 2 * MOST_TOKENS)
+
+
+@pytest.mark.parametrize("finish", [FinishReason.LENGTH, FinishReason.FILTERED])
+def test_a_reply_that_the_model_or_its_server_ended_is_a_reply_and_says_so(
+    home: Home, finish: FinishReason
+) -> None:
+    home.model.finish = finish
+    engine = home.boot()
+    turn = home.send(engine, "a", "hello")
+    home.await_completed(turn)
+    assert home.data(turn, EventType.MODEL_COMPLETED)[0]["finish"] == finish.value
+    assert home.data(turn, EventType.REPLY_SENT)[0]["text"] == "re: hello"
 
 
 def test_a_long_queue_in_one_session_does_not_hold_up_another(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def test_a_session_is_created_listed_and_shown(running: Running) -> None:
         "last_seq": 0,
         "turn_state": None,
         "park_reason": None,
+        "usage": {"input_tokens": 0, "output_tokens": 0},
     }
     assert running.ask("GET", "/api/sessions").json == {"sessions": [shown], "next": None}
 

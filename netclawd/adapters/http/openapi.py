@@ -247,6 +247,7 @@ def _schemas() -> Json:
                 "last_seq": whole,
                 "turn_state": {"anyOf": [states, {"type": "null"}]},
                 "park_reason": {"enum": [*reasons, None]},
+                "usage": _ref("Usage"),
             }
         ),
         "Admitted": _object({"input_id": text, "turn_id": text, "deferred": flag}),
@@ -259,8 +260,13 @@ def _schemas() -> Json:
                 "resumes": whole,
                 "park_reason": {"enum": [*reasons, None]},
                 "deferred": flag,
+                "usage": _ref("Usage"),
             }
         ),
+        "Usage": {
+            **_object({"input_tokens": whole, "output_tokens": whole}),
+            "description": "Tokens of all model calls, as the model server counts them.",
+        },
         "Event": {
             **_object(
                 {

@@ -23,6 +23,7 @@ from netclawd.adapters.http.query import (
     whole_number,
 )
 from netclawd.core.session import Session, SessionId, Turn, TurnId, TurnState
+from netclawd.core.values import as_map
 from netclawd.errors import BadRequestError
 from netclawd.ports import Service
 
@@ -58,6 +59,7 @@ def session_object(session: Session) -> dict[str, Any]:
         "last_seq": session.last_seq,
         "turn_state": None if session.turn_state is None else session.turn_state.value,
         "park_reason": None if session.park_reason is None else session.park_reason.value,
+        "usage": as_map(session.usage),
     }
 
 
@@ -71,6 +73,7 @@ def turn_object(turn: Turn) -> dict[str, Any]:
         "resumes": turn.resumes,
         "park_reason": None if turn.park_reason is None else turn.park_reason.value,
         "deferred": turn.deferred,
+        "usage": as_map(turn.usage),
     }
 
 

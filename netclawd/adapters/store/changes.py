@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - only column names are put in; every value is bound
 """Apply one checkpoint of a turn: fencing first, then every part of the Change, or nothing.
 
 Runs inside a SAVEPOINT on the write connection. Invariants: only the current generation writes, and
@@ -20,6 +21,7 @@ from netclawd.core.session import (
     OutboxChange,
     OutboxState,
     TurnState,
+    Usage,
 )
 from netclawd.core.values import frozen
 from netclawd.errors import ConflictError, FencedError
@@ -64,6 +66,8 @@ def apply(
     """Apply the change; return the number of its last event, 0 when it has none."""
     turn = _hold(db, change)
     _update_turn(db, turn, change)
+    if change.usage is not None:
+        _add_usage(db, turn, change.usage)
     if change.outbox is not None:
         _move_outbox(db, turn, change.outbox)
     if change.approval is not None:
@@ -117,6 +121,13 @@ def _update_turn(db: sqlite3.Connection, turn: _Held, change: Change) -> None:
             turn.position,
         ),
     )
+
+
+def _add_usage(db: sqlite3.Connection, turn: _Held, usage: Usage) -> None:
+    more = "input_tokens = input_tokens + ?, output_tokens = output_tokens + ?"
+    tokens = (usage.input_tokens, usage.output_tokens)
+    db.execute(f"UPDATE turns SET {more} WHERE position = ?", (*tokens, turn.position))
+    db.execute(f"UPDATE sessions SET {more} WHERE n = ?", (*tokens, turn.session))
 
 
 def _move_outbox(db: sqlite3.Connection, turn: _Held, change: OutboxChange) -> None:

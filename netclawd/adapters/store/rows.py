@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - only names of columns and tables are put in
 """Between rows and values: the columns that each value is read from, and how JSON is written.
 
 Pure. Each ``…_COLUMNS`` matches its ``as_…`` function; a query selects those columns from the
@@ -24,6 +25,7 @@ from netclawd.core.session import (
     SessionId,
     Turn,
     TurnState,
+    Usage,
 )
 
 Row = tuple[Any, ...]
@@ -31,11 +33,24 @@ Row = tuple[Any, ...]
 #: True for a turn that has not ended; in the words of the partial index ``turns_open``.
 OPEN_TURN = "t.state NOT IN ('completed', 'failed', 'cancelled')"
 
+
+def _or_zero(column: str, table: str, found: str) -> str:
+    """Select a column that a store of an older release, opened for reading only, doesn't have.
+
+    A name that the inner query doesn't know is looked for in the one around it, which has a zero.
+    """
+    inner = f"SELECT {column} FROM {table} later WHERE later.{found}"
+    return f"(SELECT ({inner}) FROM (SELECT 0 AS {column}))"
+
+
+_TOKENS = ("input_tokens", "output_tokens")
 _IN_FLIGHT = f"FROM turns t WHERE t.session = s.n AND {OPEN_TURN} ORDER BY t.position LIMIT 1"
 SESSION_COLUMNS = f"""s.n, s.id, s.created_at, s.channel, s.last_seq,
-    (SELECT t.state {_IN_FLIGHT}), (SELECT t.park_reason {_IN_FLIGHT})"""
-TURN_COLUMNS = """t.id, s.id, i.id, t.state, t.generation, t.resumes, t.interrupted_at,
-    t.park_reason, t.position, i.deferred"""
+    (SELECT t.state {_IN_FLIGHT}), (SELECT t.park_reason {_IN_FLIGHT}),
+    {", ".join(_or_zero(column, "sessions", "n = s.n") for column in _TOKENS)}"""
+TURN_COLUMNS = f"""t.id, s.id, i.id, t.state, t.generation, t.resumes, t.interrupted_at,
+    t.park_reason, t.position, i.deferred,
+    {", ".join(_or_zero(column, "turns", "position = t.position") for column in _TOKENS)}"""
 EVENT_COLUMNS = "e.seq, e.type, e.at, t.id, e.data"
 OUTBOX_COLUMNS = "t.id, s.id, s.channel, o.state, o.text, o.receipt"
 APPROVAL_COLUMNS = """a.id, s.id, t.id, a.call_id, a.state, a.question, a.asked_at,
@@ -67,7 +82,7 @@ def decode_text(text: str) -> str:
 
 
 def as_session(row: Row) -> Session:
-    _, session_id, created_at, channel, last_seq, state, park = row
+    _, session_id, created_at, channel, last_seq, state, park, *tokens = row
     return Session(
         session_id,
         created_at,
@@ -75,13 +90,13 @@ def as_session(row: Row) -> Session:
         last_seq,
         TurnState(state) if state else None,
         ParkReason(park) if park else None,
+        Usage(*tokens),
     )
 
 
 def as_turn(row: Row) -> Turn:
-    turn_id, session_id, input_id, state, generation, resumes, interrupted, park, position, late = (
-        row
-    )
+    turn_id, session_id, input_id, state, generation, resumes, interrupted, park, *more = row
+    position, late, *tokens = more
     return Turn(
         id=turn_id,
         session_id=session_id,
@@ -93,6 +108,7 @@ def as_turn(row: Row) -> Turn:
         park_reason=ParkReason(park) if park else None,
         position=position,
         deferred=bool(late),
+        usage=Usage(*tokens),
     )
 
 

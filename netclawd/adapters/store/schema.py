@@ -139,6 +139,8 @@ MIGRATIONS: tuple[Migration, ...] = (
         (
             "ALTER TABLE turns ADD COLUMN input_tokens INTEGER NOT NULL DEFAULT 0",
             "ALTER TABLE turns ADD COLUMN output_tokens INTEGER NOT NULL DEFAULT 0",
+            "ALTER TABLE sessions ADD COLUMN input_tokens INTEGER NOT NULL DEFAULT 0",
+            "ALTER TABLE sessions ADD COLUMN output_tokens INTEGER NOT NULL DEFAULT 0",
             "ALTER TABLE sessions ADD COLUMN alias TEXT",
             "CREATE UNIQUE INDEX sessions_by_alias ON sessions (alias) WHERE alias IS NOT NULL",
             """CREATE TABLE proposals (
