@@ -20,13 +20,17 @@ from netclawd.core.session import (
     Approval,
     ApprovalId,
     CallContext,
+    CallId,
     Change,
     Delta,
     Lease,
     ModelReply,
     ModelRequest,
+    NewEvent,
+    OpenProposal,
     OutboxEntry,
     Page,
+    ProposalOutcome,
     RestartId,
     Session,
     SessionEvent,
@@ -137,6 +141,24 @@ class Store(Protocol):
     def approvals(self, pending_only: bool) -> tuple[Approval, ...]: ...
 
     def approval(self, approval_id: ApprovalId) -> Approval: ...
+
+    def open_proposals(self) -> tuple[OpenProposal, ...]:
+        """Return the changes of the configuration whose outcome nobody has told, oldest first."""
+
+    def close_proposal(
+        self,
+        call_id: CallId,
+        outcome: ProposalOutcome,
+        event: NewEvent,
+        generation: int,
+        at: float,
+    ) -> bool:
+        """Tell a proposal's outcome once, with this event of its turn, or of the session alone when the
+        turn has ended.
+
+        False, with nothing written, when it was told before. NotFoundError; FencedError when there is
+        a newer generation.
+        """
 
     def record_restart(self, record: RestartRecord) -> None:
         """Insert or replace the journal entry with this restart id."""

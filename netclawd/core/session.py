@@ -244,6 +244,50 @@ class Approval:
 
 
 @frozen
+class Proposal:
+    """A change of the configuration that a tool call has written; its outcome comes with a restart."""
+
+    #: Digest of the snapshot that was written, as :class:`netclawd.core.settings.Snapshot` has it.
+    digest: str
+    #: The settings that were changed, by their dotted keys; None: back to the default.
+    changes: Mapping[str, Any]
+
+
+@frozen
+class ProposalChange:
+    """Open a proposal: what a call has written, whose outcome its turn waits for."""
+
+    call_id: CallId
+    proposal: Proposal
+
+
+@frozen
+class OpenProposal:
+    """A proposal whose outcome nobody has told yet."""
+
+    call_id: CallId
+    session_id: SessionId
+    turn_id: TurnId
+    proposal: Proposal
+    #: Wall clock, seconds since the epoch.
+    at: float
+
+
+class ProposalOutcome(StrEnum):
+    """What became of a proposal; the values are protocol."""
+
+    APPLIED = "applied"
+    #: Refused before anything changed: the old generation goes on.
+    REFUSED = "refused"
+    #: The new image failed; the last good configuration serves.
+    ROLLED_BACK = "rolled-back"
+    #: Somebody replaced it in the file before it was tried.
+    SUPERSEDED = "superseded"
+    #: Nobody could say within the time that a turn waits.
+    UNKNOWN = "unknown"
+
+
+@frozen
 class Change:
     """All that one checkpoint of a turn writes; it is committed whole or not at all.
 
@@ -259,6 +303,7 @@ class Change:
     interrupted_at: float | None = None
     outbox: OutboxChange | None = None
     approval: ApprovalChange | None = None
+    proposal: ProposalChange | None = None
     #: Forget the interruptions so far: no resume is counted any more, and there was no first one.
     forgiven: bool = False
     #: Tokens to be added to those of the turn and its session.
@@ -367,16 +412,6 @@ class ToolStatus(StrEnum):
     #: The daemon ended it at the drain's deadline.
     INTERRUPTED = "interrupted"
     DENIED = "denied"
-
-
-@frozen
-class Proposal:
-    """A change of the configuration that a tool call has written; its outcome comes with a restart."""
-
-    #: Digest of the snapshot that was written, as :class:`netclawd.core.settings.Snapshot` has it.
-    digest: str
-    #: The settings that were changed, by their dotted keys; None: back to the default.
-    changes: Mapping[str, Any]
 
 
 @frozen

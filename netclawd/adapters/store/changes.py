@@ -20,6 +20,7 @@ from netclawd.core.session import (
     Change,
     OutboxChange,
     OutboxState,
+    ProposalChange,
     TurnState,
     Usage,
 )
@@ -72,6 +73,8 @@ def apply(
         _move_outbox(db, turn, change.outbox)
     if change.approval is not None:
         _move_approval(db, turn, change.approval, at)
+    if change.proposal is not None:
+        _open_proposal(db, turn, change.proposal, at)
     if not events:
         return 0
     session = (turn.session, change.lease.session_id)
@@ -185,3 +188,14 @@ def _ask(db: sqlite3.Connection, turn: _Held, change: ApprovalChange, at: float)
             at,
         ),
     )
+
+
+def _open_proposal(db: sqlite3.Connection, turn: _Held, change: ProposalChange, at: float) -> None:
+    written = change.proposal
+    try:
+        db.execute(
+            "INSERT INTO proposals (call_id, turn, digest, changes, at) VALUES (?, ?, ?, ?, ?)",
+            (change.call_id, turn.position, written.digest, rows.encode(written.changes), at),
+        )
+    except sqlite3.IntegrityError:
+        raise ConflictError(f"The call {change.call_id} has a proposal already.") from None

@@ -17,6 +17,7 @@ from netclawd.core.session import (
     Approval,
     ApprovalId,
     InputId,
+    OpenProposal,
     OutboxEntry,
     Page,
     RestartId,
@@ -57,6 +58,10 @@ def no_turn(turn_id: str) -> NotFoundError:
 
 def no_approval(approval_id: str) -> NotFoundError:
     return NotFoundError(f"There is no approval {approval_id}.", "List: netclaw approvals list.")
+
+
+def no_proposal(call_id: str) -> NotFoundError:
+    return NotFoundError(f"The call {call_id} has written no configuration.", "See its turn.")
 
 
 def session(db: sqlite3.Connection, session_id: SessionId) -> Session:
@@ -211,6 +216,14 @@ def approval(db: sqlite3.Connection, approval_id: ApprovalId) -> Approval:
     if found is None:
         raise no_approval(approval_id)
     return rows.as_approval(found)
+
+
+def open_proposals(db: sqlite3.Connection) -> tuple[OpenProposal, ...]:
+    found = db.execute(
+        f"""SELECT {rows.PROPOSAL_COLUMNS} FROM proposals p JOIN turns t ON t.position = p.turn
+            JOIN sessions s ON s.n = t.session WHERE p.outcome IS NULL ORDER BY p.at, p.rowid"""
+    ).fetchall()
+    return tuple(rows.as_proposal(row) for row in found)
 
 
 def restarts(db: sqlite3.Connection, limit: int) -> tuple[RestartRecord, ...]:

@@ -3,7 +3,7 @@
 
 Pure. Each ``…_COLUMNS`` matches its ``as_…`` function; a query selects those columns from the
 tables under the short names used here (s sessions, i inputs, t turns, e events, o outbox,
-a approvals).
+a approvals, p proposals).
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from netclawd.core.session import (
     Approval,
     ApprovalState,
     EventType,
+    OpenProposal,
     OutboxEntry,
     OutboxState,
     ParkReason,
+    Proposal,
     Session,
     SessionEvent,
     SessionId,
@@ -55,6 +57,7 @@ EVENT_COLUMNS = "e.seq, e.type, e.at, t.id, e.data"
 OUTBOX_COLUMNS = "t.id, s.id, s.channel, o.state, o.text, o.receipt"
 APPROVAL_COLUMNS = """a.id, s.id, t.id, a.call_id, a.state, a.question, a.asked_at,
     a.decided_by"""
+PROPOSAL_COLUMNS = "p.call_id, s.id, t.id, p.digest, p.changes, p.at"
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -134,6 +137,11 @@ def as_approval(row: Row) -> Approval:
         asked_at=asked_at,
         decided_by=decided_by,
     )
+
+
+def as_proposal(row: Row) -> OpenProposal:
+    call_id, session_id, turn_id, digest, changes, at = row
+    return OpenProposal(call_id, session_id, turn_id, Proposal(digest, decode(changes)), at)
 
 
 def as_restart(text: str) -> RestartRecord:

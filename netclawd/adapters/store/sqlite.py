@@ -67,11 +67,14 @@ from netclawd.core.session import (
     Admitted,
     Approval,
     ApprovalId,
+    CallId,
     Change,
     Lease,
     NewEvent,
+    OpenProposal,
     OutboxEntry,
     Page,
+    ProposalOutcome,
     RestartId,
     Session,
     SessionEvent,
@@ -217,6 +220,22 @@ class SqliteStore:
             lambda db, written: writes.append(db, written, session_id, turn_id, encoded, at)
         )
 
+    def close_proposal(
+        self,
+        call_id: CallId,
+        outcome: ProposalOutcome,
+        event: NewEvent,
+        generation: int,
+        at: float,
+    ) -> bool:
+        """Tell a proposal's outcome with its event; False when it was told before."""
+        encoded = (event.type.value, rows.encode(event.data))
+        return self._submit(
+            lambda db, written: writes.close_proposal(
+                db, written, call_id, outcome, encoded, generation, at
+            )
+        )
+
     def record_restart(self, record: RestartRecord) -> None:
         """Insert or replace a journal entry."""
         text = rows.encode(record.as_dict())
@@ -276,6 +295,10 @@ class SqliteStore:
     def approval(self, approval_id: ApprovalId) -> Approval:
         with self._readers.lend() as db:
             return reads.approval(db, approval_id)
+
+    def open_proposals(self) -> tuple[OpenProposal, ...]:
+        with self._readers.lend() as db:
+            return reads.open_proposals(db)
 
     def restarts(self, limit: int) -> tuple[RestartRecord, ...]:
         with self._readers.lend() as db:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from netclawd.adapters.store.reads import first_answer, no_session, no_turn
+from netclawd.adapters.store.reads import first_answer, no_proposal, no_session, no_turn
 from netclawd.adapters.store.writer import Written
 from netclawd.core.restart import RestartRecord
 from netclawd.core.session import (
     AdmitInput,
     Admitted,
+    CallId,
     EventType,
     Lease,
+    ProposalOutcome,
     RestartId,
     SessionId,
     TurnId,
@@ -154,6 +156,34 @@ def append(
             raise no_turn(turn_id)
         (turn,) = of_session
     return append_events(db, written, (found[0], session_id), turn, (event,), at)
+
+
+def close_proposal(
+    db: sqlite3.Connection,
+    written: Written,
+    call_id: CallId,
+    outcome: ProposalOutcome,
+    event: Encoded,
+    generation: int,
+    at: float,
+) -> bool:
+    """Tell the outcome, unless it was told; the last event of a turn stays its last."""
+    refuse_superseded(db, generation)
+    found = db.execute(
+        """SELECT p.outcome, t.position, t.state, s.n, s.id FROM proposals p
+            JOIN turns t ON t.position = p.turn JOIN sessions s ON s.n = t.session
+            WHERE p.call_id = ?""",
+        (call_id,),
+    ).fetchone()
+    if found is None:
+        raise no_proposal(call_id)
+    told, position, state, session, session_id = found
+    if told is not None:
+        return False
+    db.execute("UPDATE proposals SET outcome = ? WHERE call_id = ?", (outcome, call_id))
+    turn = None if TurnState(state).ended else position
+    append_events(db, written, (session, session_id), turn, (event,), at)
+    return True
 
 
 def record_restart(db: sqlite3.Connection, record: RestartRecord, text: str) -> None:
