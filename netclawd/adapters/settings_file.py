@@ -81,17 +81,20 @@ class SettingsFile:
         resolve: Callable[[str], str],
         find_owner: Callable[[UnixAccess], object] = lambda _access: None,
         look: Look | None = None,
+        read_prompt: Callable[[str], str] = str,
     ) -> None:
         """``environ``: what the daemon was started with. ``digest_key``: keys the hashes of secrets,
         the same for the life of the state folder. ``resolve``: reference to value, or
         ConfigMeaningError. ``find_owner`` raises it for an account that this host lacks. ``look``
-        finds out whether a tunnel's program runs; None: it is taken for running."""
+        finds out whether a tunnel's program runs; None: it is taken for running. ``read_prompt``
+        returns the text of the file with the system prompt, or raises ConfigMeaningError."""
         self.path = path
         self._environ = environ
         self._digest_key = digest_key
         self._resolve = resolve
         self._find_owner = find_owner
         self._look = look
+        self._read_prompt = read_prompt
 
     def blind(self) -> SettingsFile:
         """Return a reader that looks for no program: for what was judged before, or is only shown."""
@@ -99,7 +102,13 @@ class SettingsFile:
 
     def _other(self, path: str, look: Look | None) -> SettingsFile:
         return SettingsFile(
-            path, self._environ, self._digest_key, self._resolve, self._find_owner, look
+            path,
+            self._environ,
+            self._digest_key,
+            self._resolve,
+            self._find_owner,
+            look,
+            self._read_prompt,
         )
 
     def read(self, *, running: bool, served: DaemonSettings | None = None) -> Snapshot:
@@ -204,10 +213,14 @@ class SettingsFile:
             )
 
     def _resolve_all(self, settings: Settings) -> dict[str, str]:
+        """Return all that the settings refer to: secrets, and the system prompt."""
+        rows = [(key, self._resolve, ref) for key, ref in settings.secret_references.items()]
+        if prompt := settings.system_prompt_file:
+            rows.append(("agent.system_prompt_file", self._read_prompt, prompt))
         values = {}
-        for key, reference in settings.secret_references.items():
+        for key, resolve, reference in rows:
             try:
-                values[key] = self._resolve(reference)
+                values[key] = resolve(reference)
             except ConfigMeaningError as error:
                 raise ConfigMeaningError(f"{key}: {error.what}", error.remedy) from None
         return values

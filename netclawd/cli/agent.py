@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from netclawd.adapters.clock import SystemClock
+from netclawd.adapters.prompt_file import read_prompt
+from netclawd.core.prompt import BUILT_IN_PROMPT
 from netclawd.core.session import ToolSpec
 from netclawd.core.settings import ProviderSettings, Settings
 from netclawd.ports import Provider, Tool
@@ -27,6 +29,12 @@ def make_provider(chosen: ProviderSettings, resolve: Callable[[str], str]) -> Pr
 
     key = resolve(chosen.api_key) if chosen.api_key is not None else None
     return DemoProvider(chosen.word_interval_s, key)
+
+
+def system_prompt(settings: Settings) -> str:
+    """Return what the model is told first; ConfigMeaningError when its file can't be read."""
+    path = settings.system_prompt_file
+    return read_prompt(path) if path else BUILT_IN_PROMPT
 
 
 def make_tools(settings: Settings, state: str) -> list[Tool]:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from netclawd.adapters.control_client import PATIENCE_S, RETRY_S, ControlClient
+from netclawd.adapters.prompt_file import read_prompt
 from netclawd.adapters.secrets import Secrets
 from netclawd.adapters.settings_file import LIMIT_BYTES, SettingsFile, read_file
 from netclawd.cli.output import json_option
@@ -113,7 +114,8 @@ def source(path: str) -> SettingsFile:
     from netclawd.cli.wiring import find_owner, look_for
 
     # The digest that this key goes into is compared within this command and never shown.
-    return SettingsFile(path, os.environ, b"", Secrets(os.environ).resolve, find_owner, look_for)
+    resolve = Secrets(os.environ).resolve
+    return SettingsFile(path, os.environ, b"", resolve, find_owner, look_for, read_prompt)
 
 
 def _plan_start(paths: Paths, candidate: Candidate | None) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _changes(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for change in plan["changes"]:
         yield "changes", f"{change['key']}: {_value(change['old'])} → {_value(change['new'])}"
     if plan["secrets_changed"]:
-        yield "changes", "a secret, behind the same reference"
+        yield "changes", "a secret or the system prompt, behind the same setting"
     if plan["code_changed"]:
         yield "code", "new on disk"
     if plan["verdict"] == "restart" and not (plan["changes"] or plan["secrets_changed"]):

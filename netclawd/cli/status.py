@@ -226,7 +226,7 @@ def what_changed(entry: Mapping[str, Any]) -> str:
     if len(keys) > 3:
         keys = [*keys[:3], f"{len(keys) - 3} more"]
     parts = [f"{', '.join(keys)} changed"] if keys else []
-    parts += ["a secret changed"] if entry.get("secrets_changed") else []
+    parts += ["a secret or the system prompt changed"] if entry.get("secrets_changed") else []
     parts += ["new code"] if entry["code_changed"] else []
     as_it_was = "re-executed as it was" if entry["outcome"] == "applied" else ""
     return ", ".join(parts) or as_it_was

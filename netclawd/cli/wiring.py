@@ -18,6 +18,7 @@ from netclawd.adapters.cbor import CborCodec
 from netclawd.adapters.clock import RandomIds, SystemClock
 from netclawd.adapters.code_identity import code_identity
 from netclawd.adapters.log import Send, set_up_logging
+from netclawd.adapters.prompt_file import read_prompt
 from netclawd.adapters.secrets import Secrets
 from netclawd.adapters.settings_file import SettingsFile
 from netclawd.core.beginning import Beginning
@@ -75,7 +76,8 @@ def settings_source(
 ) -> SettingsFile:
     """Return the reader of the configuration; ``create`` makes the digest key if there is none."""
     key = digest_key(state, create=create)
-    return SettingsFile(path, environ, key, Secrets(environ).resolve, find_owner, look_for)
+    resolve = Secrets(environ).resolve
+    return SettingsFile(path, environ, key, resolve, find_owner, look_for, read_prompt)
 
 
 def find_owner(access: UnixAccess) -> None:
@@ -350,7 +352,7 @@ def _engine(
 
 
 def _agent(settings: Settings, folders: Folders, environ: Mapping[str, str]) -> Agent:
-    from netclawd.cli.agent import make_provider, make_tools, offered
+    from netclawd.cli.agent import make_provider, make_tools, offered, system_prompt
     from netclawd.daemon.toolbox import GuardedTool
     from netclawd.daemon.turn_parts import Agent
 
@@ -364,6 +366,7 @@ def _agent(settings: Settings, folders: Folders, environ: Mapping[str, str]) -> 
         provider=make_provider(chosen, Secrets(environ).resolve),
         tools=tools,
         offered=offered(chosen, tools),
+        system=system_prompt(settings),
         context_tokens=chosen.context_tokens,
         max_output_tokens=chosen.max_output_tokens,
         redact=_redactor(settings, environ).text,

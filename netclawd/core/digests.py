@@ -1,8 +1,9 @@
 """Digests of a configuration: what decides whether there is anything to restart for.
 
-Pure. Two readings have the same digest when every effective value and every secret behind a
-reference is the same, however the file is written. A secret enters as a keyed hash, so that the
-digest of a short one can't be turned round; the published digest leaves secrets out.
+Pure. Two readings have the same digest when every effective value, every secret behind a
+reference and the text of the system prompt are the same, however the file is written. The
+latter two enter as keyed hashes, so that the digest of a short secret can't be turned round; the
+published digest leaves them out.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def published_digest(effective: Mapping[str, Any]) -> str:
 
 
 def full_digest(effective: Mapping[str, Any], secrets: Mapping[str, str], key: bytes) -> str:
-    """Digest the values and, by the key of its setting, each secret."""
+    """Digest the values and, by the key of its setting, each secret and the system prompt."""
     hashed = {
         name: hmac.new(key, secret.encode(), hashlib.sha256).hexdigest()
         for name, secret in secrets.items()

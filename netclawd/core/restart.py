@@ -54,7 +54,7 @@ class RestartRecord:
     new_digest: str = ""
     changed_keys: tuple[str, ...] = ()
     code_changed: bool = False
-    #: A secret behind an unchanged reference is another one.
+    #: A secret behind an unchanged reference, or the text in the system prompt's file, is another one.
     secrets_changed: bool = False
     drained: int = 0
     cut: int = 0

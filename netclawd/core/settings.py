@@ -257,7 +257,8 @@ class Snapshot:
     text: bytes | None
     #: Every value that is in force, defaults included; secrets as references.
     effective: Mapping[str, Any]
-    #: SHA-256 over the effective values and a keyed hash of each resolved secret, 64 hex digits.
+    #: SHA-256 over the effective values and keyed hashes of each resolved secret and of the system
+    #: prompt's file, 64 hex digits.
     digest: str
     #: The same without the secrets: what is shown.
     published_digest: str
@@ -268,7 +269,10 @@ class Snapshot:
 
 
 def secrets_changed(old: Snapshot, new: Snapshot) -> bool:
-    """Tell whether nothing but a secret differs, which no value and no published digest shows."""
+    """Tell whether nothing but what is referred to differs: a secret, or the text of the system prompt.
+
+    No value and no published digest shows that.
+    """
     return old.digest != new.digest and old.published_digest == new.published_digest
 
 
@@ -286,7 +290,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
     """Name the effective values that differ, dotted and sorted (``daemon.listen``).
 
-    A secret that was rotated behind an unchanged reference is not among them: no value differs.
+    What changed behind an unchanged setting, a secret or the system prompt, is not among them.
     """
     before, after = flat(old), flat(new)
     absent = object()

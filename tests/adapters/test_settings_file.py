@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from netclawd.adapters.prompt_file import read_prompt
 from netclawd.adapters.secrets import Secrets
 from netclawd.adapters.settings_file import SettingsFile, packaged_schema, preload
 from netclawd.core.settings import Exposure, Snapshot
 from netclawd.daemon.accounts import owner_of
 from netclawd.errors import (
     ConfigAbsentError,
+    ConfigMeaningError,
     ConfigSchemaError,
 )
 
@@ -215,6 +217,25 @@ def test_a_rotated_secret_changes_the_digest_but_not_the_published_one() -> None
     assert old.published_digest == new.published_digest
     assert old.effective == new.effective
     assert judge(text, {"API_KEY": "old\n"}).digest == old.digest
+
+
+def test_another_system_prompt_changes_the_digest_but_not_the_published_one(tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt"
+    text = f"[agent]\nsystem_prompt_file = '{prompt}'\n".encode()
+
+    def read() -> Snapshot:
+        return SettingsFile("/x", {}, KEY, str, read_prompt=read_prompt).judge(text)
+
+    with pytest.raises(
+        ConfigMeaningError, match=r"^agent\.system_prompt_file: The system prompt /"
+    ):
+        read()
+    prompt.write_text("Be kind.\n")
+    old = read()
+    assert read().digest == old.digest
+    prompt.write_text("Be quick.\n")
+    assert read().digest != old.digest
+    assert read().published_digest == old.published_digest
 
 
 def test_the_digest_of_a_secret_depends_on_the_key() -> None:

@@ -61,7 +61,7 @@ class Ending:
             Outcome.APPLIED,
             {"new_generation": 4, "secrets_changed": True},
             0,
-            "Applied in 1 s: a secret changed; generation 4 serves.\n",
+            "Applied in 1 s: a secret or the system prompt changed; generation 4 serves.\n",
         ),
         (
             Outcome.UNCHANGED,

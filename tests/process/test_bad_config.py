@@ -32,6 +32,10 @@ BAD = {
         b'[providers.demo]\nkind = "demo"\napi_key = "file:/nonexistent/key"\n',
         "/nonexistent/key",
     ),
+    "no such prompt": (
+        b'[agent]\nsystem_prompt_file = "/nonexistent/prompt"\n',
+        "/nonexistent/prompt",
+    ),
     "no such provider": (b'[agent]\nprovider = "claude"\n', "claude"),
 }
 
@@ -139,7 +143,7 @@ def test_a_reload_of_a_removed_file_changes_nothing(daemon: Daemon) -> None:
     assert (entry["outcome"], entry["reason"]) == ("unchanged", ""), "nothing is left to say"
 
 
-@pytest.mark.parametrize("name", ["unknown key", "exposed", "no such secret"])
+@pytest.mark.parametrize("name", ["unknown key", "exposed", "no such secret", "no such prompt"])
 def test_a_start_with_a_bad_file_says_what_to_do(make_daemon: Make, name: str) -> None:
     daemon = make_daemon()
     content, named = BAD[name]

@@ -11,6 +11,7 @@ import pytest
 import netclawd
 from tests.process.faults import TRACE
 from tests.process.harness import Daemon
+from tests.process.talk import accepted, new_session, wait_all_ended
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.long
@@ -35,6 +36,40 @@ def test_a_rotated_secret_is_read_anew(make_daemon: Make, tmp_path: Path) -> Non
     assert entry["changed_keys"] == []
     assert daemon.status()["digest"] == digest, "the published digest leaves secrets out"
     assert daemon.reload()["outcome"] == "unchanged"
+
+
+def test_a_changed_system_prompt_is_read_anew(make_daemon: Make, tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.md"
+    prompt.write_text("You are terse.\n")
+    daemon = make_daemon(tables={"agent": {"system_prompt_file": str(prompt)}}).start()
+    digest = daemon.status()["digest"]
+    assert daemon.reload()["outcome"] == "unchanged"
+    told = [_words_told(daemon)]
+
+    prompt.write_text("You are terse, and you say so.\n")
+    entry = daemon.reload()
+
+    assert (entry["outcome"], entry["new_generation"]) == ("applied", 2)
+    assert (entry["secrets_changed"], entry["changed_keys"]) == (True, [])
+    assert daemon.status()["digest"] == digest
+    assert daemon.reload()["outcome"] == "unchanged"
+    told.append(_words_told(daemon))
+    assert told[1] - told[0] == 4, "the model reads four words more"
+
+    prompt.unlink()
+    entry = daemon.reload()
+    assert (entry["outcome"], entry["slug"]) == ("refused", "config-meaning")
+    assert f"agent.system_prompt_file: The system prompt {prompt} can't be read" in entry["reason"]
+    assert _words_told(daemon) == told[1], "the running generation has it still"
+
+
+def _words_told(daemon: Daemon) -> int:
+    """Return what the demo agent, whose tokens are words, was told for an answer."""
+    session = new_session(daemon)
+    accepted(daemon, session, "hello")
+    wait_all_ended(daemon, [session])
+    usage: dict[str, int] = daemon.ask(f"/api/sessions/{session}").json["usage"]
+    return usage["input_tokens"]
 
 
 def test_new_code_is_run_by_a_reload_and_not_before(make_daemon: Make, tmp_path: Path) -> None:
