@@ -195,6 +195,68 @@ class ProviderError(NetclawError):
     status = 502
 
 
+class ProviderUnauthorizedError(ProviderError):
+    """The model server refused the key, or wants one (401, 403)."""
+
+    slug = "provider-unauthorized"
+
+
+class ProviderNotFoundError(ProviderError):
+    """The model server has no such path or model (404)."""
+
+    slug = "provider-not-found"
+
+
+class ProviderBusyError(ProviderError):
+    """The model server asks to come back later (429, overloaded), and still did after the retries."""
+
+    slug = "provider-busy"
+    status = 503
+
+
+class ProviderUnavailableError(ProviderError):
+    """The model server can't be reached, or failed (5xx), and still did after the retries."""
+
+    slug = "provider-unavailable"
+
+
+class ProviderTimeoutError(ProviderError):
+    """The model server took longer than one of its timeouts."""
+
+    slug = "provider-timeout"
+    status = 504
+
+
+class ProviderRedirectedError(ProviderError):
+    """The model server sends its clients elsewhere; the key isn't carried there."""
+
+    slug = "provider-redirected"
+
+
+class ProviderBadReplyError(ProviderError):
+    """What answered is no model server of this kind: HTML, broken JSON, more than can be a reply."""
+
+    slug = "provider-bad-reply"
+
+
+class ProviderCutError(ProviderError):
+    """A reply ended without a finish reason or an end marker; what had come of it is no answer."""
+
+    slug = "provider-cut"
+
+
+class ProviderRefusedError(ProviderError):
+    """The model server refused the request (another 4xx)."""
+
+    slug = "provider-refused"
+
+
+class ContextOverflowError(ProviderError):
+    """The conversation is larger than the model's window, says the model server."""
+
+    slug = "context-overflow"
+
+
 class ManifestError(NetclawError):
     """A manifest or handoff record is damaged, too large or not ours."""
 
