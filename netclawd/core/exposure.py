@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
 from netclawd.core.listeners import Address, Family, parse_addresses
+from netclawd.core.providers import judge_agent
 from netclawd.core.settings import DaemonSettings, Exposure, Settings
-from netclawd.core.words import dotted, shown
+from netclawd.core.words import shown
 from netclawd.errors import ConfigMeaningError
 
 #: The program that brings requests in, of the modes that have one on this host.
@@ -63,7 +64,7 @@ def judge_meaning(
         if daemon.exposure is Exposure.REVERSE_PROXY:
             _judge_reverse_proxy(addresses, proxies)
         _judge_authentication(daemon)
-    _judge_agent(settings)
+    judge_agent(settings)
     return addresses
 
 
@@ -203,14 +204,4 @@ def _judge_authentication(daemon: DaemonSettings) -> None:
             " so whoever comes in can drive every session.",
             'Set daemon.exposure = "local"; or let what stands before the daemon admit nobody else, and'
             " set daemon.allow_unauthenticated = true to say so.",
-        )
-
-
-def _judge_agent(settings: Settings) -> None:
-    if settings.provider not in settings.providers:
-        names = ", ".join(sorted(settings.providers)) or "none"
-        raise ConfigMeaningError(
-            f"agent.provider names {shown(settings.provider)}, which is no configured provider"
-            f" ({names}).",
-            f"Add a table [{dotted(('providers', settings.provider))}], or name one that exists.",
         )
