@@ -110,7 +110,9 @@ class Story:
             for item in items:
                 pieces = pieces_of(screen, item)
                 shown += pieces
-                self._say(column.render(p for p in pieces if p.kind is not Kind.INPUT))
+                self._say(
+                    column.render(p for p in pieces if p.kind not in (Kind.INPUT, Kind.USAGE))
+                )
                 if any(p.kind is Kind.TURN_ENDED and p.turn_id == turn_id for p in pieces):
                     return shown
                 if not self._edited and len(reply_text(shown).split()) >= EDIT_AFTER_WORDS:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
+
+from netclawd.core.text import visible as visible
 
 _JSON = "netclaw.json"
 
@@ -41,13 +43,6 @@ def write(text: str) -> None:
     stream.flush()
 
 
-def visible(text: str) -> str:
-    """Write control characters as escapes, so that a text can't drive the terminal."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
-    )
-
-
 def note(text: str) -> None:
     """Say something that is not the answer, on standard error."""
     click.echo(f"netclaw: {text}", err=True)
@@ -77,6 +72,28 @@ def ago(at: float) -> str:
     from netclawd.adapters.clock import SystemClock
 
     return f"{duration(SystemClock().wall() - at)} ago"
+
+
+def ahead(at: float) -> str:
+    """Word how far ahead an instant of the wall clock is."""
+    from netclawd.adapters.clock import SystemClock
+
+    return duration(at - SystemClock().wall())
+
+
+def clock_time(at: float) -> str:
+    """Word an instant of the wall clock: ``2026-11-29 18:53``, in local time."""
+    from datetime import datetime
+
+    return f"{datetime.fromtimestamp(at).astimezone():%Y-%m-%d %H:%M}"
+
+
+def until(approval: Mapping[str, Any]) -> str:
+    """Word when an approval expires, after a comma; empty where it does not."""
+    at = approval.get("expires_at")
+    if not at:
+        return ""
+    return f", denied unless answered by {clock_time(at)}, in {ahead(at)}"
 
 
 def count(number: int, noun: str) -> str:

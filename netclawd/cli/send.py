@@ -5,16 +5,18 @@ from __future__ import annotations
 import secrets
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
 
 from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import suggest
-from netclawd.cli.output import json_option, note, say_json, visible, write
+from netclawd.cli.output import json_option, note, say_json, until, visible, write
 from netclawd.cli.reach import call_patiently, reach
-from netclawd.core.screen import Kind, Screen
-from netclawd.core.values import frozen
+from netclawd.core.screen import Kind, Piece, Screen
+from netclawd.core.session import Usage
+from netclawd.core.values import as_map, frozen
 from netclawd.errors import BadRequestError, StoreClosedError
 
 #: One wait for events, seconds; the next follows at once.
@@ -60,8 +62,10 @@ def send_one(text: str, session_id: str | None, *, wait: bool, as_json: bool) ->
     except KeyboardInterrupt:
         note(f"no longer waited for; the turn goes on: netclaw sessions show {session['id']}")
         raise
+    if ended.waits:
+        _say_what_waits(client, session["id"])
     if as_json:
-        say_json({**ids, "state": ended.state, "reply": ended.reply})
+        say_json({**ids, **as_map(ended)})
     elif ended.reply:
         write(ended.reply.removesuffix("\n") + "\n")
     return 0 if ended.state == "completed" else 1
@@ -119,11 +123,17 @@ def _say_ids(ids: dict[str, Any], *, as_json: bool) -> int:
 class Ended:
     state: str
     reply: str
+    #: Tokens of the turn, None where they are not known.
+    usage: Usage | None = None
+    #: Slug and reason of a failure.
+    error: Mapping[str, str] | None = None
+    #: Ids of the approvals that the turn waits for.
+    waits: tuple[str, ...] = ()
 
 
 def wait_for_reply(client: ControlClient, ids: dict[str, Any], after: int) -> Ended:
-    """Wait until the turn ends; what happens meanwhile and needs a person is said on stderr."""
-    screen, reply = Screen(after), ""
+    """Wait until the turn ends or is parked; what happens meanwhile is said on stderr."""
+    screen, reading = Screen(after), _Reading(ids["turn_id"])
     while True:
         try:
             events = client.call(
@@ -133,11 +143,60 @@ def wait_for_reply(client: ControlClient, ids: dict[str, Any], after: int) -> En
             time.sleep(0.1)
             continue
         for event in events:
-            mine = event["turn_id"] == ids["turn_id"]
-            if mine and event["type"] == "reply.sent":
-                reply = event["text"]
-            for piece in screen.on_event(event):
-                if mine and piece.kind is Kind.TURN_ENDED:
-                    return Ended(piece.text, reply)
-                if mine and piece.kind is Kind.NOTE:
-                    note(visible(piece.text))
+            if (state := reading.take(event, screen.on_event(event))) is not None:
+                used = screen.used_by(ids["turn_id"])
+                waits = tuple(reading.asked) if state == "parked" else ()
+                return Ended(state, reading.reply, used, reading.error, waits)
+
+
+class _Reading:
+    """What comes of one turn."""
+
+    def __init__(self, turn_id: str) -> None:
+        self._turn_id = turn_id
+        self.reply = ""
+        self.error: Mapping[str, str] | None = None
+        #: Approvals that are asked for, by id, in order.
+        self.asked: dict[str, None] = {}
+
+    def take(self, event: Mapping[str, Any], pieces: Iterable[Piece]) -> str | None:
+        """Take an event; return the turn's state once it needs nobody, or somebody else."""
+        if event["turn_id"] != self._turn_id:
+            return None
+        if event["type"] == "reply.sent":
+            self.reply = event["text"]
+        if event["type"] == "turn.failed":
+            self.error = {"slug": event.get("slug", ""), "reason": event.get("reason", "")}
+        state = None
+        for piece in pieces:
+            state = self._take(piece) or state
+        return state
+
+    def _take(self, piece: Piece) -> str | None:
+        match piece.kind:
+            case Kind.TURN_ENDED:
+                return piece.text
+            case Kind.WAITS:
+                return "parked"
+            case Kind.ASK:
+                self.asked[piece.about] = None
+                note(visible(piece.text))
+            case Kind.DECIDED:
+                self.asked.pop(piece.about, None)
+                note(visible(piece.text))
+            case Kind.NOTE | Kind.TROUBLE | Kind.USAGE:
+                note(visible(piece.text))
+        return None
+
+
+def _say_what_waits(client: ControlClient, session_id: str) -> None:
+    """Say how to see and grant what a turn waits for, and where its reply will be."""
+    pending = call_patiently(client, "approvals")
+    mine = [approval for approval in pending if approval["session_id"] == session_id]
+    if not mine:  # decided by now
+        return note(f"the turn goes on: netclaw chat --session {session_id}")
+    names = " ".join(approval["id"] for approval in mine)
+    note(f"the turn waits{until(mine[0])}")
+    note(f"see what is asked: netclaw approvals show {names}")
+    note(f"let it go on: netclaw approvals grant {names}")
+    return note(f"answer, and see the reply: netclaw chat --session {session_id}")

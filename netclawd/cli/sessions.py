@@ -5,16 +5,20 @@ Sessions are read from the daemon, or from the store when it is down; turns are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import click
 
 from netclawd.cli import suggest
-from netclawd.cli.output import ago, json_option, note, say_json, table, write
+from netclawd.cli.display import at_terminal, in_colour, paint
+from netclawd.cli.output import ago, json_option, note, say_json, table, visible
 from netclawd.cli.reach import call_patiently, own_paths, reach, reach_or_none
-from netclawd.core.screen import Column, Kind, Piece, Screen
+from netclawd.core.remarks import tokens, usage
+from netclawd.core.screen import Column, Kind, Piece, Screen, as_it_is
+from netclawd.core.session import Usage
 
 #: A park waits so long before it says that it waits, and then so long, seconds.
 PROMPT_S, PATIENCE_S = 0.5, 60.0
@@ -105,15 +109,21 @@ def list_(as_json: bool, limit: int, cursor: str | None) -> None:
     if not page["sessions"]:
         return click.echo("There is no session yet; `netclaw chat` begins one.")
     table(
-        ("SESSION", "BEGAN", "EVENTS", "TURN"),
+        ("SESSION", "BEGAN", "EVENTS", "TOKENS", "TURN"),
         [
-            (s["id"], ago(s["created_at"]), str(s["last_seq"]), _in_flight(s))
+            (s["id"], ago(s["created_at"]), str(s["last_seq"]), _tokens(s) or "-", _in_flight(s))
             for s in page["sessions"]
         ],
     )
     if page["next"]:
         click.echo(f"There are more: --cursor {page['next']}")
     return None
+
+
+def _tokens(session: Mapping[str, Any]) -> str:
+    """Word what a session has used; empty where no model server has said anything."""
+    used = usage(session.get("usage"))
+    return tokens(used) if used is not None and used != Usage() else ""
 
 
 def _in_flight(session: Mapping[str, Any]) -> str:
@@ -131,11 +141,19 @@ def show(as_json: bool, session_id: str) -> None:
         events = list(_all_events(source, session_id, session["last_seq"]))
     if as_json:
         return say_json({**session, "events": events})
-    click.echo(f"Session {session['id']}, began {ago(session['created_at'])}")
-    screen, column = Screen(), Column()
-    for event in events:
-        write(column.render([*_restart_note(event), *screen.on_event(event)]))
+    used = f", tokens: {words}" if (words := _tokens(session)) else ""
+    click.echo(f"Session {session['id']}, began {ago(session['created_at'])}{used}")
+    _print(events)
     return None
+
+
+def _print(events: Iterable[dict[str, Any]]) -> None:
+    """Print a session as a column; a program reads it as it is, without colours."""
+    column = Column(visible if at_terminal() else str, paint if in_colour() else as_it_is)
+    screen = Screen()
+    for event in events:
+        sys.stdout.write(column.render([*_restart_note(event), *screen.on_event(event)]))
+    sys.stdout.flush()
 
 
 def _all_events(source: Archive, session_id: str, last_seq: int) -> Iterator[dict[str, Any]]:

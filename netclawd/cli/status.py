@@ -150,7 +150,11 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "configuration", f"{of}{found['config_path']} (digest {found['digest'][:12]})"
     if found.get("watcher"):  # not yet, right after a start
         yield "watched by", found["watcher"].replace("+", " and ")
+    yield from _provider(found.get("provider"))
     yield "turns", describe_turns(found["turns"])
+    if found.get("approvals"):
+        pending = count(found["approvals"], "approval")
+        yield "approvals", f"{pending} pending: `netclaw approvals list`"
     yield "streams", str(found["streams"])
     yield from _exposure(found)
     if found["gate"] != "open":
@@ -169,6 +173,29 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "upgrade", _upgrade(found["upgrade"])
     for reason in found["degraded"]:
         yield "degraded", reason
+
+
+def _provider(provider: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Word who answers, when it did last, and what went wrong since."""
+    if provider is None:
+        return
+    words = provider["name"]
+    if provider["kind"] != provider["name"]:
+        words += f" ({provider['kind']})"
+    if provider.get("model"):
+        words += f", model {provider['model']}"
+    if host := _host(provider.get("base_url") or ""):
+        words += f", at {host}"
+    at = provider.get("last_reply_at")
+    yield "provider", f"{words}, last reply {ago(at)}" if at else f"{words}, no reply yet"
+    if (error := provider.get("error")) is not None:
+        text = f"{error['what']} {error.get('remedy') or ''}".strip()
+        yield "provider error", f"{error['slug']}, {ago(error['at'])}: {text}"
+
+
+def _host(url: str) -> str:
+    """Return host and port of a URL, without what may stand before them."""
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2]
 
 
 def _exposure(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -36,15 +36,17 @@ def sessions(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) 
     return _matching(found, incomplete)
 
 
-def approvals(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
-    """Offer approvals that wait for an answer."""
+def approvals(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Offer approvals that wait for an answer and are not named yet."""
     found: list[CompletionItem[str]] = []
     with contextlib.suppress(Exception):
         from netclawd.cli.output import visible
 
+        named = ctx.params.get(parameter.name or "") or ()
         for each in _ask("approvals"):
             question = " ".join(visible(each["question"]).split())
-            found.append(CompletionItem(each["id"], help=question[:60]))
+            if each["id"] not in named:
+                found.append(CompletionItem(each["id"], help=question[:60]))
     return _matching(found, incomplete)
 
 

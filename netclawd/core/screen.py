@@ -9,11 +9,14 @@ long as it says what stands there already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from netclawd.core import remarks
+from netclawd.core.session import Usage
+from netclawd.core.text import visible
 from netclawd.core.values import frozen
 
 DIFFERS = "the repeated reply differs; here it is from its beginning"
@@ -24,10 +27,22 @@ class Kind(StrEnum):
     TEXT = "text"
     #: The reply's text is complete.
     END = "end"
+    #: The text ends here for now; what comes of it later stands on a new line.
+    PAUSE = "pause"
     #: A remark on a line of its own.
     NOTE = "note"
+    #: The same, of something that went wrong.
+    TROUBLE = "trouble"
     #: What somebody said to the session.
     INPUT = "input"
+    #: A person is asked; ``about`` is the approval.
+    ASK = "ask"
+    #: A person, or the time, has answered; ``about`` is the approval.
+    DECIDED = "decided"
+    #: The turn waits for the answers to what was asked.
+    WAITS = "waits"
+    #: The tokens that the turn and the session have used.
+    USAGE = "usage"
     #: The turn needs nobody's attention any more; ``text`` is its state.
     TURN_ENDED = "turn-ended"
 
@@ -37,6 +52,8 @@ class Piece:
     kind: Kind
     text: str = ""
     turn_id: str | None = None
+    #: Id of the approval that it is about.
+    about: str = ""
 
 
 Step = tuple[str, int]
@@ -59,6 +76,13 @@ class Screen:
 
     #: Number of the newest durable event that was taken.
     last_seq: int = 0
+    #: Room for a line, characters.
+    width: int = remarks.WIDTH
+    #: Tokens that the session has used, None while nobody has told any.
+    used: Usage | None = None
+    _used_by_turn: dict[str, Usage] = field(default_factory=dict)
+    #: Which of a reply's calls a call is, where there are several.
+    _places: dict[str, str] = field(default_factory=dict)
     _replies: dict[Step, _Reply] = field(default_factory=dict)
     #: The step whose text stands open at the end of the screen.
     _open: Step | None = None
@@ -99,8 +123,53 @@ class Screen:
                 return [Piece(Kind.INPUT, event["text"], event["turn_id"])]
             case "turn.completed" | "turn.failed" | "turn.cancelled" | "turn.parked":
                 return self._on_turn_end(event)
-        note = _note(event)
-        return [Piece(Kind.NOTE, note, event["turn_id"])] if note else []
+        return self._remark(event)
+
+    def _remark(self, event: Mapping[str, Any]) -> list[Piece]:
+        turn_id = event["turn_id"]
+        place = self._places.get(event.get("call_id", ""), "")
+        match event["type"]:
+            case "tool.finished":
+                return self._on_tool_end(event, place)
+            case "approval.requested":
+                text = remarks.question(event, place, self.width)
+                return [Piece(Kind.ASK, text, turn_id, event["approval_id"])]
+            case "approval.granted" | "approval.denied" | "approval.expired":
+                return [Piece(Kind.DECIDED, remarks.decision(event), turn_id, event["approval_id"])]
+            case "context.summarised":
+                self._count(event)
+                return [Piece(Kind.NOTE, remarks.summary(event, self.width), turn_id)]
+            case "config.outcome":
+                bad = event["outcome"] in ("refused", "rolled-back", "unknown")
+                kind = Kind.TROUBLE if bad else Kind.NOTE
+                return [Piece(kind, remarks.outcome(event), turn_id)]
+            case "tool.started":
+                text = remarks.call(event["name"], place, event, self.width)
+                return [Piece(Kind.NOTE, text, turn_id)]
+            case "tool.unknown":
+                tool = f"{event['name']}{place}"
+                text = f"the daemon ended while the tool {tool} ran: its outcome is unknown"
+                return [Piece(Kind.TROUBLE, text, turn_id)]
+        return []
+
+    def _on_tool_end(self, event: Mapping[str, Any], place: str) -> list[Piece]:
+        turn_id, ok = event["turn_id"], event["status"] == "ok"
+        text = remarks.ending(event["name"], place, event, self.width)
+        pieces = [Piece(Kind.NOTE if ok else Kind.TROUBLE, text, turn_id)]
+        if event.get("proposal"):
+            pieces.append(Piece(Kind.NOTE, remarks.proposal(event), turn_id))
+        return pieces
+
+    def _count(self, event: Mapping[str, Any]) -> None:
+        """Add the tokens of a model call."""
+        used, turn_id = remarks.usage(event.get("usage")), event["turn_id"]
+        if used is not None:
+            self.used = (self.used or Usage()) + used
+            self._used_by_turn[turn_id] = self._used_by_turn.get(turn_id, Usage()) + used
+
+    def used_by(self, turn_id: str) -> Usage | None:
+        """Return the tokens that a turn has used, as far as they were seen."""
+        return self._used_by_turn.get(turn_id)
 
     def _on_completed(self, event: Mapping[str, Any]) -> list[Piece]:
         step = (event["turn_id"], event["step"])
@@ -114,7 +183,17 @@ class Screen:
         self._open = None
         if event["text"]:
             pieces.append(Piece(Kind.END, turn_id=step[0]))
+        if (why := remarks.CUT_SHORT.get(event.get("finish", ""))) is not None:
+            pieces.append(Piece(Kind.TROUBLE, why, step[0]))
+        self._count(event)
+        self._number(event.get("calls", ()))
         return pieces + self._show_waiting()
+
+    def _number(self, calls: Sequence[Mapping[str, Any]]) -> None:
+        """Remember the places of the calls of a reply that has several."""
+        if len(calls) > 1:
+            of = len(calls)
+            self._places |= {c["id"]: f" ({n} of {of})" for n, c in enumerate(calls, 1)}
 
     def _on_retry(self, event: Mapping[str, Any]) -> None:
         reply = self._replies.get((event["turn_id"], event["step"]))
@@ -123,25 +202,41 @@ class Screen:
 
     def _on_turn_end(self, event: Mapping[str, Any]) -> list[Piece]:
         turn_id, state = event["turn_id"], event["type"].removeprefix("turn.")
-        waits = state == "parked" and event.get("reason") == "approval"
         pieces = self._close() if self._open is not None and self._open[0] == turn_id else []
-        if note := _note(event):
-            pieces.append(Piece(Kind.NOTE, note, turn_id))
-        if waits:
-            return pieces
+        if state == "parked" and event.get("reason") == "approval":
+            return [*pieces, Piece(Kind.WAITS, turn_id=turn_id)]
+        match state:
+            case "failed":
+                pieces.append(Piece(Kind.TROUBLE, remarks.failure(event), turn_id))
+            case "cancelled":
+                pieces.append(Piece(Kind.NOTE, "the turn was cancelled", turn_id))
+            case "parked":
+                text = f"the turn is parked ({event.get('reason', '')})"
+                pieces.append(Piece(Kind.TROUBLE, text, turn_id))
         if state != "parked":  # a parked turn can be taken up again
             self._ended_turns.add(turn_id)
             self._replies = {s: r for s, r in self._replies.items() if s[0] != turn_id}
             self._complete = {s for s in self._complete if s[0] != turn_id}
+            self._places.clear()
+            pieces += self._usage(turn_id)
         pieces.append(Piece(Kind.TURN_ENDED, state, turn_id))
         return pieces + self._show_waiting()
+
+    def _usage(self, turn_id: str) -> list[Piece]:
+        turn, session = self._used_by_turn.get(turn_id), self.used
+        if turn is None:
+            return []
+        text = f"tokens: {remarks.tokens(turn)}"
+        if session is not None:
+            text += f"; the session {remarks.tokens(session)}"
+        return [Piece(Kind.USAGE, text, turn_id)]
 
     def _close(self, unless: Step | None = None) -> list[Piece]:
         """End the open text where it stands; what comes of it later begins on a new line."""
         if self._open is None or self._open == unless:
             return []
         turn_id, self._open = self._open[0], None
-        return [Piece(Kind.END, turn_id=turn_id)]
+        return [Piece(Kind.PAUSE, turn_id=turn_id)]
 
     def _show_waiting(self) -> list[Piece]:
         """Show what came for another step while one was open."""
@@ -169,41 +264,19 @@ class Screen:
         return [Piece(Kind.NOTE, DIFFERS, step[0]), *again]
 
 
-def _note(event: Mapping[str, Any]) -> str:
-    """Put an event that is not text into words; "" when a reader needs none."""
-    name, text = event.get("name", ""), event.get("reason", "")
-    match event["type"]:
-        case "tool.started":
-            again = " again" if event.get("again") else ""
-            return f"runs the tool {name}{again}"
-        case "tool.finished" if event["status"] != "ok":
-            return f"the tool {name} ended: {event['status']}"
-        case "tool.unknown":
-            return f"the daemon ended while the tool {name} ran: its outcome is unknown"
-        case "approval.requested":
-            approval_id = event["approval_id"]
-            return (
-                f"waits for an approval: {event['question']} · grant it with "
-                f"`netclaw approvals grant {approval_id}`, or deny it"
-            )
-        case "approval.granted" | "approval.denied" | "approval.expired":
-            by = f" by {event['by']}" if event.get("by") else ""
-            return f"the approval was {event['type'].removeprefix('approval.')}{by}"
-        case "turn.failed":
-            return f"the turn failed: {text}"
-        case "turn.cancelled":
-            return "the turn was cancelled"
-        case "turn.parked" if text != "approval":
-            return f"the turn is parked ({text})"
-        case "config.outcome":
-            return f"the configuration: {event['outcome']}{': ' + text if text else ''}"
-    return ""
+def as_it_is(_kind: Kind, text: str) -> str:
+    """Leave a line unpainted."""
+    return text
 
 
 @dataclass(slots=True)
 class Column:
-    """Turns pieces into the characters for a terminal: notes and replies on lines of their own."""
+    """Turns pieces into the characters for a terminal: remarks and replies on lines of their own."""
 
+    #: Makes replies and inputs harmless for who reads them.
+    clean: Callable[[str], str] = str
+    #: Paints a line that is no reply.
+    paint: Callable[[Kind, str], str] = as_it_is
     #: Whether the cursor stands behind text.
     in_line: bool = False
 
@@ -214,12 +287,13 @@ class Column:
         match piece.kind:
             case Kind.TEXT:
                 self.in_line = not piece.text.endswith("\n")
-                return piece.text
-            case Kind.NOTE:
-                return f"{self._fresh_line()}— {piece.text} —\n"
+                return self.clean(piece.text)
             case Kind.INPUT:
-                return f"{self._fresh_line()}> {piece.text}\n"
-        return self._fresh_line()
+                return f"{self._fresh_line()}> {self.clean(piece.text)}\n"
+            case Kind.END | Kind.PAUSE | Kind.WAITS | Kind.TURN_ENDED:
+                return self._fresh_line()
+        line = f"— {visible(' '.join(piece.text.split()))} —"
+        return f"{self._fresh_line()}{self.paint(piece.kind, line)}\n"
 
     def _fresh_line(self) -> str:
         before = "\n" if self.in_line else ""

@@ -1,4 +1,4 @@
-"""Text for supervisors and logs: one line, printable, bounded.
+"""Text from outside, made harmless: printable, and for supervisors and logs one bounded line.
 
 Pure.
 """
@@ -7,6 +7,13 @@ from __future__ import annotations
 
 #: Bytes of a STATUS= text or of a log line's free part.
 LIMIT_BYTES = 200
+
+
+def visible(text: str) -> str:
+    """Write control characters as escapes, so that a text can't drive the terminal."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def one_line(text: str, limit_bytes: int = LIMIT_BYTES) -> str:

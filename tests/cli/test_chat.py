@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import io
 import itertools
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,10 @@ import pytest
 
 from netclawd import errors
 from netclawd.adapters.control_client import ControlClient
-from netclawd.cli import chat, stream
+from netclawd.cli import chat, display, stream
+from netclawd.cli.display import Display
+from netclawd.core.screen import DIFFERS, Kind, Piece
+from netclawd.core.session import EventType, SessionId, TurnId
 from tests.cli.event_server import END, EventServer, Reply, delta, event
 from tests.service_double import ServiceDouble
 from tests.waiting import scaled
@@ -45,6 +47,13 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "REJOIN_S", 0.0)
     monkeypatch.setattr(stream, "ROOM_S", 0.0)
     monkeypatch.setattr(stream, "JOIN_S", scaled(3))
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be at a terminal that has no colours."""
+    monkeypatch.setattr(display, "at_terminal", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
 
 
 def follow(
@@ -137,8 +146,6 @@ def test_an_address_that_nobody_serves_is_given_up(
 def test_without_a_tcp_address_the_durable_events_are_shown(
     client: ControlClient, service: ServiceDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from netclawd.core.session import EventType, SessionId, TurnId
-
     service.status_values["addresses"] = ["fd:http"]
     session = client.call("create_session")
     conversation = chat.Conversation(client, session, 3)
@@ -203,32 +210,76 @@ def test_frames_are_read_as_the_standard_says() -> None:
     assert list(stream.frames([*lines, b"event: cut\n", b"data: {}\n"])) == [("x", {"a": 1})]
 
 
-def test_text_for_a_terminal_can_not_drive_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from netclawd.cli import output
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stdout", terminal)
-    output.write("a\tb\n\x1b[2Jé\x07")
-    assert terminal.getvalue() == "a\tb\n\\x1b[2Jé\\x07"
+def test_text_for_a_terminal_can_not_drive_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Display().show([Piece(Kind.TEXT, "a\tb\n\x1b[2Jé\x07"), Piece(Kind.NOTE, "\x1b[1m")])
+    assert capsys.readouterr().out == "a\tb\n\\x1b[2Jé\\x07\n— \\x1b[1m —\n"
 
 
 @pytest.mark.parametrize(
-    ("reason", "remedy"),
-    [("approval", "netclaw approvals list"), ("request", "netclaw sessions resume ses_1")],
+    ("environment", "colours"),
+    [
+        ({"NO_COLOR": "", "TERM": "xterm"}, True),
+        ({"NO_COLOR": "1", "TERM": "xterm"}, False),
+        ({"NO_COLOR": "", "TERM": "dumb"}, False),
+    ],
 )
-def test_who_joins_a_session_with_a_parked_turn_is_told_what_moves_it(
-    client: ControlClient,
-    service: ServiceDouble,
+def test_remarks_are_set_off_in_colour_unless_somebody_said_no(
     capsys: pytest.CaptureFixture[str],
-    reason: str,
-    remedy: str,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    colours: bool,
 ) -> None:
-    session = client.call("create_session") | {"turn_state": "parked", "park_reason": reason}
-    chat.Conversation(client, session, 3)._catch_up()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    Display().show([Piece(Kind.TEXT, "one"), Piece(Kind.NOTE, "a"), Piece(Kind.TROUBLE, "b")])
+    plain, shaded = "one\n— a —\n— b —\n", "one\n\x1b[2m— a —\x1b[0m\n\x1b[31m— b —\x1b[0m\n"
+    assert capsys.readouterr().out == (shaded if colours else plain)
+
+
+def test_where_no_terminal_is_standard_output_is_the_replies_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "at_terminal", lambda: False)
+    monkeypatch.setenv("NO_COLOR", "")
+    beside = Display()
+    beside.show([Piece(Kind.INPUT, "hello"), Piece(Kind.TEXT, "one tw"), Piece(Kind.PAUSE)])
+    beside.show([Piece(Kind.NOTE, DIFFERS), Piece(Kind.TEXT, "uno"), Piece(Kind.TEXT, " dos")])
+    beside.remark("the tool\x1b clock is done")
+    beside.show([Piece(Kind.END), Piece(Kind.TEXT, "cut"), Piece(Kind.TURN_ENDED, "failed")])
+    beside.show([Piece(Kind.TEXT, "tres\n"), Piece(Kind.END)])
+    shown = capsys.readouterr()
+    assert shown.out == "uno dos\ntres\n"
+    assert shown.err.splitlines() == [
+        "netclaw: > hello",
+        f"netclaw: {DIFFERS}",
+        "netclaw: the tool\\x1b clock is done",
+    ]
+
+
+def test_who_joins_a_session_with_a_parked_turn_is_told_what_moves_it(
+    client: ControlClient, service: ServiceDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = client.call("create_session") | {"turn_state": "parked", "park_reason": "request"}
+    chat.Conversation(client, session, 3)._join()
     said = capsys.readouterr().out
-    assert f"parked ({reason})" in said
-    assert remedy in said
+    assert "parked (request)" in said
+    assert "netclaw sessions resume ses_1" in said
+
+
+def test_who_goes_on_with_a_session_sees_its_last_turn(
+    client: ControlClient, service: ServiceDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = SessionId(client.call("create_session")["id"])
+    for turn in ("one", "two"):
+        turn_id = TurnId(turn)
+        service.add(session, turn_id, EventType.INPUT_ADMITTED, text=f"say {turn}")
+    for turn in ("one", "two"):
+        turn_id = TurnId(turn)
+        service.add(session, turn_id, EventType.TURN_STARTED, generation=3)
+        data = {"step": 1, "attempt": 1, "text": turn, "finish": "stop", "calls": []}
+        service.add(session, turn_id, EventType.MODEL_COMPLETED, **data)
+        service.add(session, turn_id, EventType.TURN_COMPLETED, steps=1)
+    conversation = chat.Conversation(client, client.call("session", session_id=session), 3)
+    conversation._look_back()
+    assert capsys.readouterr().out == "> say two\ntwo\n"
+    assert conversation._stream.last_seq == 8, "the stream goes on behind it"

@@ -78,12 +78,14 @@ def test_commands_and_options_are_offered() -> None:
 @pytest.mark.usefixtures("server")
 def test_ids_that_the_daemon_knows_are_offered(service: ServiceDouble) -> None:
     ids = [service.create_session().id for _ in range(3)]
-    service.ask(ids[0], "May I\x1b?")
+    for question in ("May I\x1b?", "And now?"):
+        service.ask(ids[0], question)
     assert offers("netclaw sessions show ") == ids[::-1]
     assert offers("netclaw sessions park ses_2") == ["ses_2"]
     assert offers("netclaw send --session ses_3") == ["ses_3"]
     assert offers("netclaw chat --session x") == []
-    assert offers("netclaw approvals grant ") == ["apr_1"]
+    assert offers("netclaw approvals show ") == ["apr_1", "apr_2"]
+    assert offers("netclaw approvals grant apr_1 ") == ["apr_2"], "it is named already"
 
 
 def test_what_lies_on_the_disk_is_offered_without_a_daemon(home: Path) -> None:

@@ -82,13 +82,64 @@ def test_json_has_reply_and_state(run: CommandLine, service: ServiceDouble) -> N
     assert (found["state"], found["reply"], found["turn_id"]) == ("completed", "one two", "trn_1")
 
 
-def test_an_approval_that_is_asked_for_is_shown_with_what_grants_it(
+def test_a_turn_that_waits_for_an_approval_ends_the_wait_with_what_grants_it(
     run: CommandLine, service: ServiceDouble
 ) -> None:
-    with agent(service, ASK, *REPLY):
+    with agent(service, ASK, (EventType.TURN_PARKED, {"reason": "approval"})):
+        service.ask(SESSION, "May I?")
+        result = run("chat", stdin="hello")
+    assert (result.exit_code, result.stdout) == (1, "")
+    said = result.stderr.splitlines()
+    assert said == [
+        "netclaw: asks for the approval apr_1: May I?",
+        "netclaw: the turn waits",
+        "netclaw: see what is asked: netclaw approvals show apr_1",
+        "netclaw: let it go on: netclaw approvals grant apr_1",
+        "netclaw: answer, and see the reply: netclaw chat --session ses_1",
+    ]
+
+
+def test_json_names_the_approvals_that_a_turn_waits_for(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    with agent(service, ASK, (EventType.TURN_PARKED, {"reason": "approval"})):
+        found = run.json("send", "--wait", "hello")
+    assert (found["state"], found["waits"], found["reply"]) == ("parked", ["apr_1"], "")
+
+
+def test_tool_calls_and_tokens_are_remarks_beside_the_reply(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    call = {"step": 1, "call_id": "c", "name": "clock"}
+    used = {"usage": {"input_tokens": 7, "output_tokens": 2}}
+    with agent(
+        service,
+        (EventType.TOOL_STARTED, {**call, "arguments": {"zone": "UTC"}}),
+        (EventType.TOOL_FINISHED, {**call, "status": "ok", "text": "noon"}),
+        (EventType.MODEL_COMPLETED, {**REPLY[1][1], **used}),
+        *REPLY[2:],
+    ):
         result = run("send", "--wait", "hello")
     assert result.stdout == "one two\n"
-    assert "May I? · grant it with `netclaw approvals grant apr_1`" in result.stderr
+    assert result.stderr.splitlines() == [
+        'netclaw: runs the tool clock: zone="UTC"',
+        "netclaw: the tool clock is done: noon",
+        "netclaw: tokens: 7 in, 2 out; the session 7 in, 2 out",
+    ]
+
+
+def test_json_has_tokens_and_the_reason_of_a_failure(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    used = {"usage": {"input_tokens": 7, "output_tokens": 2}}
+    with agent(
+        service,
+        (EventType.MODEL_COMPLETED, {**REPLY[1][1], **used}),
+        (EventType.TURN_FAILED, {"slug": "provider-busy", "reason": "It is busy."}),
+    ):
+        found = run.json("send", "--wait", "hello")
+    assert found["usage"] == used["usage"]
+    assert found["error"] == {"slug": "provider-busy", "reason": "It is busy."}
 
 
 @pytest.mark.parametrize(
@@ -164,7 +215,7 @@ def test_sessions_are_listed_in_pages(run: CommandLine) -> None:
     for _ in range(3):
         run("send", "hello")
     head, *rows = run("sessions", "list").stdout.splitlines()
-    assert head.split() == ["SESSION", "BEGAN", "EVENTS", "TURN"]
+    assert head.split() == ["SESSION", "BEGAN", "EVENTS", "TOKENS", "TURN"]
     assert [row.split()[0] for row in rows] == ["ses_3", "ses_2", "ses_1"]
     page = run("sessions", "list", "--limit", "2").stdout
     assert "--cursor 2" in page
@@ -184,12 +235,38 @@ def test_a_session_is_shown_from_its_beginning(run: CommandLine, service: Servic
     assert len(run.json("sessions", "show", "ses_1")["events"]) == 6
 
 
-def test_an_approval_is_listed_and_granted(run: CommandLine, service: ServiceDouble) -> None:
+def test_an_approval_is_listed_shown_and_granted(run: CommandLine, service: ServiceDouble) -> None:
     assert run("approvals", "list").stdout == "Nothing waits for an approval.\n"
-    service.ask(service.create_session().id, "Delete\nall of it?")
-    assert run("approvals", "list").stdout.splitlines()[1].endswith("ses_1    Delete all of it?")
-    assert run("approvals", "grant", "apr_1").stdout == "Granted: Delete\nall of it?\n"
+    service.ask(service.create_session().id, "Delete\nall of it?" + 99 * "!")
+    row = run("approvals", "list").stdout.splitlines()[1]
+    assert row.endswith(f"ses_1    Delete all of it?{42 * '!'}…")
+    shown = run("approvals", "show", "apr_1").stdout.splitlines()
+    assert shown[1:] == ["  Delete", f"  all of it?{99 * '!'}", "It waits."]
+    assert run.json("approvals", "show", "apr_1")["question"].endswith("!" * 99)
+    assert run("approvals", "grant", "apr_1").stdout.startswith("Granted: Delete all of it?!")
     again = run("approvals", "deny", "apr_1")
     assert (again.exit_code, "decided already" in again.stderr) == (1, True)
     assert run.json("approvals", "list") == []
     assert run.json("approvals", "list", "--all")[0]["state"] == "granted"
+    assert run("approvals", "show", "apr_1").stdout.splitlines()[-1].startswith("It is granted by")
+    assert run("approvals", "show", "apr_9").exit_code == 1
+
+
+def test_several_approvals_are_decided_at_once(run: CommandLine, service: ServiceDouble) -> None:
+    session = service.create_session().id
+    for question in ("one?", "two?", "three?"):
+        service.ask(session, question)
+    result = run("approvals", "grant", "apr_1", "apr_9", "apr_2")
+    assert (result.exit_code, result.stdout) == (1, "Granted: one?\nGranted: two?\n")
+    assert "There is no approval apr_9." in result.stderr
+    found = run.json("approvals", "deny", "apr_2", "apr_3")
+    assert [(a["id"], a.get("state")) for a in found] == [("apr_2", None), ("apr_3", "denied")]
+    assert found[0]["error"]["slug"] == "conflict"
+
+
+def test_what_is_asked_can_not_drive_the_terminal(run: CommandLine, service: ServiceDouble) -> None:
+    service.ask(service.create_session().id, "rm \x1b[2J\u202ex")
+    for words in (("list",), ("show", "apr_1"), ("grant", "apr_1")):
+        shown = run("approvals", *words).stdout
+        assert "rm \\x1b[2J\\u202ex" in shown
+        assert "\x1b" not in shown

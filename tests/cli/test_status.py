@@ -62,6 +62,46 @@ def test_a_ready_daemon_is_described(run: CommandLine, service: ServiceDouble) -
     )
 
 
+def test_who_answers_is_told_and_what_went_wrong_last(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    provider = {
+        "name": "work",
+        "kind": "openai",
+        "model": "gpt-5",
+        "base_url": "https://api.openai.com/v1",
+        "last_reply_at": time.time() - 61,
+        "error": None,
+    }
+    service.status_values |= {"provider": provider, "approvals": 2}
+    shown = run("status").stdout
+    assert (
+        "  provider       work (openai), model gpt-5, at api.openai.com, last reply 1 min 1 s ago\n"
+        in shown
+    )
+    assert "  approvals      2 approvals pending: `netclaw approvals list`\n" in shown
+    what = {"slug": "provider-unauthorized", "what": "It answered 401.", "at": time.time() - 3.02}
+    service.status_values |= {
+        "approvals": 0,
+        "provider": {
+            **provider,
+            "name": "demo",
+            "kind": "demo",
+            "model": "",
+            "base_url": "",
+            "last_reply_at": None,
+            "error": {**what, "remedy": "Renew the key."},
+        },
+    }
+    shown = run("status").stdout
+    assert "  provider       demo, no reply yet\n" in shown
+    assert (
+        "  provider error provider-unauthorized, 3 s ago: It answered 401. Renew the key.\n"
+        in shown
+    )
+    assert "approvals" not in shown
+
+
 def test_json_is_what_the_daemon_says(run: CommandLine, service: ServiceDouble) -> None:
     assert run.json("status") == service.status_values
 

@@ -37,8 +37,11 @@ class Stream:
         )
         return self
 
-    def completed(self, text: str, *, step: int = 1, attempt: int = 1, turn: str = "t") -> Stream:
-        return self.event("model.completed", turn=turn, step=step, attempt=attempt, text=text)
+    def completed(
+        self, text: str, *, step: int = 1, attempt: int = 1, turn: str = "t", **more: Any
+    ) -> Stream:
+        data = {"step": step, "attempt": attempt, "text": text, **more}
+        return self.event("model.completed", turn=turn, **data)
 
     @property
     def text(self) -> str:
@@ -145,7 +148,9 @@ def test_steps_stand_on_lines_of_their_own() -> None:
     stream.event("tool.started", step=1, call_id="c", name="clock", arguments={}, again=False)
     stream.event("tool.finished", step=1, call_id="c", name="clock", status="ok", text="noon")
     stream.delta(0, "It is noon.", step=2).completed("It is noon.", step=2)
-    assert stream.text == "I look.\n— runs the tool clock —\nIt is noon.\n"
+    assert stream.text == (
+        "I look.\n— runs the tool clock —\n— the tool clock is done: noon —\nIt is noon.\n"
+    )
 
 
 def test_text_of_the_next_step_waits_for_the_end_of_this_one() -> None:
@@ -174,22 +179,149 @@ def test_text_that_was_cut_and_parked_goes_on_when_it_is_resumed() -> None:
     [
         ("input.admitted", {"text": "hello"}, "> hello"),
         ("tool.started", {"name": "ledger", "again": True}, "runs the tool ledger again"),
-        ("tool.finished", {"name": "ledger", "status": "interrupted"}, "ended: interrupted"),
+        (
+            "tool.started",
+            {"name": "shell", "arguments": {"command": 'echo "a"', "n": 5}},
+            'runs the tool shell: command="echo \\"a\\"", n=5 —',
+        ),
+        (
+            "tool.finished",
+            {"name": "ledger", "status": "interrupted", "text": "The daemon ended the call."},
+            "the tool ledger was interrupted: The daemon ended the call. —",
+        ),
+        (
+            "tool.finished",
+            {"name": "shell", "status": "ok", "text": "\ntotal 3\na\nb\n"},
+            "the tool shell is done: total 3 (and 2 more) —",
+        ),
+        ("tool.finished", {"name": "shell", "status": "ok", "text": " \n"}, "shell is done —"),
         ("tool.unknown", {"name": "ledger"}, "its outcome is unknown"),
         (
             "approval.requested",
-            {"approval_id": "apr_1", "question": "Delete it?"},
-            "Delete it? · grant it with `netclaw approvals grant apr_1`",
+            {"approval_id": "apr_1", "question": "Delete\nit?"},
+            "asks for the approval apr_1: Delete it? —",
         ),
-        ("approval.granted", {"by": "uid 0"}, "the approval was granted by uid 0"),
-        ("approval.expired", {}, "the approval was expired"),
-        ("turn.failed", {"slug": "x", "reason": "No model."}, "the turn failed: No model."),
+        (
+            "approval.requested",
+            {"approval_id": "apr_1", "question": "rm x", "name": "shell", "expires_at": 9.0},
+            "asks for the approval apr_1 of the tool shell: rm x —",
+        ),
+        (
+            "approval.granted",
+            {"approval_id": "a", "by": "uid 0"},
+            "the approval was granted by uid 0",
+        ),
+        (
+            "approval.expired",
+            {"approval_id": "a", "by": "", "name": "shell"},
+            "the approval of the tool shell has expired, which denies it",
+        ),
+        ("turn.failed", {"slug": "x", "reason": "No model."}, "the turn failed: No model. —"),
+        (
+            "turn.failed",
+            {"slug": "provider-unauthorized", "reason": "401."},
+            "the turn failed: 401. Check api_key of the provider. —",
+        ),
+        (
+            "turn.failed",
+            {"slug": "provider-unauthorized", "reason": "401.", "remedy": "Renew it."},
+            "the turn failed: 401. Renew it. —",
+        ),
         ("turn.parked", {"reason": "resume-deadline"}, "parked (resume-deadline)"),
-        ("config.outcome", {"outcome": "refused", "reason": "Bad."}, "refused: Bad."),
+        (
+            "config.outcome",
+            {"outcome": "refused", "reason": "Bad.", "remedy": "Mend it.", "changes": {"a.b": 1}},
+            "the configuration was refused, the one before goes on (a.b = 1): Bad. Mend it. —",
+        ),
+        (
+            "config.outcome",
+            {"outcome": "applied", "changes": {"a.b": None}, "generation": 4},
+            "the configuration is applied (a.b back to its default); generation 4 serves —",
+        ),
+        (
+            "context.summarised",
+            {"upto_seq": 40, "text": "They spoke\nof ports."},
+            "up to event 40 is a summary from here on: They spoke of ports. —",
+        ),
     ],
 )
 def test_what_is_not_text_is_put_into_words(kind: str, data: Item, words: str) -> None:
     assert words in Stream().event(kind, **data).text
+
+
+def test_a_remark_is_one_line_that_can_not_drive_the_terminal() -> None:
+    stream = Stream().event("turn.failed", slug="x", reason="a\x1b[2J\nb\u202ec")
+    assert stream.text == "— the turn failed: a\\x1b[2J b\\u202ec —\n"
+
+
+def test_a_change_of_the_configuration_is_told_with_the_call_that_wrote_it() -> None:
+    stream = Stream().event(
+        "tool.finished",
+        name="config_propose",
+        status="ok",
+        text="Written.",
+        proposal={"changes": {"daemon.listen": ["127.0.0.1:5200"]}},
+    )
+    assert stream.text == (
+        "— the tool config_propose is done: Written. —\n"
+        '— the configuration file has daemon.listen = ["127.0.0.1:5200"]; a restart follows —\n'
+    )
+
+
+def test_parallel_calls_are_told_apart() -> None:
+    calls = [{"id": f"c{n}", "name": "shell", "arguments": {}} for n in (1, 2)]
+    stream = Stream().completed("I look.", calls=calls)
+    for n in (1, 2):
+        stream.event("tool.started", step=1, call_id=f"c{n}", name="shell", arguments={"n": n})
+    stream.event("tool.finished", step=1, call_id="c2", name="shell", status="ok", text="two")
+    stream.event("tool.finished", step=1, call_id="c1", name="shell", status="error", text="one")
+    assert stream.text == (
+        "I look.\n"
+        "— runs the tool shell (1 of 2): n=1 —\n"
+        "— runs the tool shell (2 of 2): n=2 —\n"
+        "— the tool shell (2 of 2) is done: two —\n"
+        "— the tool shell (1 of 2) failed: one —\n"
+    )
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_arguments_and_outputs_are_shortened_to_a_line(width: int) -> None:
+    stream = Stream()
+    stream.screen.width = width
+    stream.event("tool.started", step=1, call_id="c", name="shell", arguments={"x": "a b " * 99})
+    stream.event("tool.finished", step=1, call_id="c", name="shell", status="ok", text="c d " * 99)
+    stream.event("approval.requested", approval_id="a", call_id="c", question="e f " * 99)
+    lines = stream.text.splitlines()
+    assert len(lines) == 3
+    assert all(len(line) <= max(width, 60) + len("—  —") and "…" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("finish", "words"), [("length", "max_output_tokens"), ("content_filter", "withheld")]
+)
+def test_a_reply_that_was_cut_short_by_the_model_server_says_so(finish: str, words: str) -> None:
+    stream = Stream().completed("one", finish=finish)
+    assert stream.text.startswith("one\n— ")
+    assert words in stream.text
+    assert Stream().completed("one", finish="stop").text == "one\n"
+
+
+def test_the_tokens_of_turn_and_session_are_told_at_the_end_of_a_turn() -> None:
+    first = {"input_tokens": 1000, "output_tokens": 20}
+    stream = Stream().completed("one", usage=first).event("turn.completed", steps=1)
+    stream.event("context.summarised", turn="u", upto_seq=2, text="s", usage=first)
+    stream.completed("two", turn="u", usage=first).completed("three", turn="u", step=2)
+    stream.event("turn.completed", turn="u", steps=2)
+    told = [p.text for p in stream.pieces if p.kind is Kind.USAGE]
+    assert told == [
+        "tokens: 1,000 in, 20 out; the session 1,000 in, 20 out",
+        "tokens: 2,000 in, 40 out; the session 3,000 in, 60 out",
+    ]
+
+
+def test_tokens_that_nobody_counts_are_not_told() -> None:
+    stream = Stream().completed("one").event("turn.completed", steps=1)
+    assert [p.kind for p in stream.pieces] == [Kind.TEXT, Kind.END, Kind.TURN_ENDED]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +338,14 @@ def test_the_end_of_a_turn_is_told(state: str) -> None:
 
 
 def test_a_turn_that_waits_for_an_approval_has_not_ended() -> None:
-    assert Stream().event("turn.parked", reason="approval").pieces == []
+    stream = Stream().event("turn.parked", reason="approval")
+    assert stream.pieces == [Piece(Kind.WAITS, "", "t")]
+
+
+def test_what_is_asked_and_decided_names_its_approval() -> None:
+    stream = Stream().event("approval.requested", approval_id="a", call_id="c", question="q")
+    stream.event("approval.denied", approval_id="a", call_id="c", by="uid 0")
+    assert [(p.kind, p.about) for p in stream.pieces] == [(Kind.ASK, "a"), (Kind.DECIDED, "a")]
 
 
 def test_a_note_in_the_middle_of_a_reply_stands_on_its_own_line() -> None:
@@ -264,3 +403,48 @@ def test_a_reply_that_repeats_itself_exactly_is_never_said_to_differ(
     stream.completed(text, attempt=len(cuts) + 1)
     assert [p for p in stream.pieces if p.kind is Kind.NOTE] == []
     assert "".join(p.text for p in stream.pieces if p.kind is Kind.TEXT) == text
+
+
+#: What may come between the pieces of a reply.
+BETWEEN = st.sampled_from(
+    [
+        ("tool.started", {"call_id": "c1", "name": "shell", "arguments": {"x": "1"}}),
+        ("tool.finished", {"call_id": "c2", "name": "shell", "status": "ok", "text": "two"}),
+        ("tool.unknown", {"call_id": "c1", "name": "shell"}),
+        ("approval.requested", {"call_id": "c1", "approval_id": "a", "question": "q"}),
+        ("approval.expired", {"call_id": "c1", "approval_id": "a", "by": ""}),
+        ("context.summarised", {"upto_seq": 1, "text": "ab a"}),
+        ("config.outcome", {"outcome": "applied", "reason": "", "changes": {"a": 1}}),
+        ("turn.parked", {"reason": "approval"}),
+        ("turn.resumed", {"generation": 2, "resumes": 0, "cause": "approval"}),
+    ]
+)
+
+
+@given(
+    st.lists(interrupted_reply(), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 40), BETWEEN), max_size=12),
+    st.integers(0, 5),
+)
+def test_whatever_comes_between_each_step_is_read_whole_and_once(
+    replies: list[tuple[list[Item], str]],
+    between: list[tuple[int, tuple[str, Item]]],
+    calls: int,
+) -> None:
+    stream, count = Stream(), 0
+
+    def tick() -> None:
+        nonlocal count
+        for at, (kind, data) in between:
+            if at == count:
+                stream.event(kind, step=1, **data)
+        count += 1
+
+    asked = [{"id": f"c{n}", "name": "shell", "arguments": {}} for n in range(1, calls + 1)]
+    for step, (items, text) in enumerate(replies, 1):
+        for item in items:
+            tick()
+            stream.pieces += stream.screen.on_delta({**item, "step": step})
+        last = max((item["attempt"] for item in items), default=1)
+        stream.completed(text, step=step, attempt=last, calls=asked)
+    assert final_texts(stream.pieces) == [text for _, text in replies if text]
