@@ -226,6 +226,8 @@ class ApprovalChange:
     #: What is asked, in full, for a person; only with PENDING.
     question: str | None = None
     call_id: CallId | None = None
+    #: Name of the tool.
+    name: str = ""
     #: Who decided, e.g. "uid 1000"; only with a decision.
     decided_by: str | None = None
 
@@ -241,6 +243,10 @@ class Approval:
     #: Wall clock, seconds since the epoch.
     asked_at: float
     decided_by: str | None
+    #: Name of the tool, empty where it was not recorded.
+    name: str = ""
+    #: Wall clock from which a pending one is expired, None for a decided one.
+    expires_at: float | None = None
 
 
 @frozen
@@ -302,7 +308,7 @@ class Change:
     #: Wall clock of the first interruption.
     interrupted_at: float | None = None
     outbox: OutboxChange | None = None
-    approval: ApprovalChange | None = None
+    approvals: tuple[ApprovalChange, ...] = ()
     proposal: ProposalChange | None = None
     #: Forget the interruptions so far: no resume is counted any more, and there was no first one.
     forgiven: bool = False

@@ -24,6 +24,10 @@ UNKNOWN_TEXT = (
     "its effect; it was not repeated. Check before you try again."
 )
 DENIED_TEXT = "A person did not grant this call; it was not run."
+EXPIRED_TEXT = (
+    "Nobody answered in time whether this call may run, so it was denied; it was not run."
+)
+ABSENT_TEXT = "There is no tool {!r}; nothing was run. Use one of those that you were told of."
 
 
 def messages(*histories: Iterable[SessionEvent]) -> tuple[Message, ...]:

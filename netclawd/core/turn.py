@@ -9,6 +9,10 @@ Two things can be under way without an end in the log. A model call leaves no tr
 is whole, so it is repeated, and ``step.retry`` says so first. A tool call leaves ``tool.started``:
 with no end it is issued again under the same id only if it was declared idempotent then and is
 still; otherwise its outcome is unknown and stays so.
+
+The calls of one reply are one batch. All questions about them are asked in one commit, which parks
+the turn at once; when each has its answer, what may run runs beside each other. A batch that was
+interrupted anywhere goes on with the calls that have no answer yet.
 """
 
 from __future__ import annotations
@@ -25,18 +29,23 @@ from netclawd.core.session import (
     ParkReason,
     SessionEvent,
     ToolCall,
+    ToolOutcome,
     ToolStatus,
     Turn,
     TurnId,
     TurnState,
 )
+from netclawd.core.transcript import ABSENT_TEXT, DENIED_TEXT, EXPIRED_TEXT
 from netclawd.core.values import frozen
 
 
 class ToolRules(Protocol):
-    """What the plan must know of a tool; :class:`netclawd.ports.Tool` has it."""
+    """What the plan must know of a tool; :class:`netclawd.daemon.toolbox.GuardedTool` has it."""
 
     def idempotent(self, call: ToolCall) -> bool: ...
+    def refusal(self, call: ToolCall) -> ToolOutcome | None:
+        """Return the answer to a call that is not to run, whatever a person says."""
+
     def question(self, call: ToolCall) -> str | None: ...
 
 
@@ -77,11 +86,20 @@ class CallModel(Next):
 
 
 @frozen
-class RunTool(Next):
-    step: int
+class PlannedCall:
+    """A call that is to run."""
+
     call: ToolCall
     #: It was started before, is idempotent, and nobody knows how it ended.
     again: bool
+
+
+@frozen
+class RunTools(Next):
+    """Run these calls beside each other; what has not begun when a drain comes is planned again."""
+
+    step: int
+    calls: tuple[PlannedCall, ...]
 
 
 @frozen
@@ -93,20 +111,27 @@ class Unknown(Next):
 
 
 @frozen
-class Deny(Next):
-    """Commit ``tool.finished`` with status denied: a person said no, or nobody answered in time."""
+class Answer(Next):
+    """Commit ``tool.finished`` for a call that is not run: refused, denied, or nobody answered in time."""
 
     step: int
     call: ToolCall
+    outcome: ToolOutcome
 
 
 @frozen
-class AskApproval(Next):
-    """Commit the question and park the turn."""
+class Question:
+    call: ToolCall
+    #: The call in full, for a person.
+    text: str
+
+
+@frozen
+class Ask(Next):
+    """Commit all questions of the reply and park the turn."""
 
     step: int
-    call: ToolCall
-    question: str
+    questions: tuple[Question, ...]
 
 
 @frozen
@@ -136,9 +161,9 @@ class Ended(Next):
 
 
 #: What a drain lets begin no more; everything else only writes down what is known already.
-STARTS_WORK = (CallModel, Retry, RunTool)
+STARTS_WORK = (CallModel, Retry, RunTools)
 #: What a turn that is to be parked doesn't come to: a question would park it for another reason.
-PARKS_BEFORE = (*STARTS_WORK, AskApproval)
+PARKS_BEFORE = (*STARTS_WORK, Ask)
 
 _ENDS = (EventType.TURN_COMPLETED, EventType.TURN_FAILED, EventType.TURN_CANCELLED)
 
@@ -173,27 +198,26 @@ class Standing:
     #: Their words.
     questions: dict[CallId, str] = field(default_factory=dict)
     granted: set[CallId] = field(default_factory=set)
-    refused: set[CallId] = field(default_factory=set)
+    #: What the model is told of those that were not granted.
+    refused: dict[CallId, str] = field(default_factory=dict)
+    #: The newest thing that happened is the end of calls, of which one was ended by the daemon.
+    tool_was_cut: bool = False
     parked: ParkReason | None = None
-    #: The event that was folded last.
-    newest: SessionEvent | None = None
 
     @property
-    def open_call(self) -> ToolCall | None:
-        """The first call without an answer; calls are made one after the other."""
-        return next((call for call in self.calls if call.id not in self.answered), None)
+    def open_calls(self) -> tuple[ToolCall, ...]:
+        """The calls of the newest reply that have no answer yet."""
+        return tuple(call for call in self.calls if call.id not in self.answered)
 
     @property
-    def pending_approval(self) -> tuple[ApprovalId, CallId] | None:
-        """The question that nobody has answered yet."""
-        for call_id, approval_id in self.asked.items():
-            if call_id not in self.granted | self.refused:
-                return approval_id, call_id
-        return None
+    def pending_approvals(self) -> Mapping[CallId, ApprovalId]:
+        """The questions that nobody has answered yet."""
+        decided = self.granted | self.refused.keys()
+        return {call: asked for call, asked in self.asked.items() if call not in decided}
 
     @property
     def model_is_next(self) -> bool:
-        return self.started and self.open_call is None and not (self.steps and not self.calls)
+        return self.started and not self.open_calls and not (self.steps and not self.calls)
 
 
 def read_turn(events: Sequence[SessionEvent]) -> Standing:
@@ -214,17 +238,15 @@ def take_event(standing: Standing, event: SessionEvent) -> None:
             _take_reply(standing, event)
         case EventType.STEP_RETRY:
             standing.attempt, standing.cut = data["attempt"], None
-        case EventType.TOOL_STARTED:
-            standing.begun[data["call_id"]] = data["idempotent"]
-        case EventType.TOOL_FINISHED | EventType.TOOL_UNKNOWN:
-            standing.answered.add(data["call_id"])
-        case EventType.APPROVAL_REQUESTED:
-            standing.asked[data["call_id"]] = data["approval_id"]
-            standing.questions[data["call_id"]] = data["question"]
-        case EventType.APPROVAL_GRANTED:
-            standing.granted.add(data["call_id"])
-        case EventType.APPROVAL_DENIED | EventType.APPROVAL_EXPIRED:
-            standing.refused.add(data["call_id"])
+        case EventType.TOOL_STARTED | EventType.TOOL_FINISHED | EventType.TOOL_UNKNOWN:
+            _take_call(standing, event)
+        case (
+            EventType.APPROVAL_REQUESTED
+            | EventType.APPROVAL_GRANTED
+            | EventType.APPROVAL_DENIED
+            | EventType.APPROVAL_EXPIRED
+        ):
+            _take_question(standing, event)
         case EventType.TURN_INTERRUPTED:
             cause = "crash" if data["cause"] == "crash" else "restart"
             _take_stop(standing, event, cause)
@@ -237,7 +259,8 @@ def take_event(standing: Standing, event: SessionEvent) -> None:
             standing.delivered = True
         case _ if event.type in _ENDS:
             standing.ended = True
-    standing.newest = event
+    if event.type not in (EventType.TOOL_FINISHED, EventType.TOOL_UNKNOWN):
+        standing.tool_was_cut = False
 
 
 def _take_reply(standing: Standing, event: SessionEvent) -> None:
@@ -248,20 +271,40 @@ def _take_reply(standing: Standing, event: SessionEvent) -> None:
         for call in event.data["calls"]
     )
     standing.attempt, standing.cut = 1, None
-    for seen in (standing.asked, standing.questions, standing.begun, standing.answered):
+    for seen in (standing.asked, standing.questions, standing.begun, standing.refused):
         seen.clear()
-    standing.granted, standing.refused = set(), set()
+    for done in (standing.answered, standing.granted):
+        done.clear()
+
+
+def _take_call(standing: Standing, event: SessionEvent) -> None:
+    data = event.data
+    if event.type is EventType.TOOL_STARTED:
+        standing.begun[data["call_id"]] = data["idempotent"]
+        return
+    standing.answered.add(data["call_id"])
+    if data.get("status") == ToolStatus.INTERRUPTED:
+        standing.tool_was_cut = True
+
+
+def _take_question(standing: Standing, event: SessionEvent) -> None:
+    call = event.data["call_id"]
+    match event.type:
+        case EventType.APPROVAL_REQUESTED:
+            standing.asked[call] = event.data["approval_id"]
+            standing.questions[call] = event.data["question"]
+        case EventType.APPROVAL_GRANTED:
+            standing.granted.add(call)
+        case EventType.APPROVAL_DENIED:
+            standing.refused[call] = DENIED_TEXT
+        case _:
+            standing.refused[call] = EXPIRED_TEXT
 
 
 def _take_stop(standing: Standing, event: SessionEvent, cause: str) -> None:
     """Note that a model call may have been under way: it was next, and it is not known that it wasn't."""
-    before = standing.newest
-    tool_was_cut = (
-        before is not None
-        and before.type is EventType.TOOL_FINISHED
-        and before.data["status"] == ToolStatus.INTERRUPTED
-    )
-    if event.data.get("state") == "cut" and standing.model_is_next and not tool_was_cut:
+    cut = event.data.get("state") == "cut" and not standing.tool_was_cut
+    if cut and standing.model_is_next:
         standing.cut = cause
 
 
@@ -281,37 +324,58 @@ def plan_from(standing: Standing, tools: Mapping[str, ToolRules]) -> Next:
         return _plan_parked(standing, standing.parked)
     if not standing.started:
         return Start()
-    if (call := standing.open_call) is not None:
-        return _plan_call(standing, call, tools.get(call.name))
+    if standing.open_calls:
+        return _plan_calls(standing, tools)
     if standing.model_is_next:
-        step = standing.steps + 1
-        if standing.cut is not None:
-            return Retry(step, standing.attempt + 1, standing.cut)
-        return CallModel(step, standing.attempt)
+        return _plan_model(standing)
     return Complete(standing.steps) if standing.delivered else Deliver(standing.text)
 
 
 def _plan_parked(standing: Standing, reason: ParkReason) -> Next:
-    if reason is ParkReason.APPROVAL and standing.pending_approval is None:
+    if reason is ParkReason.APPROVAL and not standing.pending_approvals:
         return TakeUp()
     return Wait(reason)
 
 
-def _plan_call(standing: Standing, call: ToolCall, rules: ToolRules | None) -> Next:
-    step = standing.steps
-    if call.id in standing.begun:
-        if standing.begun[call.id] and rules is not None and rules.idempotent(call):
-            return RunTool(step, call, again=True)
-        return Unknown(step, call)
-    if call.id in standing.refused:
-        return Deny(step, call)
-    if call.id in standing.asked:
-        granted = call.id in standing.granted
-        return RunTool(step, call, again=False) if granted else Wait(ParkReason.APPROVAL)
-    question = rules.question(call) if rules is not None else None
-    return (
-        RunTool(step, call, again=False) if question is None else AskApproval(step, call, question)
+def _plan_model(standing: Standing) -> Next:
+    step = standing.steps + 1
+    if standing.cut is not None:
+        return Retry(step, standing.attempt + 1, standing.cut)
+    return CallModel(step, standing.attempt)
+
+
+def _plan_calls(standing: Standing, tools: Mapping[str, ToolRules]) -> Next:
+    """First say what is known, then ask all that must be asked, then run what may run."""
+    for call in standing.open_calls:
+        if (known := _plan_known(standing, call, tools.get(call.name))) is not None:
+            return known
+    if standing.pending_approvals:
+        return Wait(ParkReason.APPROVAL)
+    questions = tuple(
+        Question(call, text)
+        for call in standing.open_calls
+        if call.id not in standing.begun and call.id not in standing.asked
+        if (text := tools[call.name].question(call)) is not None
     )
+    if questions:
+        return Ask(standing.steps, questions)
+    calls = tuple(PlannedCall(call, call.id in standing.begun) for call in standing.open_calls)
+    return RunTools(standing.steps, calls)
+
+
+def _plan_known(standing: Standing, call: ToolCall, rules: ToolRules | None) -> Next | None:
+    """Return what the model is to be told of a call without running it, None: it may yet run."""
+    if call.id in standing.begun:
+        repeatable = standing.begun[call.id] and rules is not None and rules.idempotent(call)
+        return None if repeatable else Unknown(standing.steps, call)
+    if call.id in standing.refused:
+        denied = ToolOutcome(ToolStatus.DENIED, standing.refused[call.id])
+        return Answer(standing.steps, call, denied)
+    if call.id in standing.pending_approvals:
+        return None  # Its answer comes first, so that no question is left behind.
+    absent = ToolOutcome(ToolStatus.ERROR, ABSENT_TEXT.format(call.name))
+    refusal = absent if rules is None else rules.refusal(call)
+    return None if refusal is None else Answer(standing.steps, call, refusal)
 
 
 def call_id(turn_id: TurnId, step: int, number: int) -> CallId:
@@ -320,16 +384,20 @@ def call_id(turn_id: TurnId, step: int, number: int) -> CallId:
 
 
 def plan_cancel(standing: Standing, by: str) -> tuple[NewEvent, ...]:
-    """Return the events that end a turn at a person's wish; no call is left without a word."""
-    closing: list[NewEvent] = []
-    if (pending := standing.pending_approval) is not None:
-        asked = {"approval_id": pending[0], "call_id": pending[1], "by": by}
-        closing.append(NewEvent(EventType.APPROVAL_EXPIRED, asked))
-    call = standing.open_call
-    if call is not None and call.id in standing.begun:
-        data = {"step": standing.steps, "call_id": call.id, "name": call.name}
-        closing.append(NewEvent(EventType.TOOL_UNKNOWN, data))
-    return (*closing, NewEvent(EventType.TURN_CANCELLED, {"by": by}))
+    """Return the events that end a turn at a person's wish; no question and no started call is left."""
+    questions = [
+        NewEvent(EventType.APPROVAL_EXPIRED, {"approval_id": asked, "call_id": call, "by": by})
+        for call, asked in standing.pending_approvals.items()
+    ]
+    unknown = [
+        NewEvent(
+            EventType.TOOL_UNKNOWN,
+            {"step": standing.steps, "call_id": call.id, "name": call.name},
+        )
+        for call in standing.open_calls
+        if call.id in standing.begun
+    ]
+    return (*questions, *unknown, NewEvent(EventType.TURN_CANCELLED, {"by": by}))
 
 
 # -- the judgement of an interrupted turn --------------------------------------------------------

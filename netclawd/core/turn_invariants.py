@@ -6,8 +6,10 @@ Pure. Tests replay every interruption through this; so can anyone who doubts a s
 2. Nothing is done before the start, nor between an interruption or a parking and the resume. (A
    person may decide at any time before the end.)
 3. Steps complete in order, each once, with the attempt that ``step.retry`` announced last.
-4. A call is started once; again only if it was idempotent and says so. It is answered once.
-5. Where a person was asked, the call starts only once granted.
+4. A call is started once; again only if it was idempotent and says so. It is answered once; one
+   that was never started is answered with a denial or an error.
+5. Where a person was asked, the call starts only once granted, and none of its reply starts while a
+   question about one of them is open. Nobody is asked about a call that was started.
 6. A reply is sent once, after the last step; the turn completes after that.
 """
 
@@ -117,13 +119,19 @@ class _Check:
         self._need(event, call not in self._answered, "the call is answered already")
         before = self._begun[call]
         if event.type is EventType.TOOL_STARTED:
+            self._need(event, "pending" not in self._asked.values(), "a question is open")
             self._need(event, self._asked.get(call, "granted") == "granted", "it was not granted")
             self._need(event, event.data["again"] is (before is not None), "'again' is wrong")
             self._need(event, before is not False, "a call that is not idempotent is repeated")
             self._begun[call] = event.data["idempotent"]
             return
-        refused = self._asked.get(call) == "refused"
-        self._need(event, before is not None or refused, "the call was not started")
+        status = event.data.get("status")
+        if before is None:
+            self._need(event, status in ("denied", "error"), "the call was not started")
+            self._need(event, self._asked.get(call) != "pending", "a question is open")
+        self._need(
+            event, self._asked.get(call) != "refused" or status == "denied", "it was not granted"
+        )
         self._answered.add(call)
 
     def _take_question(self, event: SessionEvent) -> None:
@@ -132,6 +140,8 @@ class _Check:
                 call = event.data["call_id"]
                 self._need(event, call in self._begun, "no model asked for this call")
                 self._need(event, call not in self._asked, "it was asked already")
+                self._need(event, self._begun[call] is None, "the call was started already")
+                self._need(event, call not in self._answered, "the call is answered already")
                 self._asked[call] = "pending"
             case (
                 EventType.APPROVAL_GRANTED | EventType.APPROVAL_DENIED | EventType.APPROVAL_EXPIRED

@@ -209,6 +209,12 @@ class Board:
                 run.cancel.set()
             return run.cancel
 
+    def goes_on(self, run: TurnRun) -> bool:
+        """Whether a run that has begun a batch of tool calls may make the next one of them."""
+        with self.cond:
+            held = self.drain is not None or self.stopping or run.parked_by is not None
+            return not held and run.cancelled_by is None
+
     def done(self, run: TurnRun) -> None:
         with self.cond:
             run.doing = None

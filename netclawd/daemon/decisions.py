@@ -117,15 +117,16 @@ class Decisions:
             )
         if turn.park_reason is not ParkReason.APPROVAL:
             return
-        pending = read_turn(self._parts.store.turn_events(turn.id)).pending_approval
+        standing = read_turn(self._parts.store.turn_events(turn.id))
+        pending = next(iter(standing.pending_approvals.values()), None)
         if pending is None:
             raise ConflictError(
                 f"The approval that the turn {turn.id} waited for is decided.",
                 "It goes on by itself.",
             )
         raise ConflictError(
-            f"The turn {turn.id} waits for the approval {pending[0]}.",
-            f"Decide it: `netclaw approvals grant {pending[0]}`, or deny it.",
+            f"The turn {turn.id} waits for the approval {pending}.",
+            f"Decide it: `netclaw approvals grant {pending}`, or deny it.",
         )
 
     # -- cancel --------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ class Decisions:
                 Change(
                     lease,
                     (NewEvent(type_, data),),
-                    approval=ApprovalChange(approval_id, state, decided_by=by),
+                    approvals=(ApprovalChange(approval_id, state, decided_by=by),),
                 ),
                 self._parts.clock.wall(),
             )

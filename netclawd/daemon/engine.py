@@ -33,11 +33,9 @@ from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.decisions import Decisions
 from netclawd.daemon.drain_watch import DrainWatch
 from netclawd.daemon.resumption import Resumption, Warmup
-from netclawd.daemon.turn_parts import Agent, Parts, RunEnd
+from netclawd.daemon.turn_parts import Agent, Parts, RunEnd, Spawn
 from netclawd.daemon.turn_run import TurnRun
 from netclawd.ports import Clock, Ids, Store
-
-Spawn = Callable[[str, Callable[[], None]], threading.Thread]
 
 
 @frozen
@@ -67,7 +65,7 @@ class Engine:
         spawn: Spawn,
         broadcast: Broadcast,
     ) -> None:
-        self._parts = Parts(store, clock, ids, agent, broadcast)
+        self._parts = Parts(store, clock, ids, agent, broadcast, spawn)
         self._settings = settings
         self._limits = Limits(settings.resume_limit, settings.resume_deadline_s)
         self._spawn = spawn

@@ -25,19 +25,31 @@ class GuardedTool:
         return ToolSpec(self._tool.name, self._tool.description, self._tool.parameters)
 
     def idempotent(self, call: ToolCall) -> bool:
-        return self._tool.idempotent(call)
+        """Whether the call may be issued again; one that is denied by now may not."""
+        return self._policy is not Policy.DENY and self._tool.idempotent(call)
 
-    def question(self, call: ToolCall) -> str | None:
-        """Return what a person must grant first, None when the call may run, or fail, at once."""
-        if self._policy is not Policy.ASK or call.invalid or self._tool.refusal(call) is not None:
-            return None
-        return self._tool.describe(call)
-
-    def run(self, call: ToolCall, context: CallContext, cancel: Cancel) -> ToolOutcome:
+    def refusal(self, call: ToolCall) -> ToolOutcome | None:
+        """Return the answer to a call that is not run, whatever a person says."""
         if self._policy is Policy.DENY:
             return ToolOutcome(ToolStatus.DENIED, "This daemon's policy denies the tool.")
         if call.invalid:
             return ToolOutcome(ToolStatus.ERROR, f"The call can't be made: {call.invalid}")
+        return None
+
+    def question(self, call: ToolCall) -> str | None:
+        """Return what a person must grant first, None when the call may run, or fail, at once."""
+        if self._policy is not Policy.ASK or self._tool.refusal(call) is not None:
+            return None
+        return self._tool.describe(call)
+
+    def run(self, call: ToolCall, context: CallContext, cancel: Cancel) -> ToolOutcome:
+        if (refused := self.refusal(call)) is not None:
+            return refused
+        asked = context.granted is not None or context.again
+        if self._policy is Policy.ASK and not asked:
+            # It was not to be asked about when it was planned; a call that can be made now is.
+            why = self._tool.refusal(call) or "A person must be asked first: make the call again."
+            return ToolOutcome(ToolStatus.ERROR, why)
         return self._tool.run(call, context, cancel)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
@@ -10,6 +11,9 @@ from netclawd.core.values import frozen
 from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.toolbox import GuardedTool
 from netclawd.ports import Clock, Ids, Provider, Store
+
+#: Starts a thread of this name that runs this.
+Spawn = Callable[[str, Callable[[], None]], threading.Thread]
 
 
 @frozen
@@ -27,6 +31,8 @@ class Agent:
     max_output_tokens: int = 4_096
     #: Takes secrets out of what is about to become an event.
     redact: Callable[[str], str] = str
+    #: How long a person may take to answer an approval; then it is denied.
+    approval_timeout_s: float = 86_400.0
 
 
 @frozen
@@ -38,6 +44,7 @@ class Parts:
     ids: Ids
     agent: Agent
     broadcast: Broadcast
+    spawn: Spawn
 
 
 class RunEnd(Enum):

@@ -28,17 +28,14 @@ from netclawd.core.session import (
     ParkReason,
     SessionEvent,
     SessionId,
-    ToolOutcome,
-    ToolStatus,
     Turn,
     TurnState,
 )
-from netclawd.core.transcript import DENIED_TEXT
 from netclawd.core.warm_up import interruption, plan_park, resumption
 from netclawd.daemon import records
 from netclawd.daemon.board import Board, CancelFlag, Doing, Drain
 from netclawd.daemon.model_step import ModelStep
-from netclawd.daemon.tool_step import ToolStep, about
+from netclawd.daemon.tool_step import ToolStep, about, finish
 from netclawd.daemon.turn_parts import Parts, RunEnd
 from netclawd.errors import FencedError, NetclawError, StoreClosedError, StoreError
 
@@ -146,10 +143,10 @@ class TurnRun:
             return RunEnd.ENDED
         step = plan.plan_from(self.standing, self.parts.agent.tools)
         if isinstance(step, plan.PARKS_BEFORE) and self.parked_by is not None:
-            return self.park(self.parked_by, cut=self._tools.was_cut)
+            return self.park(self.parked_by, cut=self.standing.tool_was_cut)
         if isinstance(step, plan.STARTS_WORK):
             if (drain := self.board.drain) is not None:
-                return self.interrupt(drain, cut=self._tools.was_cut)
+                return self.interrupt(drain, cut=self.standing.tool_was_cut)
             if self.board.stopping:
                 return RunEnd.DROPPED
         return self._do(step)
@@ -165,15 +162,13 @@ class TurnRun:
                 self._model.announce_retry(step.step, step.attempt, step.reason)
             case plan.CallModel():
                 return self._model.call(step)
-            case plan.RunTool():
+            case plan.RunTools():
                 self._tools.run(step)
             case plan.Unknown():
                 self.commit(EventType.TOOL_UNKNOWN, about(step.step, step.call))
-            case plan.Deny():
-                self._tools.finish(
-                    step.step, step.call, ToolOutcome(ToolStatus.DENIED, DENIED_TEXT)
-                )
-            case plan.AskApproval():
+            case plan.Answer():
+                finish(self, step.step, step.call, step.outcome)
+            case plan.Ask():
                 return self._ask(step)
             case plan.Deliver():
                 return self._deliver(step)
@@ -188,21 +183,26 @@ class TurnRun:
 
     # -- people ----------------------------------------------------------------------------------
 
-    def _ask(self, step: plan.AskApproval) -> RunEnd:
-        approval = ApprovalId(self.parts.ids.new("approval"))
-        asked = {"approval_id": approval, "call_id": step.call.id, "question": step.question}
+    def _ask(self, step: plan.Ask) -> RunEnd:
+        """Ask all that the reply needs, and park. Crash: before the commit nobody has been asked."""
+        agent, approvals, events = self.parts.agent, [], []
+        expires_at = self.parts.clock.wall() + agent.approval_timeout_s
+        for question in step.questions:
+            call, text = question.call, agent.redact(question.text)
+            asked = ApprovalId(self.parts.ids.new("approval"))
+            approvals.append(ApprovalChange(asked, ApprovalState.PENDING, text, call.id, call.name))
+            data = {"approval_id": asked, "call_id": call.id, "name": call.name, "question": text}
+            events.append(
+                NewEvent(EventType.APPROVAL_REQUESTED, {**data, "expires_at": expires_at})
+            )
+        parked = NewEvent(EventType.TURN_PARKED, {"reason": ParkReason.APPROVAL.value})
         self.write(
             Change(
                 self.leased(),
-                (
-                    NewEvent(EventType.APPROVAL_REQUESTED, asked),
-                    NewEvent(EventType.TURN_PARKED, {"reason": ParkReason.APPROVAL.value}),
-                ),
+                (*events, parked),
                 state=TurnState.PARKED,
                 park_reason=ParkReason.APPROVAL,
-                approval=ApprovalChange(
-                    approval, ApprovalState.PENDING, question=step.question, call_id=step.call.id
-                ),
+                approvals=tuple(approvals),
             )
         )
         records.say_parked(self.leased(), ParkReason.APPROVAL)
@@ -253,7 +253,7 @@ class TurnRun:
         return RunEnd.INTERRUPTED
 
     def fail(self, slug: str, reason: str) -> RunEnd:
-        data = {"slug": slug, "reason": reason}
+        data = {"slug": slug, "reason": self.parts.agent.redact(reason)}
         self.commit(EventType.TURN_FAILED, data, state=TurnState.FAILED)
         _log.warning("turn failed: %s", slug, extra=self.ids())
         return RunEnd.ENDED
@@ -315,12 +315,12 @@ class TurnRun:
 
 def cancellation(lease: Lease, standing: plan.Standing, by: str) -> Change:
     """Return the change that ends a turn at a person's wish."""
-    pending = standing.pending_approval
     return Change(
         lease,
         plan.plan_cancel(standing, by),
         state=TurnState.CANCELLED,
-        approval=None
-        if pending is None
-        else ApprovalChange(pending[0], ApprovalState.EXPIRED, decided_by=by),
+        approvals=tuple(
+            ApprovalChange(asked, ApprovalState.EXPIRED, decided_by=by)
+            for asked in standing.pending_approvals.values()
+        ),
     )

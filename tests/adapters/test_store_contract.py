@@ -316,11 +316,11 @@ def test_tokens_add_up_to_those_of_the_turn_and_of_its_session(store: Store) -> 
 def test_a_checkpoint_with_one_bad_part_writes_nothing(store: Store) -> None:
     lease = leased(store)
     asked = ApprovalChange(ApprovalId("a"), ApprovalState.PENDING, "may I?", CallId("c"))
-    whole = Change(lease, (note(),), TurnState.PARKED, ParkReason.APPROVAL, 3, 9.0, None, asked)
+    whole = Change(lease, (note(),), TurnState.PARKED, ParkReason.APPROVAL, 3, 9.0, None, (asked,))
     bad_parts = (
         replace(whole, outbox=OutboxChange(OutboxState.SENT, receipt="r")),
-        replace(whole, approval=ApprovalChange(ApprovalId("b"), ApprovalState.GRANTED)),
-        replace(whole, approval=ApprovalChange(ApprovalId("b"), ApprovalState.PENDING)),
+        replace(whole, approvals=(asked, ApprovalChange(ApprovalId("b"), ApprovalState.GRANTED))),
+        replace(whole, approvals=(asked, ApprovalChange(ApprovalId("b"), ApprovalState.PENDING))),
     )
     before = store.turn(lease.turn_id)
     for bad in bad_parts:

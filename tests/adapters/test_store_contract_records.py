@@ -240,12 +240,12 @@ def ask(lease: Lease, approval_id: str) -> Change:
     asked = ApprovalChange(
         ApprovalId(approval_id), ApprovalState.PENDING, f"{approval_id} \ud83d?", CallId("c-1")
     )
-    return Change(lease, approval=asked)
+    return Change(lease, approvals=(asked,))
 
 
 def decide(lease: Lease, approval_id: str, state: ApprovalState) -> Change:
     decided = ApprovalChange(ApprovalId(approval_id), state, decided_by="uid 1000")
-    return Change(lease, approval=decided)
+    return Change(lease, approvals=(decided,))
 
 
 DECISIONS = (ApprovalState.GRANTED, ApprovalState.DENIED, ApprovalState.EXPIRED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -20,13 +21,34 @@ from netclawd.core.session import (
 )
 from netclawd.core.turn_invariants import InvariantError, check_invariants
 from netclawd.core.values import replace
-from tests.core.turns import TOOLS, Play, interrupt, park, stamp
+from tests.core.turns import (
+    LATE,
+    NO,
+    TOOLS,
+    YES,
+    Order,
+    Play,
+    in_turn,
+    interrupt,
+    park,
+    stamp,
+    together,
+)
 
 _STEPS = [(), ("once",), ("safe",), ("ask",), ("once", "safe"), ("ask", "once"), ("safe", "ask")]
-#: Every turn of up to two steps with tools, and a longer one.
+#: Every turn of up to two steps with tools, and some longer ones.
 PLANS = [
     *[tuple(s for s in steps if s) for steps in itertools.product(_STEPS, repeat=2)],
     (("once",), ("safe", "once", "ask"), ("ask",)),
+    (("ask", "safe", "ask", "once"), ("ask", "ask")),
+    (("never", "ask", "absent"), ("never",)),
+]
+DECISIONS = [(YES,), (NO,), (YES, NO, LATE), (LATE, YES)]
+#: Each plan with each way in which its questions can be decided.
+DECIDED = [
+    (plan, decisions)
+    for plan in PLANS
+    for decisions in DECISIONS[: 1 + sum(step.count("ask") for step in plan)]
 ]
 
 
@@ -40,37 +62,67 @@ def _tool_of(effect: str, play: Play) -> str:
     return play.plan[step - 1][number - 1]
 
 
-@pytest.mark.parametrize("grant", [True, False])
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("order", [together, in_turn])
+@pytest.mark.parametrize(("plan", "decisions"), DECIDED)
 def test_an_uninterrupted_turn_keeps_the_invariants(
-    plan: tuple[tuple[str, ...], ...], grant: bool
+    plan: tuple[tuple[str, ...], ...], decisions: tuple[EventType, ...], order: Order
 ) -> None:
-    play = Play(plan, grant)
+    play = Play(plan, decisions, order)
     check_invariants(play.finish())
     assert play.events[-1].type is EventType.TURN_COMPLETED
     assert not [e for e, n in Counter(play.effects).items() if n > 1]
 
 
 @pytest.mark.parametrize("cause", ["crash", "restart"])
-@pytest.mark.parametrize("grant", [True, False])
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize(("plan", "decisions"), DECIDED)
 def test_a_turn_interrupted_anywhere_completes_with_at_most_the_promised_repeats(
-    plan: tuple[tuple[str, ...], ...], grant: bool, cause: str
+    plan: tuple[tuple[str, ...], ...], decisions: tuple[EventType, ...], cause: str
 ) -> None:
-    whole = Play(plan, grant).finish()
+    for order in (together, in_turn):
+        _interrupt_everywhere(plan, decisions, cause, order)
+
+
+def _interrupt_everywhere(
+    plan: tuple[tuple[str, ...], ...], decisions: tuple[EventType, ...], cause: str, order: Order
+) -> None:
+    whole = Play(plan, decisions, order).finish()
     for length in range(1, len(whole) + 1):
-        play = Play(plan, grant, events=list(whole[:length]))
-        # What a process that died here may have done without a commit: the next thing, once.
-        play.effects += _effects_of(whole[:length]) + _possibly_done(play)
+        play = Play(plan, decisions, order, events=list(whole[:length]))
+        # What a process that died here may have done without a commit: what was under way, once.
+        under_way = _possibly_done(play)
+        play.effects += _effects_of(whole[:length]) + under_way
         interrupt(play, cause=cause)
         check_invariants(play.finish())
         assert play.events[-1].type is EventType.TURN_COMPLETED
         counts = Counter(play.effects)
         repeated = [effect for effect, n in counts.items() if n > 1]
         assert all(counts[effect] == 2 for effect in repeated)
-        assert len(repeated) <= 1
+        assert set(repeated) <= set(under_way), "what had ended is not repeated"
         for effect in repeated:
             assert effect.startswith("model ") or _tool_of(effect, play) == "safe"
+        for effect in under_way:
+            if effect.startswith("tool ") and _tool_of(effect, play) == "safe":
+                assert effect in repeated, "what may be repeated is"
+
+
+def _orders(calls: int) -> list[tuple[int, ...]]:
+    """Every order in which so many calls can begin and end; they begin in theirs."""
+    rows = set(itertools.permutations([n for n in range(calls) for _ in range(2)]))
+    firsts = tuple(range(calls))
+    return sorted(row for row in rows if tuple(dict.fromkeys(row)) == firsts)
+
+
+@pytest.mark.parametrize("names", [*itertools.product(("once", "safe", "ask"), repeat=3)])
+def test_a_batch_is_interrupted_in_every_order_of_its_calls(names: tuple[str, ...]) -> None:
+    orders = _orders(3)
+    assert len(orders) == 15
+    for row in orders:
+        _interrupt_everywhere((names,), (YES,), "crash", _in_order(row))
+
+
+def _in_order(row: Sequence[int]) -> Order:
+    """A batch of so many in this order; what is left of it after an interruption: together."""
+    return lambda calls: row if 2 * calls == len(row) else together(calls)
 
 
 @pytest.mark.parametrize("plan", PLANS[:20])
@@ -116,9 +168,9 @@ def _effects_of(events: list[SessionEvent]) -> list[str]:
 
 def _possibly_done(play: Play) -> list[str]:
     standing = turn.read_turn(play.events)
-    call = standing.open_call
-    if call is not None and call.id in standing.begun:
-        return [f"tool {call.id}"]
+    begun = [f"tool {call.id}" for call in standing.open_calls if call.id in standing.begun]
+    if begun:
+        return begun
     if isinstance(step := turn.plan_next(play.events, TOOLS), turn.CallModel):
         return [f"model {step.step}"]
     return []
@@ -143,7 +195,7 @@ def test_a_turn_that_stopped_at_a_checkpoint_repeats_nothing() -> None:
 
 def test_a_cut_tool_is_no_reason_to_announce_a_repeated_model_call() -> None:
     play = Play((("once",),))
-    while not isinstance(play.advance(), turn.RunTool):
+    while not isinstance(play.advance(), turn.RunTools):
         pass
     last = play.events[-1]
     play.events[-1] = replace(last, data={**last.data, "status": "interrupted"})
@@ -151,12 +203,64 @@ def test_a_cut_tool_is_no_reason_to_announce_a_repeated_model_call() -> None:
     assert play.advance() == turn.CallModel(2, 1)
 
 
+def test_a_cut_tool_is_told_from_a_cut_model_call_whichever_of_its_siblings_ended_last() -> None:
+    play = Play((("once", "once"),))
+    while not isinstance(play.advance(), turn.RunTools):
+        pass
+    first = play.events[-2]
+    play.events[-2] = replace(first, data={**first.data, "status": "interrupted"})
+    assert turn.read_turn(play.events).tool_was_cut
+    interrupt(play, cause="restart")
+    assert turn.plan_next(play.events, TOOLS) == turn.CallModel(2, 1)
+    interrupt(play, cause="restart")
+    assert play.advance() == turn.Retry(2, 2, "restart")
+
+
+def test_all_questions_of_a_reply_are_asked_at_once_and_all_that_is_granted_runs_together() -> None:
+    play = Play((("ask", "once", "ask", "safe"),), (YES, NO))
+    while not isinstance(step := play.advance(), turn.Ask):
+        assert not isinstance(step, turn.RunTools)
+    assert [question.call.id for question in step.questions] == ["t1-1-1", "t1-1-3"]
+    assert play.events[-1].type is EventType.TURN_PARKED
+    steps = [play.advance() for _ in range(4)]
+    assert steps[:3] == [
+        turn.Wait(ParkReason.APPROVAL),
+        turn.Wait(ParkReason.APPROVAL),
+        turn.TakeUp(),
+    ]
+    assert isinstance(steps[3], turn.Answer)
+    ran = play.advance()
+    assert isinstance(ran, turn.RunTools)
+    assert [planned.call.id for planned in ran.calls] == ["t1-1-1", "t1-1-2", "t1-1-4"]
+
+
+def test_a_call_that_cannot_run_is_answered_without_a_question_or_a_start() -> None:
+    play = Play((("never", "absent", "ask"),))
+    while not isinstance(play.advance(), turn.Ask):
+        pass
+    answered = [e.data for e in play.events if e.type is EventType.TOOL_FINISHED]
+    assert [row["status"] for row in answered] == ["error", "error"]
+    assert "'absent'" in answered[1]["text"]
+    assert not [e for e in play.events if e.type is EventType.TOOL_STARTED]
+
+
+@pytest.mark.parametrize(("decision", "word"), [(NO, "did not grant"), (LATE, "Nobody answered")])
+def test_the_model_is_told_whether_a_person_said_no_or_nobody_answered(
+    decision: EventType, word: str
+) -> None:
+    play = Play((("ask",),), (decision,))
+    play.finish()
+    (told,) = [e.data for e in play.events if e.type is EventType.TOOL_FINISHED]
+    assert told["status"] == "denied"
+    assert word in told["text"]
+
+
 def test_a_call_whose_tool_is_gone_or_no_longer_idempotent_is_unknown() -> None:
     play = Play((("safe",),))
-    while not isinstance(play.advance(), turn.RunTool):
+    while not isinstance(play.advance(), turn.RunTools):
         pass
     started = play.events[:-1]
-    assert isinstance(turn.plan_next(started, TOOLS), turn.RunTool)
+    assert isinstance(turn.plan_next(started, TOOLS), turn.RunTools)
     assert isinstance(turn.plan_next(started, {}), turn.Unknown)
     assert isinstance(turn.plan_next(started, {"safe": TOOLS["once"]}), turn.Unknown)
 
@@ -173,7 +277,7 @@ def test_a_cancel_anywhere_leaves_no_call_and_no_question_open(
         check_invariants(play.events)
         standing = turn.read_turn(play.events)
         assert standing.ended
-        assert standing.pending_approval is None
+        assert not standing.pending_approvals
         assert not standing.begun.keys() - standing.answered
         assert isinstance(turn.plan_next(play.events, TOOLS), turn.Ended)
 
@@ -229,6 +333,8 @@ _FINAL = (
 _BEGIN = (EventType.TOOL_STARTED, _call(idempotent=False, again=False))
 _AGAIN = (EventType.TOOL_STARTED, _call(idempotent=False, again=True))
 _DONE = (EventType.TOOL_FINISHED, _call(status="ok", text=""))
+_ERROR = (EventType.TOOL_FINISHED, _call(status="error", text=""))
+_DENIAL = (EventType.TOOL_FINISHED, _call(status="denied", text=""))
 _STOP = (EventType.TURN_INTERRUPTED, {"cause": "crash", "state": "cut", "restart_id": "r"})
 _RESUME = (EventType.TURN_RESUMED, {"cause": "crash"})
 _SENT = (EventType.REPLY_SENT, {"text": "x"})
@@ -255,7 +361,11 @@ _NO = (EventType.APPROVAL_DENIED, {"approval_id": "a", "call_id": "c1", "by": "x
         ([_ADMIT, _START, _REPLY, _BEGIN, _AGAIN], "repeated"),
         ([_ADMIT, _START, _REPLY, _BEGIN, _DONE, _DONE], "answered"),
         ([_ADMIT, _START, _BEGIN], "no model asked"),
-        ([_ADMIT, _START, _REPLY, _ASKED, _BEGIN], "not granted"),
+        ([_ADMIT, _START, _REPLY, _ASKED, _BEGIN], "question is open"),
+        ([_ADMIT, _START, _REPLY, _ASKED, _DENIAL], "question is open"),
+        ([_ADMIT, _START, _REPLY, _ASKED, _NO, _ERROR], "not granted"),
+        ([_ADMIT, _START, _REPLY, _BEGIN, _ASKED], "started already"),
+        ([_ADMIT, _START, _REPLY, _ERROR, _ASKED], "answered already"),
         ([_ADMIT, _START, _REPLY, _ASKED, _NO, _BEGIN], "not granted"),
         ([_ADMIT, _START, _REPLY, _ASKED, _ASKED], "asked already"),
         ([_ADMIT, _START, _REPLY, _NO], "nobody asked"),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from netclawd.core import turn
 from netclawd.core.session import (
-    CallId,
     EventType,
     ParkReason,
     SessionEvent,
     SessionId,
     ToolCall,
+    ToolOutcome,
+    ToolStatus,
     TurnId,
 )
 
@@ -32,9 +33,13 @@ def stamp(rows: Sequence[Row], after: int = 0) -> list[SessionEvent]:
 class PaperTool:
     safe: bool = False
     asks: bool = False
+    refuses: bool = False
 
     def idempotent(self, call: ToolCall) -> bool:
         return self.safe
+
+    def refusal(self, call: ToolCall) -> ToolOutcome | None:
+        return ToolOutcome(ToolStatus.ERROR, "never") if self.refuses else None
 
     def question(self, call: ToolCall) -> str | None:
         return "May I?" if self.asks else None
@@ -44,7 +49,23 @@ TOOLS: Mapping[str, turn.ToolRules] = {
     "once": PaperTool(),
     "safe": PaperTool(safe=True),
     "ask": PaperTool(asks=True),
+    "never": PaperTool(refuses=True, asks=True),
 }
+
+#: In which order the calls of a batch begin and end: each number comes twice.
+Order = Callable[[int], Sequence[int]]
+
+
+def together(calls: int) -> Sequence[int]:
+    """All begin, then all end, the last first."""
+    return [*range(calls), *reversed(range(calls))]
+
+
+def in_turn(calls: int) -> Sequence[int]:
+    return [number for number in range(calls) for _ in range(2)]
+
+
+YES, NO, LATE = EventType.APPROVAL_GRANTED, EventType.APPROVAL_DENIED, EventType.APPROVAL_EXPIRED
 
 
 @dataclass
@@ -55,7 +76,9 @@ class Play:
     """
 
     plan: tuple[tuple[str, ...], ...]
-    grant: bool = True
+    #: What comes of the questions, one after the other and from the start again.
+    decisions: tuple[EventType, ...] = (YES,)
+    order: Order = together
     events: list[SessionEvent] = field(default_factory=list)
     effects: list[str] = field(default_factory=list)
 
@@ -79,15 +102,15 @@ class Play:
                 self.commit((EventType.STEP_RETRY, data))
             case turn.CallModel():
                 self._model(step)
-            case turn.RunTool():
-                self._tool(step)
+            case turn.RunTools():
+                self._tools(step)
             case turn.Unknown():
                 self.commit((EventType.TOOL_UNKNOWN, self._about(step.step, step.call)))
-            case turn.Deny():
+            case turn.Answer():
                 about = self._about(step.step, step.call)
-                data = {**about, "status": "denied", "text": "no"}
+                data = {**about, "status": step.outcome.status.value, "text": step.outcome.text}
                 self.commit((EventType.TOOL_FINISHED, data))
-            case turn.AskApproval():
+            case turn.Ask():
                 self._ask(step)
             case turn.Wait():
                 self._decide()
@@ -111,26 +134,36 @@ class Play:
         data = {"step": step.step, "attempt": step.attempt, "text": "x"}
         self.commit((EventType.MODEL_COMPLETED, {**data, "finish": finish, "calls": calls}))
 
-    def _tool(self, step: turn.RunTool) -> None:
-        about = self._about(step.step, step.call)
-        safe = TOOLS[step.call.name].idempotent(step.call)
-        start = {**about, "arguments": {}, "idempotent": safe, "again": step.again}
-        self.commit((EventType.TOOL_STARTED, start))
-        self.effects.append(f"tool {step.call.id}")
-        self.commit((EventType.TOOL_FINISHED, {**about, "status": "ok", "text": "done"}))
+    def _tools(self, step: turn.RunTools) -> None:
+        begun: set[int] = set()
+        for number in self.order(len(step.calls)):
+            call = step.calls[number].call
+            about = self._about(step.step, call)
+            if number in begun:
+                self.commit((EventType.TOOL_FINISHED, {**about, "status": "ok", "text": "done"}))
+                continue
+            begun.add(number)
+            safe = TOOLS[call.name].idempotent(call)
+            start = {"arguments": {}, "idempotent": safe, "again": step.calls[number].again}
+            self.commit((EventType.TOOL_STARTED, {**about, **start}))
+            self.effects.append(f"tool {call.id}")
 
-    def _ask(self, step: turn.AskApproval) -> None:
-        asked = {"approval_id": "a1", "call_id": step.call.id, "question": step.question}
-        self.commit(
-            (EventType.APPROVAL_REQUESTED, asked), (EventType.TURN_PARKED, {"reason": "approval"})
-        )
+    def _ask(self, step: turn.Ask) -> None:
+        asked = [
+            (
+                EventType.APPROVAL_REQUESTED,
+                {"approval_id": f"a-{q.call.id}", "call_id": q.call.id, "question": q.text},
+            )
+            for q in step.questions
+        ]
+        self.commit(*asked, (EventType.TURN_PARKED, {"reason": "approval"}))
 
     def _decide(self) -> None:
-        pending = turn.read_turn(self.events).pending_approval
-        assert pending is not None
-        type_ = EventType.APPROVAL_GRANTED if self.grant else EventType.APPROVAL_DENIED
-        data = {"approval_id": pending[0], "call_id": CallId(pending[1]), "by": "uid 0"}
-        self.commit((type_, data))
+        """Answer the first question that is open."""
+        decided = sum(event.type in (YES, NO, LATE) for event in self.events)
+        call, asked = next(iter(turn.read_turn(self.events).pending_approvals.items()))
+        data = {"approval_id": asked, "call_id": call, "by": "uid 0"}
+        self.commit((self.decisions[decided % len(self.decisions)], data))
 
     def finish(self) -> list[SessionEvent]:
         for _ in range(200):

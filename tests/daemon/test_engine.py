@@ -157,11 +157,13 @@ def test_a_tool_that_fails_or_is_not_there_is_an_answer_to_the_model(home: Home)
     home.model.script = named(["broken", "absent"])
     turn = home.send(home.boot(), "a", "go")
     home.await_completed(turn)
-    broken, absent = home.data(turn, EventType.TOOL_FINISHED)
+    absent, broken = home.data(turn, EventType.TOOL_FINISHED)
     assert (broken["status"], broken["text"]) == ("error", "The tool failed (ValueError).")
     assert absent["status"] == "error"
+    assert absent["text"].startswith("There is no tool 'absent'")
+    assert [row["name"] for row in home.data(turn, EventType.TOOL_STARTED)] == ["broken"]
     heard = [m.text for m in home.model.heard if m.role is Role.TOOL]
-    assert heard == [f"[error] {broken['text']}", f"[error] {absent['text']}"]
+    assert heard == [f"[error] {absent['text']}", f"[error] {broken['text']}"]
 
 
 @pytest.mark.parametrize(

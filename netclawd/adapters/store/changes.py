@@ -71,8 +71,8 @@ def apply(
         _add_usage(db, turn, change.usage)
     if change.outbox is not None:
         _move_outbox(db, turn, change.outbox)
-    if change.approval is not None:
-        _move_approval(db, turn, change.approval, at)
+    for approval in change.approvals:
+        _move_approval(db, turn, approval, at)
     if change.proposal is not None:
         _open_proposal(db, turn, change.proposal, at)
     if not events:
@@ -177,8 +177,8 @@ def _ask(db: sqlite3.Connection, turn: _Held, change: ApprovalChange, at: float)
     if change.question is None or change.call_id is None:
         raise ConflictError("An approval can't be asked for without its question and its call.")
     db.execute(
-        """INSERT INTO approvals (id, turn, call_id, state, question, asked_at)
-            VALUES (?, ?, ?, ?, ?, ?)""",
+        """INSERT INTO approvals (id, turn, call_id, state, question, asked_at, name)
+            VALUES (?, ?, ?, ?, ?, ?, ?)""",
         (
             change.id,
             turn.position,
@@ -186,6 +186,7 @@ def _ask(db: sqlite3.Connection, turn: _Held, change: ApprovalChange, at: float)
             change.state,
             rows.encode_text(change.question),
             at,
+            change.name,
         ),
     )
 

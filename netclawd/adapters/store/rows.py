@@ -36,27 +36,27 @@ Row = tuple[Any, ...]
 OPEN_TURN = "t.state NOT IN ('completed', 'failed', 'cancelled')"
 
 
-def _or_zero(column: str, table: str, found: str) -> str:
+def _or_else(column: str, table: str, found: str, default: str = "0") -> str:
     """Select a column that a store of an older release, opened for reading only, doesn't have.
 
-    A name that the inner query doesn't know is looked for in the one around it, which has a zero.
+    A name that the inner query doesn't know is looked for in the one around it, which has the default.
     """
     inner = f"SELECT {column} FROM {table} later WHERE later.{found}"
-    return f"(SELECT ({inner}) FROM (SELECT 0 AS {column}))"
+    return f"(SELECT ({inner}) FROM (SELECT {default} AS {column}))"
 
 
 _TOKENS = ("input_tokens", "output_tokens")
 _IN_FLIGHT = f"FROM turns t WHERE t.session = s.n AND {OPEN_TURN} ORDER BY t.position LIMIT 1"
 SESSION_COLUMNS = f"""s.n, s.id, s.created_at, s.channel, s.last_seq,
     (SELECT t.state {_IN_FLIGHT}), (SELECT t.park_reason {_IN_FLIGHT}),
-    {", ".join(_or_zero(column, "sessions", "n = s.n") for column in _TOKENS)}"""
+    {", ".join(_or_else(column, "sessions", "n = s.n") for column in _TOKENS)}"""
 TURN_COLUMNS = f"""t.id, s.id, i.id, t.state, t.generation, t.resumes, t.interrupted_at,
     t.park_reason, t.position, i.deferred,
-    {", ".join(_or_zero(column, "turns", "position = t.position") for column in _TOKENS)}"""
+    {", ".join(_or_else(column, "turns", "position = t.position") for column in _TOKENS)}"""
 EVENT_COLUMNS = "e.seq, e.type, e.at, t.id, e.data"
 OUTBOX_COLUMNS = "t.id, s.id, s.channel, o.state, o.text, o.receipt"
-APPROVAL_COLUMNS = """a.id, s.id, t.id, a.call_id, a.state, a.question, a.asked_at,
-    a.decided_by"""
+APPROVAL_COLUMNS = f"""a.id, s.id, t.id, a.call_id, a.state, a.question, a.asked_at,
+    a.decided_by, {_or_else("name", "approvals", "id = a.id", "''")}"""
 PROPOSAL_COLUMNS = "p.call_id, s.id, t.id, p.digest, p.changes, p.at"
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -126,7 +126,7 @@ def as_outbox_entry(row: Row) -> OutboxEntry:
 
 
 def as_approval(row: Row) -> Approval:
-    approval_id, session_id, turn_id, call_id, state, question, asked_at, decided_by = row
+    approval_id, session_id, turn_id, call_id, state, question, asked_at, decided_by, name = row
     return Approval(
         id=approval_id,
         session_id=session_id,
@@ -136,6 +136,7 @@ def as_approval(row: Row) -> Approval:
         question=decode_text(question),
         asked_at=asked_at,
         decided_by=decided_by,
+        name=name,
     )
 
 

@@ -131,8 +131,8 @@ MIGRATIONS: tuple[Migration, ...] = (
         1,
         ("CREATE TABLE migrations (schema INTEGER PRIMARY KEY, release TEXT NOT NULL)",),
     ),
-    # Tokens used, sessions that a client knows by a name of its own, changes of the configuration
-    # that an agent has written and whose outcome it waits for.
+    # Tokens used, sessions that a client knows by a name of its own, the tools that approvals are
+    # asked for, changes of the configuration that an agent has written and whose outcome it waits for.
     Migration(
         3,
         1,
@@ -143,6 +143,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             "ALTER TABLE sessions ADD COLUMN output_tokens INTEGER NOT NULL DEFAULT 0",
             "ALTER TABLE sessions ADD COLUMN alias TEXT",
             "CREATE UNIQUE INDEX sessions_by_alias ON sessions (alias) WHERE alias IS NOT NULL",
+            "ALTER TABLE approvals ADD COLUMN name TEXT NOT NULL DEFAULT ''",
             """CREATE TABLE proposals (
                 call_id TEXT PRIMARY KEY,
                 turn INTEGER NOT NULL REFERENCES turns,
