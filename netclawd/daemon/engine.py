@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from netclawd.core.manifest import Manifest, Work, WorkState
 from netclawd.core.session import (
@@ -250,6 +251,10 @@ class Engine:
                 "deferred": deferred,
                 "parked": len(self._board.parked),
             }
+
+    def provider(self) -> Mapping[str, Any]:
+        """Return what came of the model calls so far, for the status."""
+        return self._parts.agent.state.told()
 
     def live_text(self, session_id: SessionId) -> Delta | None:
         """Return the text so far of the reply that is being made."""

@@ -53,16 +53,22 @@ class ModelStep:
         except NetclawError as error:
             if cancel.is_set():
                 return self.was_cut(step)
-            return run.fail(error.slug, error.what)
+            return self._failed(error.slug, parts.agent.redact(error.what))
         except Exception as error:  # noqa: BLE001 - a provider's defect ends its turn, no more
             if cancel.is_set():
                 return self.was_cut(step)
             _log.exception("provider met a defect", extra=run.ids())
-            return run.fail("internal-error", f"The provider failed ({type(error).__name__}).")
+            return self._failed("internal-error", f"The provider failed ({type(error).__name__}).")
         finally:
             run.board.done(run)
+        parts.agent.state.replied(parts.clock.wall())
         self.take_reply(step, reply)
         return None
+
+    def _failed(self, slug: str, what: str) -> RunEnd:
+        parts = self._run.parts
+        parts.agent.state.failed(slug, what, parts.clock.wall())
+        return self._run.fail(slug, what)
 
     def request(self) -> ModelRequest:
         """Return what the model is to be told."""

@@ -42,6 +42,7 @@ def status(image: Image) -> Mapping[str, Any]:
         "new_work": image.settings.drain.new_work.value,
         "drain": _drain(image),
         "turns": _turns(image),
+        "provider": _provider(image),
         "streams": image.http.streams() if image.http is not None else 0,
         "last_restart": last.as_dict() if last is not None else None,
     }
@@ -89,6 +90,21 @@ def _turns(image: Image) -> dict[str, int]:
     if image.engine is None:
         return {"running": 0, "queued": 0, "parked": 0, "deferred": 0}
     return dict(image.engine.counts())
+
+
+def _provider(image: Image) -> dict[str, Any]:
+    """Return who answers, and what came of the newest model calls of this generation."""
+    chosen = image.settings.providers[image.settings.provider]
+    asked = image.engine.provider() if image.engine is not None else {}
+    return {
+        "name": chosen.name,
+        "kind": chosen.kind,
+        "model": chosen.model,
+        "base_url": chosen.base_url,
+        "last_reply_at": None,
+        "error": None,
+        **asked,
+    }
 
 
 def status_line(image: Image) -> str:

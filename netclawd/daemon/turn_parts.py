@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
 from netclawd.core.session import ToolSpec
-from netclawd.core.values import frozen
+from netclawd.core.values import field, frozen
 from netclawd.daemon.broadcast import Broadcast
+from netclawd.daemon.provider_state import ProviderState
 from netclawd.daemon.toolbox import GuardedTool
 from netclawd.ports import Clock, Ids, Provider, Store
 
@@ -33,6 +34,8 @@ class Agent:
     redact: Callable[[str], str] = str
     #: How long a person may take to answer an approval; then it is denied.
     approval_timeout_s: float = 86_400.0
+    #: What came of the model calls so far.
+    state: ProviderState = field(default_factory=ProviderState)
 
 
 @frozen

@@ -19,7 +19,7 @@ from netclawd.core.session import (
     Usage,
 )
 from netclawd.daemon.model_step import MOST_TOKENS
-from netclawd.errors import ProviderError, StoreError
+from netclawd.errors import ProviderBusyError, ProviderError, StoreError
 from tests.daemon.engines import (
     LONG_S,
     Home,
@@ -108,6 +108,24 @@ def test_a_reply_that_the_model_or_its_server_ended_is_a_reply_and_says_so(
     home.await_completed(turn)
     assert home.data(turn, EventType.MODEL_COMPLETED)[0]["finish"] == finish.value
     assert home.data(turn, EventType.REPLY_SENT)[0]["text"] == "re: hello"
+
+
+def test_the_log_hears_once_that_the_model_fails_and_that_it_answers_again(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "netclawd.daemon.provider_state")
+    engine = home.boot()
+    for error in (ProviderError("A"), ProviderError("B"), ProviderBusyError("C"), None, None):
+        home.model.error = error
+        home.await_state(home.send(engine, "a", "go"), TurnState.FAILED, TurnState.COMPLETED)
+        told = engine.provider()["error"]
+        assert (told and told["what"]) == (error and error.what)
+    said = [r.message for r in caplog.records if r.name == "netclawd.daemon.provider_state"]
+    assert said == [
+        "model provider fails: A",
+        "model provider fails: C",
+        "model provider answers again",
+    ]
 
 
 def test_a_long_queue_in_one_session_does_not_hold_up_another(tmp_path: Path) -> None:
