@@ -366,6 +366,29 @@ class SettingsSource(Protocol):
         """Return the settings that a variable of the environment decides, with its name."""
 
 
+class SettingsEditor(Protocol):
+    """Edits the text of the configuration file; what isn't changed stays as it is, comments included."""
+
+    @property
+    def schema(self) -> Mapping[str, Any]: ...
+    def fits(self, schema: Mapping[str, Any], value: Any) -> bool:
+        """Whether a value is one that the schema of a setting allows."""
+
+    def read(self) -> bytes | None:
+        """Return the file as it is now, None where there is none; ConfigSyntaxError."""
+
+    def parse(self, content: bytes | None) -> Mapping[str, Any]:
+        """Return the values that a content sets; ConfigSyntaxError."""
+
+    def edit(
+        self, content: bytes | None, edits: Sequence[tuple[tuple[str, ...], Any]]
+    ) -> bytes | None:
+        """Return the content with each setting set, or taken out (None), None where nothing is left.
+
+        ConfigNotWrittenError where its layout has no room.
+        """
+
+
 class WatchMode(StrEnum):
     INOTIFY = "inotify"
     POLLING = "polling"

@@ -15,6 +15,11 @@ from netclawd.errors import ConfigNotWrittenError
 _BOM = "\ufeff"
 
 
+def preload() -> None:
+    """Import what an edit needs."""
+    import tomlkit  # noqa: F401
+
+
 def with_value(text: str, path: Sequence[str], value: Any) -> str:
     """Return the text with a setting set; ConfigNotWrittenError where its layout has no room."""
     return _edited(text, lambda document: _set(document, path, value))

@@ -35,7 +35,7 @@ from netclawd.cli.config_write import (
 from netclawd.cli.output import json_option, note, say_json
 from netclawd.core import schema as schemas
 from netclawd.core.budgets import OUTCOME_S
-from netclawd.core.edits import lookup, same, with_setting, without_setting
+from netclawd.core.edits import EMPTY, lookup, same, with_setting, without_setting
 from netclawd.core.origins import Path, parse_key
 from netclawd.core.overrides import assigned
 from netclawd.core.violations import nearest
@@ -46,9 +46,6 @@ from netclawd.errors import (
     EditorError,
     NetclawError,
 )
-
-#: A file without a setting. Empty it would count as half-written.
-EMPTY = "# Every setting has its default.\n"
 
 
 def _following(command: Callable[..., Any]) -> Callable[..., Any]:

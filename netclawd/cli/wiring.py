@@ -21,6 +21,7 @@ from netclawd.adapters.log import Send, set_up_logging
 from netclawd.adapters.prompt_file import read_prompt
 from netclawd.adapters.secrets import Secrets
 from netclawd.adapters.settings_file import SettingsFile
+from netclawd.cli.toml_editor import TomlEditor
 from netclawd.core.beginning import Beginning
 from netclawd.core.handoff import HandoffRecord
 from netclawd.core.paths import Paths, locate
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from netclawd.core.exposure import Sighting
     from netclawd.daemon.broadcast import Broadcast
     from netclawd.daemon.engine import Engine
+    from netclawd.daemon.proposals import Proposals
     from netclawd.daemon.turn_parts import Agent
     from netclawd.ports import Boot, Exposition, FdStore, HttpServer, Service, Store
 
@@ -212,6 +214,7 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
         notifier=SupervisorNotifier(_s6_descriptor(strings)),
         codec=codec,
         source=source,
+        editor=TomlEditor(paths.config),
         manifests=manifests,
         memory=memory,
         boot=boot,
@@ -222,8 +225,8 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
         code=code,
         code_on_disk=code_identity,
         open_store=lambda: _open_store(folders),
-        make_engine=lambda store, settings, broadcast: _engine(
-            store, settings, broadcast, folders, strings
+        make_engine=lambda store, settings, broadcast, proposals: _engine(
+            store, settings, broadcast, folders, strings, proposals
         ),
         make_http=_http,
         make_control=_control,
@@ -337,6 +340,7 @@ def _engine(
     broadcast: Broadcast,
     folders: Folders,
     environ: Mapping[str, str],
+    proposals: Proposals,
 ) -> Engine:
     from netclawd.daemon.engine import Engine
 
@@ -344,14 +348,19 @@ def _engine(
         store,
         SystemClock(),
         RandomIds(),
-        _agent(settings, folders, environ),
+        _agent(settings, folders, environ, proposals),
         settings.sessions,
         spawn,
         broadcast,
     )
 
 
-def _agent(settings: Settings, folders: Folders, environ: Mapping[str, str]) -> Agent:
+def _agent(
+    settings: Settings,
+    folders: Folders,
+    environ: Mapping[str, str],
+    proposals: Proposals | None = None,
+) -> Agent:
     from netclawd.cli.agent import make_provider, make_tools, offered, system_prompt
     from netclawd.daemon.toolbox import GuardedTool
     from netclawd.daemon.turn_parts import Agent
@@ -360,7 +369,10 @@ def _agent(settings: Settings, folders: Folders, environ: Mapping[str, str]) -> 
     policies = {**settings.tools.policies, "confirm": Policy.ASK, "ledger": Policy.ALLOW}
     tools = {
         tool.name: GuardedTool(tool, policies[tool.name])
-        for tool in make_tools(settings, folders.state)
+        for tool in [
+            *make_tools(settings, folders.state),
+            *([proposals.tool] if proposals is not None else ()),
+        ]
     }
     return Agent(
         provider=make_provider(chosen, Secrets(environ).resolve),
@@ -370,6 +382,7 @@ def _agent(settings: Settings, folders: Folders, environ: Mapping[str, str]) -> 
         context_tokens=chosen.context_tokens,
         max_output_tokens=chosen.max_output_tokens,
         redact=_redactor(settings, environ).text,
+        outcomes=proposals,
     )
 
 
@@ -445,13 +458,15 @@ def import_rest() -> None:
     import netclawd.adapters.watch
     import netclawd.daemon.crash
     import netclawd.daemon.plan
+    import netclawd.daemon.proposals
     import netclawd.daemon.reading
     import netclawd.daemon.rehearsal
     import netclawd.daemon.sharing
     import netclawd.daemon.unix_sockets  # noqa: F401
-    from netclawd.adapters import settings_file
+    from netclawd.adapters import settings_file, toml_edit
 
     settings_file.preload()
+    toml_edit.preload()
 
 
 # -- the rehearsing child ------------------------------------------------------------------------

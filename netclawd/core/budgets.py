@@ -56,6 +56,9 @@ INIT_S = 90.0
 STUCK_S = 10.0
 #: A marker of a package upgrade that is older than this is taken for forgotten.
 UPGRADE_MARKER_S = 900.0
+#: A turn waits in one image at most this long for the outcome of what it wrote: a look at the file, the
+#: walk of another change up to its refusal, and its own up to the drain.
+PROPOSAL_S = 2 * REHEARSAL_S + 20.0
 #: A retired listener is served this long after READY.
 RETIRE_S = 1.0
 #: A connection that was answered 503 is read to its end for at most this long (lingering close).

@@ -12,6 +12,9 @@ from netclawd.core.origins import Path
 from netclawd.core.words import kind
 from netclawd.errors import ConfigSchemaError
 
+#: A file without a setting. Empty it would count as half-written.
+EMPTY = "# Every setting has its default.\n"
+
 
 def lookup(values: Any, path: Path) -> Any:
     """Return the value of a setting or a table, None where there is none."""

@@ -64,6 +64,9 @@ class _Transcript:
             case EventType.RESTART:
                 self._notes.append(Message(Role.SYSTEM, _restart_note(event)))
                 self.end_history()
+            case EventType.CONFIG_OUTCOME:
+                self._notes.append(Message(Role.SYSTEM, _outcome_note(event)))
+                self.end_history()
 
     def _answer(self, call_id: CallId, text: str) -> None:
         self.rows.append(Message(Role.TOOL, text, call_id=call_id))
@@ -92,3 +95,21 @@ def _restart_note(event: SessionEvent) -> str:
         f"[netclawd] {how} while this turn ran (restart {data['restart_id']}, {data['trigger']}; "
         f"generation {data['generation']} now). The turn goes on from its last checkpoint."
     )
+
+
+def _outcome_note(event: SessionEvent) -> str:
+    """Tell the model what became of the configuration that it has written."""
+    data = event.data
+    why = f"{data['reason']} {data['remedy']}".strip()
+    stays = (
+        "What was in force before is in force. The file still has the change: propose a value that "
+    )
+    stays += "works, or the one before."
+    became = {
+        "applied": f"is applied: generation {data['generation']} runs with it.",
+        "refused": f"was refused: {why} {stays}",
+        "rolled-back": f"was tried and rolled back: {why} {stays}",
+        "superseded": "was replaced in the file by somebody else before it was taken up.",
+        "unknown": f"has no known outcome: {why}",
+    }.get(data["outcome"], f"ended as {data['outcome']}: {why}")
+    return f"[netclawd] Your change of the configuration ({', '.join(data['changes'])}) {became}"

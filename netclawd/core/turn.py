@@ -120,6 +120,13 @@ class Answer(Next):
 
 
 @frozen
+class AwaitOutcome(Next):
+    """Wait until the daemon has said what became of the configuration that these calls have written."""
+
+    calls: tuple[CallId, ...]
+
+
+@frozen
 class Question:
     call: ToolCall
     #: The call in full, for a person.
@@ -161,7 +168,7 @@ class Ended(Next):
 
 
 #: What a drain lets begin no more; everything else only writes down what is known already.
-STARTS_WORK = (CallModel, Retry, RunTools)
+STARTS_WORK = (CallModel, Retry, RunTools, AwaitOutcome)
 #: What a turn that is to be parked doesn't come to: a question would park it for another reason.
 PARKS_BEFORE = (*STARTS_WORK, Ask)
 
@@ -203,6 +210,10 @@ class Standing:
     #: The newest thing that happened is the end of calls, of which one was ended by the daemon.
     tool_was_cut: bool = False
     parked: ParkReason | None = None
+    #: Calls that have written the configuration and whose outcome nobody has told, in their order.
+    awaited: dict[CallId, None] = field(default_factory=dict)
+    #: It was stopped last by a restart that came while it waited for such an outcome.
+    own_restart: bool = False
 
     @property
     def open_calls(self) -> tuple[ToolCall, ...]:
@@ -247,8 +258,12 @@ def take_event(standing: Standing, event: SessionEvent) -> None:
             | EventType.APPROVAL_EXPIRED
         ):
             _take_question(standing, event)
+        case EventType.CONFIG_OUTCOME:
+            standing.awaited.pop(data["call_id"], None)
+            return  # Another thread's word, which may come between any two of the run's.
         case EventType.TURN_INTERRUPTED:
             cause = "crash" if data["cause"] == "crash" else "restart"
+            standing.own_restart = bool(standing.awaited) and cause != "crash"
             _take_stop(standing, event, cause)
         case EventType.TURN_PARKED:
             standing.parked = ParkReason(data["reason"])
@@ -283,6 +298,8 @@ def _take_call(standing: Standing, event: SessionEvent) -> None:
         standing.begun[data["call_id"]] = data["idempotent"]
         return
     standing.answered.add(data["call_id"])
+    if "proposal" in data:
+        standing.awaited[data["call_id"]] = None
     if data.get("status") == ToolStatus.INTERRUPTED:
         standing.tool_was_cut = True
 
@@ -303,6 +320,8 @@ def _take_question(standing: Standing, event: SessionEvent) -> None:
 
 def _take_stop(standing: Standing, event: SessionEvent, cause: str) -> None:
     """Note that a model call may have been under way: it was next, and it is not known that it wasn't."""
+    if standing.awaited:
+        return  # The call comes only behind the outcome.
     cut = event.data.get("state") == "cut" and not standing.tool_was_cut
     if cut and standing.model_is_next:
         standing.cut = cause
@@ -338,6 +357,8 @@ def _plan_parked(standing: Standing, reason: ParkReason) -> Next:
 
 
 def _plan_model(standing: Standing) -> Next:
+    if standing.awaited:
+        return AwaitOutcome(tuple(standing.awaited))
     step = standing.steps + 1
     if standing.cut is not None:
         return Retry(step, standing.attempt + 1, standing.cut)
@@ -415,6 +436,10 @@ class Limits:
 class Resume:
     """Go on from the last checkpoint."""
 
+    #: Whether it is one of the turn's resumes; not when the turn was stopped by a restart whose outcome
+    #: it waits for: an agent may change the configuration as often as it is let.
+    counted: bool = True
+
 
 @frozen
 class Park:
@@ -428,10 +453,18 @@ class Leave:
     """Not interrupted: it is queued, waits for a person already, or has ended."""
 
 
-def judge_interrupted(turn: Turn, now: float, limits: Limits) -> Resume | Park | Leave:
-    """Judge a turn that no living worker holds; ``now`` is wall clock."""
+def judge_interrupted(
+    turn: Turn, now: float, limits: Limits, *, awaiting: bool = False
+) -> Resume | Park | Leave:
+    """Judge a turn that no living worker holds; ``now`` is wall clock.
+
+    ``awaiting``: it waits for the outcome of a configuration that it has written. A drain that stopped
+    it there has done what the turn asked for, and is not held against it; a crash is.
+    """
     if turn.state not in (TurnState.RUNNING, TurnState.INTERRUPTED):
         return Leave()
+    if awaiting and turn.state is TurnState.INTERRUPTED:
+        return Resume(counted=False)
     if turn.resumes >= limits.resumes:
         return Park(ParkReason.RESUME_LIMIT)
     if now > resume_deadline(turn.interrupted_at, now, limits):

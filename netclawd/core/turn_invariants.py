@@ -11,6 +11,7 @@ Pure. Tests replay every interruption through this; so can anyone who doubts a s
 5. Where a person was asked, the call starts only once granted, and none of its reply starts while a
    question about one of them is open. Nobody is asked about a call that was started.
 6. A reply is sent once, after the last step; the turn completes after that.
+7. Of a configuration that a call has written the outcome is told once, before the next step.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class _Check:
         self._begun: dict[str, bool | None] = {}
         self._answered: set[str] = set()
         self._asked: dict[str, str] = {}
+        #: Calls that have written the configuration and whose outcome wasn't told.
+        self._awaited: set[str] = set()
 
     def take(self, event: SessionEvent) -> None:
         self._need(event, event.seq > self._seq, "its number does not rise")
@@ -70,6 +73,19 @@ class _Check:
         self._take_step(event)
         self._take_call(event)
         self._take_question(event)
+        self._take_outcome(event)
+
+    def _take_outcome(self, event: SessionEvent) -> None:
+        match event.type:
+            case EventType.TOOL_FINISHED if "proposal" in event.data:
+                self._need(event, event.data["status"] == "ok", "what failed has written nothing")
+                self._awaited.add(event.data["call_id"])
+            case EventType.CONFIG_OUTCOME:
+                call = event.data["call_id"]
+                self._need(event, call in self._awaited, "there was no outcome to tell")
+                self._awaited.discard(call)
+            case EventType.MODEL_COMPLETED | EventType.STEP_RETRY:
+                self._need(event, not self._awaited, "an outcome has not been told")
 
     def _take_state(self, event: SessionEvent) -> None:
         match event.type:

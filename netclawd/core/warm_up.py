@@ -56,14 +56,18 @@ def judge_all(
     manifest: Manifest | None,
     now: float,
     limits: Limits,
+    awaiting: Collection[TurnId] = (),
 ) -> Judged:
-    """Judge the turns (in order of admission); the manifest's order first, then the newest first."""
+    """Judge the turns (in order of admission); the manifest's order first, then the newest first.
+
+    ``undecided`` turns wait for a person, ``awaiting`` ones for the outcome of what they have written.
+    """
     rank = {work.turn_id: n for n, work in enumerate(manifest.work)} if manifest else {}
     interrupted: list[tuple[Turn, Resume | Park]] = []
     decided: list[SessionId] = []
     waiting = 0
     for turn in turns:
-        verdict = judge_interrupted(turn, now, limits)
+        verdict = judge_interrupted(turn, now, limits, awaiting=turn.id in awaiting)
         if not isinstance(verdict, Leave):
             interrupted.append((turn, verdict))
         elif turn.state is TurnState.PARKED:
@@ -89,14 +93,16 @@ def plan_change(lease: Lease, turn: Turn, verdict: Resume | Park, boot: Boot, no
     if turn.generation != boot.generation:  # else a restart failed, and the same image goes on
         data = {"trigger": boot.trigger, "cause": boot.cause, "generation": boot.generation}
         rows.append(NewEvent(EventType.RESTART, {"restart_id": boot.restart_id, **data}))
-    change = Change(lease, interrupted_at=now if turn.interrupted_at is None else None)
+    counted = not isinstance(verdict, Resume) or verdict.counted
+    first = counted and turn.interrupted_at is None
+    change = Change(lease, interrupted_at=now if first else None)
     if isinstance(verdict, Park):
         rows.append(NewEvent(EventType.TURN_PARKED, {"reason": verdict.reason.value}))
         return replace(
             change, events=tuple(rows), state=TurnState.PARKED, park_reason=verdict.reason
         )
     cause = "crash" if boot.cause == "crash" else "restart"
-    rows.append(resumption(boot.generation, turn.resumes + 1, cause))
+    rows.append(resumption(boot.generation, turn.resumes + counted, cause))
     return replace(change, events=tuple(rows), state=TurnState.RUNNING)
 
 

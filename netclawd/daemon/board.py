@@ -215,6 +215,33 @@ class Board:
             held = self.drain is not None or self.stopping or run.parked_by is not None
             return not held and run.cancelled_by is None
 
+    def await_outcome(self, run: TurnRun, timeout_s: float) -> bool:
+        """Wait until an outcome was told to the run's session, or there is something else for it to do.
+
+        Returns whether it woke; False when the time is up.
+        """
+        with self.cond:
+            woken = self.cond.wait_for(
+                lambda: (
+                    run.told
+                    or self.drain is not None
+                    or self.stopping
+                    or run.abandoned.is_set()
+                    or run.cancelled_by is not None
+                    or run.parked_by is not None
+                ),
+                timeout=timeout_s,
+            )
+            run.told = False
+            return woken
+
+    def tell(self, session_id: SessionId) -> None:
+        """Let the run of a session know that its turn has an event which is not its own."""
+        with self.cond:
+            if (run := self.runs.get(session_id)) is not None:
+                run.told = True
+                self.cond.notify_all()
+
     def done(self, run: TurnRun) -> None:
         with self.cond:
             run.doing = None
@@ -229,6 +256,7 @@ class Board:
             if run is not None:
                 run.cancelled_by = by
                 run.cancel.set()
+                self.cond.notify_all()
             return run
 
     def _run_of(self, session_id: SessionId, turn_id: TurnId) -> TurnRun | None:
@@ -251,6 +279,7 @@ class Board:
                 self._reserve(turn_id)
                 return None
             fresh, run.parked_by = run.parked_by is None, run.parked_by or by
+            self.cond.notify_all()
             kind = None if run.doing is None else run.doing.kind
             if kind is Kind.MODEL:
                 run.cancel.set()

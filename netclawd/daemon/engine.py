@@ -260,6 +260,10 @@ class Engine:
         """Return the text so far of the reply that is being made."""
         return self._parts.broadcast.live_text(session_id)
 
+    def on_outcome(self, session_id: SessionId) -> None:
+        """Hear that the outcome of a configuration change was written for this session."""
+        self._board.tell(session_id)
+
     # -- what people decide --------------------------------------------------------------------
 
     def cancel(self, session_id: SessionId, turn_id: TurnId | None, by: str) -> Turn:

@@ -34,6 +34,7 @@ from netclawd.ports import HttpServer, Quiesced, Store, Watcher
 
 if TYPE_CHECKING:
     from netclawd.daemon.engine import Engine
+    from netclawd.daemon.proposals import Proposals
 
 
 @dataclass(slots=True)
@@ -53,6 +54,8 @@ class Image:
     control_socket: socket | None = None
     store: Store | None = None
     engine: Engine | None = None
+    #: Made with the first engine.
+    proposals: Proposals | None = None
     http: HttpServer | None = None
     control: ControlServer | None = None
     watcher: Watcher | None = None

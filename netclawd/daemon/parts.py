@@ -27,6 +27,7 @@ from netclawd.ports import (
     Ids,
     Notifier,
     Service,
+    SettingsEditor,
     SettingsSource,
     Store,
 )
@@ -35,6 +36,7 @@ from netclawd.ports import Watcher as FileWatcher
 if TYPE_CHECKING:
     # Not needed to serve: the engine is imported once requests are answered.
     from netclawd.daemon.engine import Engine
+    from netclawd.daemon.proposals import Proposals
 
 
 class ControlServer(Protocol):
@@ -87,6 +89,7 @@ class Parts:
     notifier: Notifier
     codec: Codec
     source: SettingsSource
+    editor: SettingsEditor
     manifests: ManifestFile
     memory: Memory
     #: The stub, which leads back until the image is ready.
@@ -103,7 +106,7 @@ class Parts:
     #: Identity of the code that lies on disk now.
     code_on_disk: Callable[[], str]
     open_store: Callable[[], Store]
-    make_engine: Callable[[Store, Settings, Broadcast], Engine]
+    make_engine: Callable[[Store, Settings, Broadcast, Proposals], Engine]
     make_http: Callable[[Service, Settings], HttpServer]
     make_control: Callable[[Service], ControlServer]
     bind_control: Callable[[], socket]

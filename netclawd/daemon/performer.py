@@ -17,6 +17,7 @@ from netclawd.core import effects, events, upgrade
 from netclawd.core.beginning import RefusedConfig
 from netclawd.core.effects import Effect
 from netclawd.core.events import Event, Refusal
+from netclawd.core.handoff import HandoffRecord
 from netclawd.core.lifecycle import Phase, State
 from netclawd.core.notices import Notice
 from netclawd.core.restart import Outcome
@@ -225,6 +226,8 @@ class Performer:
                 base = replace(base, new_digest=image.candidate_published)
         wall = image.parts.clock.wall()
         image.journal.record(judgement.ended(base, effect.outcome, wall, refusal))
+        if image.proposals is not None:
+            image.proposals.look()
 
     def _note_refusal(self, request: events.Request, refusal: Refusal) -> None:
         """Remember what was refused, but for what a package upgrade holds back: that is tried again."""
@@ -238,10 +241,14 @@ class Performer:
         image.refusal, image.refused_digest = refusal, digest
 
     def _record_applied(self, _effect: effects.RecordApplied) -> None:
+        """Write down what came of the restart that led here, and tell it to whoever waits for it."""
+        if self._image.parts.handoff is not None:
+            self._record_restart(self._image.parts.handoff)
+        if self._image.proposals is not None:
+            self._image.proposals.on_ready()
+
+    def _record_restart(self, record: HandoffRecord) -> None:
         image = self._image
-        record = image.parts.handoff
-        if record is None:
-            return
         assert image.http is not None
         gap_ms = (image.http.serving_since() - record.last_accept) * 1000
         image.counters.observe_restart(gap_ms / 1000, record.restart.drain_s)

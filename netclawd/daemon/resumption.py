@@ -66,7 +66,9 @@ class Resumption:
             busy = {run.turn.id for run in board.runs.values() if run.turn is not None}
         turns = [turn for turn in store.open_turns() if turn.id not in busy]
         undecided = {approval.turn_id for approval in store.approvals(pending_only=True)}
-        judged = judge_all(turns, undecided, manifest, self._parts.clock.wall(), self._limits)
+        awaiting = {proposal.turn_id for proposal in store.open_proposals()}
+        now = self._parts.clock.wall()
+        judged = judge_all(turns, undecided, manifest, now, self._limits, awaiting)
         self._enqueue(turns, judged)
         rows = iter(judged.interrupted)
         size = _FIRST_BATCH

@@ -193,7 +193,13 @@ class Starting:
 
     def _make_engine(self) -> None:
         image = self._image
-        engine = image.parts.make_engine(image.the_store(), image.settings, image.broadcast)
+        if image.proposals is None:
+            from netclawd.daemon.proposals import Proposals  # Not needed to serve.
+
+            image.proposals = Proposals(image)
+        engine = image.parts.make_engine(
+            image.the_store(), image.settings, image.broadcast, image.proposals
+        )
         with blocked():
             engine.start(image.generation)
         image.engine = engine

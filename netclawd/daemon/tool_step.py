@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from netclawd.core import turn as plan
@@ -19,6 +20,7 @@ from netclawd.core.session import (
     Change,
     EventType,
     NewEvent,
+    ProposalChange,
     ToolCall,
     ToolOutcome,
     ToolStatus,
@@ -138,10 +140,23 @@ class Batch:
 
 def finish(run: TurnRun, step: int, call: ToolCall, outcome: ToolOutcome) -> None:
     """Commit what the model is told of a call; secrets are taken out of it first."""
-    text = run.parts.agent.redact(outcome.text)
+    redact = run.parts.agent.redact
+    text = redact(outcome.text)
     data = {**about(step, call), "status": outcome.status.value, "text": text}
-    change = Change(run.leased(), (NewEvent(EventType.TOOL_FINISHED, data),))
-    run.write(change)
+    proposal = None
+    if outcome.proposal is not None:
+        data["proposal"] = {"changes": _redacted(outcome.proposal.changes, redact)}
+        proposal = ProposalChange(call.id, outcome.proposal)
+    event = NewEvent(EventType.TOOL_FINISHED, data)
+    run.write(Change(run.leased(), (event,), proposal=proposal))
+
+
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _redacted(inner, redact) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_redacted(entry, redact) for entry in value]
+    return redact(value) if isinstance(value, str) else value
 
 
 def about(step: int, call: ToolCall) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum, auto
+from typing import Protocol
 
-from netclawd.core.session import ToolSpec
+from netclawd.core.session import CallId, ToolSpec
 from netclawd.core.values import field, frozen
 from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.provider_state import ProviderState
@@ -15,6 +16,16 @@ from netclawd.ports import Clock, Ids, Provider, Store
 
 #: Starts a thread of this name that runs this.
 Spawn = Callable[[str, Callable[[], None]], threading.Thread]
+
+
+class Outcomes(Protocol):
+    """Who tells what became of a configuration that a tool call has written."""
+
+    def look(self) -> None:
+        """Tell each outcome that is known by now."""
+
+    def give_up(self, calls: Collection[CallId]) -> None:
+        """Tell of these calls that nobody knows."""
 
 
 @frozen
@@ -36,6 +47,8 @@ class Agent:
     approval_timeout_s: float = 86_400.0
     #: What came of the model calls so far.
     state: ProviderState = field(default_factory=ProviderState)
+    #: None where no tool writes the configuration.
+    outcomes: Outcomes | None = None
 
 
 @frozen

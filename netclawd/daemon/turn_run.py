@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from netclawd.core import budgets
 from netclawd.core import turn as plan
 from netclawd.core.manifest import WorkState
 from netclawd.core.session import (
@@ -65,6 +66,8 @@ class TurnRun:
         #: Serialises commits with an end from outside.
         self._lock = threading.Lock()
         self._over = False
+        #: Monotonic instant until which outcomes are waited for, None before the first wait.
+        self._outcomes_until: float | None = None
         self._model = ModelStep(self)
         self._tools = ToolStep(self)
         # Guarded by the board:
@@ -73,6 +76,8 @@ class TurnRun:
         self.cancel = CancelFlag()
         self.cancelled_by: str | None = None
         self.parked_by: str | None = None
+        #: An event of this turn was written by somebody else.
+        self.told = False
         #: Set when nobody waits for this run any more.
         self.abandoned = CancelFlag()
         #: What the drain made of it.
@@ -125,7 +130,12 @@ class TurnRun:
             case plan.Wait():
                 return RunEnd.PARKED
         # A person who lets it go on is answerable for it; what goes on by itself has a limit.
-        resumed = turn.state is TurnState.RUNNING and self.standing.resumed != "request"
+        # A restart that the turn itself has brought about is none of its resumes.
+        resumed = (
+            turn.state is TurnState.RUNNING
+            and self.standing.resumed != "request"
+            and not self.standing.own_restart
+        )
         self._lease = self.patiently(
             lambda: store.lease(turn.id, self.board.generation, resumed=resumed)
         )
@@ -168,6 +178,8 @@ class TurnRun:
                 self.commit(EventType.TOOL_UNKNOWN, about(step.step, step.call))
             case plan.Answer():
                 finish(self, step.step, step.call, step.outcome)
+            case plan.AwaitOutcome():
+                self._await_outcome(step)
             case plan.Ask():
                 return self._ask(step)
             case plan.Deliver():
@@ -180,6 +192,30 @@ class TurnRun:
             case _:
                 return RunEnd.IDLE
         return None
+
+    # -- what it has written of the configuration ---------------------------------------------------
+
+    def _await_outcome(self, step: plan.AwaitOutcome) -> None:
+        """Wait until an outcome is told, or the drain comes that it brings about: at most PROPOSAL_S."""
+        outcomes, now = self.parts.agent.outcomes, self.parts.clock.monotonic()
+        if self._outcomes_until is None:
+            self._outcomes_until = now + budgets.PROPOSAL_S
+        if outcomes is not None:
+            outcomes.look()
+        woken = self.board.await_outcome(self, max(0.0, self._outcomes_until - now))
+        if not woken and outcomes is not None:
+            self.patiently(lambda: outcomes.give_up(step.calls))
+        self._read_again()
+
+    def _read_again(self) -> None:
+        """Take the events of the turn that others have written."""
+        assert self.turn is not None
+        turn, known = self.turn.id, {event.seq for event in self.events}
+        found = self.patiently(lambda: self.parts.store.turn_events(turn))
+        self._take(tuple(event for event in found if event.seq not in known))
+        self.events.sort(key=lambda event: event.seq)
+        if not self.standing.awaited:
+            self._outcomes_until = None
 
     # -- people ----------------------------------------------------------------------------------
 
@@ -241,12 +277,14 @@ class TurnRun:
     def interrupt(self, drain: Drain, *, cut: bool) -> RunEnd:
         assert self.turn is not None
         now = self.parts.clock.wall()
+        first = self.turn.interrupted_at is None and not self.standing.awaited
         self.write(
             Change(
                 self.leased(),
                 (interruption(drain.cause, drain.restart_id, cut=cut),),
                 state=TurnState.INTERRUPTED,
-                interrupted_at=now if self.turn.interrupted_at is None else None,
+                # What the turn itself has brought about begins no deadline.
+                interrupted_at=now if first else None,
             )
         )
         self.outcome = WorkState.CUT if cut else WorkState.DRAINED

@@ -256,6 +256,7 @@ class Process:
             notifier=cast(Any, SimpleNamespace(**told)),
             codec=CODEC,
             source=host.source,
+            editor=cast(Any, None),
             manifests=PaperManifests(disk),
             memory=PaperMemory(disk),
             boot=self.boot,
@@ -276,7 +277,7 @@ class Process:
             redact=lambda value: value,
         )
 
-    def _engine(self, store: Any, settings: Any, broadcast: Any) -> PaperEngine:
+    def _engine(self, store: Any, settings: Any, broadcast: Any, _proposals: Any) -> PaperEngine:
         host = self.host
         return PaperEngine(host.disk, store, host.clock, host, settings.sessions, broadcast)
 

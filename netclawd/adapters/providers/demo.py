@@ -86,6 +86,7 @@ class _Answer:
         self._has_key = has_key
         self._offered = [spec.name for spec in request.tools]
         self._asked, self._outcomes = _since_newest_input(request.messages)
+        self._notes = _notes_of_changes(request.messages)
         self._on_text = on_text
         self._cancel = cancel
 
@@ -143,7 +144,9 @@ class _Answer:
         if not wanted or (command == "/tool" and len(wanted) > 1):
             return self._say(_USAGE[command])
         if self._outcomes:
-            return self._say("The tools say:\n" + "\n".join(self._outcomes))
+            lines = ["The tools say:", *self._outcomes]
+            lines += ["The daemon says:", *self._notes] if self._notes else []
+            return self._say("\n".join(lines))
         return self._call(f"I call {', '.join(name for name, _ in wanted)}.", *wanted)
 
     def _help(self) -> str:
@@ -182,6 +185,16 @@ def _since_newest_input(messages: Sequence[Message]) -> tuple[str, list[str]]:
     newest = max((n for n, m in enumerate(messages) if m.role is Role.USER), default=-1)
     asked = messages[newest].text if newest >= 0 else ""
     return asked, [m.text for m in messages[newest + 1 :] if m.role is Role.TOOL]
+
+
+def _notes_of_changes(messages: Sequence[Message]) -> list[str]:
+    """Return what the daemon has said since the newest input about changes of its configuration."""
+    newest = max((n for n, m in enumerate(messages) if m.role is Role.USER), default=-1)
+    return [
+        message.text
+        for message in messages[newest + 1 :]
+        if message.role is Role.SYSTEM and "Your change of the configuration" in message.text
+    ]
 
 
 def _parse(arguments: Sequence[str], most: int, seconds: float) -> tuple[int, float] | None:
