@@ -87,7 +87,7 @@ class Questions:
     def _ask(self, approval: Mapping[str, Any], left: int) -> Answer | None:
         """Ask until there is an answer; None when it was decided elsewhere."""
         self.asking = True
-        more = f", {left} are waiting" if left > 1 else ""
+        more = f" ({left} questions)" if left > 1 else ""
         self._display.remark(f"{asked_for(approval)}{more}", Kind.ASK)
         self._display.prompt("\n".join(block(approval["question"], self._display.width)) + "\n")
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)

@@ -23,18 +23,6 @@ CUT_SHORT: Mapping[str, str] = {
     "max_output_tokens of its provider, or ask for the rest",
     FinishReason.FILTERED: "the model server withheld the rest of the reply: ask in other words",
 }
-#: What helps against a failure of a model call, by its slug, where the event doesn't say.
-_REMEDIES = {
-    "provider-unauthorized": "Check api_key of the provider.",
-    "provider-not-found": "Check base_url and model of the provider.",
-    "provider-busy": "Send it again later.",
-    "provider-unavailable": "See whether the model server runs, and check base_url of the provider.",
-    "provider-timeout": "Send it again; the provider's timeouts can be raised.",
-    "provider-redirected": "Set base_url of the provider to where the redirect leads.",
-    "provider-bad-reply": "Check that base_url of the provider is that of an API.",
-    "provider-cut": "Send it again.",
-    "context-overflow": "Lower context_tokens of the provider, or begin a new session.",
-}
 
 
 def shortened(text: str, width: int) -> str:
@@ -130,9 +118,7 @@ def outcome(event: Mapping[str, Any]) -> str:
 
 def failure(event: Mapping[str, Any]) -> str:
     """Word the failure of a turn, with what to do."""
-    reason = str(event.get("reason", ""))
-    remedy = event.get("remedy") or _REMEDIES.get(str(event.get("slug")), "")
-    return _with(f"the turn failed: {reason}", remedy if remedy not in reason else "", " ")
+    return _with(f"the turn failed: {event.get('reason', '')}", event.get("remedy"), " ")
 
 
 def _with(words: str, more: Any, between: str) -> str:

@@ -53,7 +53,8 @@ class ModelStep:
         except NetclawError as error:
             if cancel.is_set():
                 return self.was_cut(step)
-            return self._failed(error.slug, parts.agent.redact(error.what))
+            redact = parts.agent.redact
+            return self._failed(error.slug, redact(error.what), redact(error.remedy))
         except Exception as error:  # noqa: BLE001 - a provider's defect ends its turn, no more
             if cancel.is_set():
                 return self.was_cut(step)
@@ -65,10 +66,10 @@ class ModelStep:
         self.take_reply(step, reply)
         return None
 
-    def _failed(self, slug: str, what: str) -> RunEnd:
+    def _failed(self, slug: str, what: str, remedy: str = "") -> RunEnd:
         parts = self._run.parts
-        parts.agent.state.failed(slug, what, parts.clock.wall())
-        return self._run.fail(slug, what)
+        parts.agent.state.failed(slug, what, parts.clock.wall(), remedy)
+        return self._run.fail(slug, what, remedy)
 
     def request(self) -> ModelRequest:
         """Return what the model is to be told."""

@@ -23,6 +23,8 @@ class Failure:
     what: str
     #: Wall clock, seconds since the epoch: the newest failure.
     at: float
+    #: What to do about it, empty where nobody knows.
+    remedy: str = ""
 
 
 class ProviderState:
@@ -39,15 +41,15 @@ class ProviderState:
         if before is not None:
             _log.info("model provider answers again", extra={"SLUG": before.slug})
 
-    def failed(self, slug: str, what: str, at: float) -> None:
+    def failed(self, slug: str, what: str, at: float, remedy: str = "") -> None:
         """Note a model call that failed, not one that was cancelled; ``what`` has no secret."""
         with self._lock:
-            before, self._failure = self._failure, Failure(slug, what, at)
+            before, self._failure = self._failure, Failure(slug, what, at, remedy)
         if before is None or before.slug != slug:
             _log.warning("model provider fails: %s", what, extra={"SLUG": slug})
 
     def told(self) -> Mapping[str, Any]:
-        """Return {last_reply_at, error: {slug, what, at} or None}, as the status shows it."""
+        """Return {last_reply_at, error: {slug, what, at, remedy} or None}, as the status shows it."""
         with self._lock:
             failure = self._failure
             return {

@@ -290,8 +290,11 @@ class TurnRun:
         self.outcome = WorkState.CUT if cut else WorkState.DRAINED
         return RunEnd.INTERRUPTED
 
-    def fail(self, slug: str, reason: str) -> RunEnd:
-        data = {"slug": slug, "reason": self.parts.agent.redact(reason)}
+    def fail(self, slug: str, reason: str, remedy: str = "") -> RunEnd:
+        redact = self.parts.agent.redact
+        data = {"slug": slug, "reason": redact(reason)}
+        if remedy:
+            data["remedy"] = redact(remedy)
         self.commit(EventType.TURN_FAILED, data, state=TurnState.FAILED)
         _log.warning("turn failed: %s", slug, extra=self.ids())
         return RunEnd.ENDED

@@ -219,11 +219,6 @@ def test_text_that_was_cut_and_parked_goes_on_when_it_is_resumed() -> None:
         ("turn.failed", {"slug": "x", "reason": "No model."}, "the turn failed: No model. —"),
         (
             "turn.failed",
-            {"slug": "provider-unauthorized", "reason": "401."},
-            "the turn failed: 401. Check api_key of the provider. —",
-        ),
-        (
-            "turn.failed",
             {"slug": "provider-unauthorized", "reason": "401.", "remedy": "Renew it."},
             "the turn failed: 401. Renew it. —",
         ),

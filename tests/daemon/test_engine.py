@@ -185,20 +185,26 @@ def test_a_tool_that_fails_or_is_not_there_is_an_answer_to_the_model(home: Home)
 
 
 @pytest.mark.parametrize(
-    ("error", "slug", "reason"),
+    ("error", "data"),
     [
-        (ProviderError("It is away.", "Wait."), "provider-failed", "It is away."),
-        (ValueError("secret"), "internal-error", "The provider failed (ValueError)."),
+        (
+            ProviderError("It is away.", "Wait."),
+            {"slug": "provider-failed", "reason": "It is away.", "remedy": "Wait."},
+        ),
+        (
+            ValueError("secret"),
+            {"slug": "internal-error", "reason": "The provider failed (ValueError)."},
+        ),
     ],
 )
 def test_a_provider_that_fails_fails_its_turn_and_no_other(
-    home: Home, error: Exception, slug: str, reason: str
+    home: Home, error: Exception, data: dict[str, str]
 ) -> None:
     engine = home.boot()
     home.model.error = error
     failed = home.send(engine, "a", "one")
     home.await_state(failed, TurnState.FAILED)
-    assert home.data(failed, EventType.TURN_FAILED) == [{"slug": slug, "reason": reason}]
+    assert home.data(failed, EventType.TURN_FAILED) == [data]
     home.model.error = None
     home.await_completed(home.send(engine, "a", "two"))
 
