@@ -144,7 +144,16 @@ def show(as_json: bool, session_id: str) -> None:
     used = f", tokens: {words}" if (words := _tokens(session)) else ""
     click.echo(f"Session {session['id']}, began {ago(session['created_at'])}{used}")
     _print(events)
+    if session["turn_state"] == "parked":
+        click.echo(f"A turn is parked ({session['park_reason']}); {_remedy(session)}.")
     return None
+
+
+def _remedy(session: Mapping[str, Any]) -> str:
+    """Say what moves a parked turn."""
+    if session["park_reason"] == "approval":
+        return f"`netclaw chat --session {session['id']}` asks for what it needs"
+    return f"`netclaw sessions resume {session['id']}` lets it go on"
 
 
 def _print(events: Iterable[dict[str, Any]]) -> None:

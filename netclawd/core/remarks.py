@@ -14,6 +14,8 @@ from netclawd.core.session import FinishReason, Usage
 
 #: Longest remark about a tool call, characters, where nobody knows the terminal.
 WIDTH = 120
+#: A reason may take so many lines: what to do stands at its end.
+_REASON_LINES = 4
 #: Least room for arguments or an output beside the words around them, characters.
 _LEAST = 24
 
@@ -61,7 +63,8 @@ def call(name: str, place: str, event: Mapping[str, Any], width: int) -> str:
 
 
 def ending(name: str, place: str, event: Mapping[str, Any], width: int) -> str:
-    """Word how a call ended, with the first line of its output or the reason."""
+    """Word how a call ended, with the first line of its output, or the reason and more of it."""
+    ok = event["status"] == "ok"
     verb = {
         "ok": "is done",
         "error": "failed",
@@ -70,8 +73,10 @@ def ending(name: str, place: str, event: Mapping[str, Any], width: int) -> str:
     }.get(event["status"], event["status"])
     head = f"the tool {name}{place} {verb}"
     lines = [line for line in str(event.get("text", "")).splitlines() if line.strip()]
-    if not lines:
+    if not lines or event.get("proposal"):  # What was proposed is told by itself.
         return head
+    if not ok:
+        return f"{head}: {_rest(' '.join(lines), head, width * _REASON_LINES)}"
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     return f"{head}: {_rest(lines[0], head + more, width)}{more}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from tests.cli.conftest import CommandLine
 from tests.cli.terminal import NETCLAW, Terminal
-from tests.process.harness import Daemon
+from tests.process.harness import Daemon, free_port
 from tests.waiting import wait_for
 
 PROMPT = "\n> "
@@ -98,6 +99,10 @@ def test_later_and_an_interrupt_leave_the_turn_waiting(
     session = session_of(chat)
     assert chat.text.endswith(f"The turn waits: netclaw chat --session {session}\n")
     assert len(pending(netclaw, session)) == 1
+    shown = netclaw("sessions", "show", session).stdout
+    assert shown.endswith(
+        f"(approval); `netclaw chat --session {session}` asks for what it needs.\n"
+    )
     with Terminal("chat", "--session", session) as again:
         again.read_to("> /ask Delete it?")
         again.read_to(QUESTION)
@@ -158,6 +163,27 @@ def test_a_question_stands_through_a_restart(
     say(chat, "y")
     chat.read_to("The answer is here: granted")
     chat.read_to(PROMPT)
+
+
+def test_the_agent_moves_the_port_and_the_conversation_goes_on_there(
+    chat: Terminal, daemon: Daemon
+) -> None:
+    port, before = free_port(), daemon.generation()
+    changes = {"changes": {"daemon.listen": [f"127.0.0.1:{port}"]}, "reason": "another port"}
+    say(chat, f"/tool config_propose {json.dumps(changes)}")
+    chat.read_to("agent asks to run the tool config_propose")
+    chat.read_to(f'  │ +listen = ["127.0.0.1:{port}"]')
+    chat.read_to(QUESTION)
+    say(chat, "y")
+    chat.read_to(f'the configuration file has daemon.listen = ["127.0.0.1:{port}"]')
+    chat.read_to("the daemon restarted, going on")
+    chat.read_to(f'the configuration is applied (daemon.listen = ["127.0.0.1:{port}"])')
+    chat.read_to("Your change of the configuration (daemon.listen) is applied")
+    chat.read_to(PROMPT)
+    daemon.port = port
+    assert daemon.generation() == before + 1
+    say(chat, "/count 3 0")
+    chat.read_to("1 2 3")
 
 
 def test_standard_output_in_a_file_has_the_replies_alone(

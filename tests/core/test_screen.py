@@ -195,6 +195,11 @@ def test_text_that_was_cut_and_parked_goes_on_when_it_is_resumed() -> None:
             "the tool shell is done: total 3 (and 2 more) —",
         ),
         ("tool.finished", {"name": "shell", "status": "ok", "text": " \n"}, "shell is done —"),
+        (
+            "tool.finished",
+            {"name": "fetch", "status": "error", "text": "Refused.\n\n" + "Do this. " * 30},
+            "the tool fetch failed: Refused. " + "Do this. " * 29 + "Do this. —",
+        ),
         ("tool.unknown", {"name": "ledger"}, "its outcome is unknown"),
         (
             "approval.requested",
@@ -258,7 +263,7 @@ def test_a_change_of_the_configuration_is_told_with_the_call_that_wrote_it() -> 
         proposal={"changes": {"daemon.listen": ["127.0.0.1:5200"]}},
     )
     assert stream.text == (
-        "— the tool config_propose is done: Written. —\n"
+        "— the tool config_propose is done —\n"
         '— the configuration file has daemon.listen = ["127.0.0.1:5200"]; a restart follows —\n'
     )
 
