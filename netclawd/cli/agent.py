@@ -24,10 +24,22 @@ class Offer(Protocol):
 
 
 def make_provider(chosen: ProviderSettings, resolve: Callable[[str], str]) -> Provider:
-    """Return the provider; ConfigMeaningError when its key can't be had."""
+    """Return the provider; ConfigMeaningError when its key can't be had, or is none.
+
+    No connection is made, and what makes connections is not imported, before the first call.
+    """
+    key = resolve(chosen.api_key) if chosen.api_key is not None else None
+    match chosen.kind:
+        case "openai":
+            from netclawd.adapters.providers.openai import OpenAIProvider
+
+            return OpenAIProvider(chosen, key or "")
+        case "anthropic":
+            from netclawd.adapters.providers.anthropic import AnthropicProvider
+
+            return AnthropicProvider(chosen, key or "")
     from netclawd.adapters.providers.demo import DemoProvider
 
-    key = resolve(chosen.api_key) if chosen.api_key is not None else None
     return DemoProvider(chosen.word_interval_s, key)
 
 

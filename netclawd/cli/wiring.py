@@ -454,6 +454,7 @@ def import_rest() -> None:
     import netclawd.adapters.http.openapi
     import netclawd.adapters.metrics
     import netclawd.adapters.processes
+    import netclawd.adapters.providers.transport
     import netclawd.adapters.store.counts
     import netclawd.adapters.watch
     import netclawd.daemon.crash
