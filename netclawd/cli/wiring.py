@@ -454,6 +454,8 @@ def import_rest() -> None:
     import netclawd.adapters.http.openapi
     import netclawd.adapters.metrics
     import netclawd.adapters.processes
+    import netclawd.adapters.providers.anthropic
+    import netclawd.adapters.providers.openai
     import netclawd.adapters.providers.transport
     import netclawd.adapters.store.counts
     import netclawd.adapters.watch

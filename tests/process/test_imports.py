@@ -11,9 +11,19 @@ from tests.process.faults import Fault
 from tests.process.harness import Daemon
 from tests.waiting import wait_for
 
-#: Needed to judge a file, to watch it, for metrics, or for the command line; not to serve.
+#: Needed to judge a file, to watch it, for metrics, for models, or for the command line; not to serve.
 NOT_NEEDED = frozenset(
-    {"click", "jsonschema", "prometheus_client", "pyinotify", "tomlkit", "tomllib", "unittest"}
+    {
+        "click",
+        "jsonschema",
+        "prometheus_client",
+        "pyinotify",
+        "requests",
+        "tomlkit",
+        "tomllib",
+        "unittest",
+        "urllib3",
+    }
 )
 
 
