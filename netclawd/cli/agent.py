@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from netclawd.adapters.clock import SystemClock
@@ -49,14 +49,49 @@ def system_prompt(settings: Settings) -> str:
     return read_prompt(path) if path else BUILT_IN_PROMPT
 
 
-def make_tools(settings: Settings, state: str) -> list[Tool]:
-    """Return every tool; ``state`` is the state folder."""
-    del settings
-    from netclawd.adapters.tools.clock_tool import ClockTool
-    from netclawd.adapters.tools.confirm import ConfirmTool
-    from netclawd.adapters.tools.ledger import LedgerTool
+def make_tools(
+    settings: Settings, state: str, environ: Mapping[str, str], secrets: Collection[str]
+) -> list[Tool]:
+    """Return every tool.
 
-    return [ClockTool(SystemClock()), ConfirmTool(), LedgerTool(f"{state}/ledger.txt")]
+    ``state`` is the state folder, ``environ`` what the daemon was started with, ``secrets`` the values
+    that no command may find in its environment.
+    """
+    from netclawd.adapters.tools.clock_tool import ClockTool
+    from netclawd.adapters.tools.commands import Commands
+    from netclawd.adapters.tools.confirm import ConfirmTool
+    from netclawd.adapters.tools.edit_file import EditFileTool
+    from netclawd.adapters.tools.environment import scrubbed
+    from netclawd.adapters.tools.ledger import LedgerTool
+    from netclawd.adapters.tools.list_files import ListFilesTool
+    from netclawd.adapters.tools.read_file import ReadFileTool
+    from netclawd.adapters.tools.shell import ShellTool
+    from netclawd.adapters.tools.workspace import Workspaces
+    from netclawd.adapters.tools.write_file import WriteFileTool
+
+    references = settings.secret_references.values()
+    referenced = {
+        name for scheme, _, name in (r.partition(":") for r in references) if scheme == "env"
+    }
+    workspaces = Workspaces(f"{state}/workspaces")
+    clean = scrubbed(environ, referenced, secrets)
+    return [
+        ShellTool(workspaces, Commands(state), settings.tools, clean),
+        ReadFileTool(workspaces),
+        WriteFileTool(workspaces),
+        EditFileTool(workspaces),
+        ListFilesTool(workspaces),
+        ClockTool(SystemClock()),
+        ConfirmTool(),
+        LedgerTool(f"{state}/ledger.txt"),
+    ]
+
+
+def end_leftovers(state: str) -> int:
+    """End the commands that a daemon which died on this state folder has left; return how many processes."""
+    from netclawd.adapters.tools.commands import end_leftovers
+
+    return end_leftovers(state)
 
 
 def offered(chosen: ProviderSettings, tools: Mapping[str, Offer]) -> tuple[ToolSpec, ...]:

@@ -7,6 +7,7 @@ so that a package upgrade under a living process can't mix old and new code.
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import sys
@@ -306,8 +307,12 @@ def _origin(environ: Mapping[bytes, bytes], record: HandoffRecord | None) -> Ori
 
 def _redactor(settings: Settings, environ: Mapping[str, str]) -> Redactor:
     """Resolve every secret anew: a rotated one is in force from this generation on."""
+    return Redactor(_secrets(settings, environ))
+
+
+def _secrets(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     resolve = Secrets(environ).resolve
-    return Redactor([resolve(reference) for reference in settings.secret_references.values()])
+    return [resolve(reference) for reference in settings.secret_references.values()]
 
 
 def _journal_sender() -> Send:
@@ -342,8 +347,14 @@ def _engine(
     environ: Mapping[str, str],
     proposals: Proposals,
 ) -> Engine:
+    from netclawd.cli.agent import end_leftovers
     from netclawd.daemon.engine import Engine
 
+    # Before anything resumes: a command that runs still could be told about as one that has ended.
+    if (ended := end_leftovers(folders.state)) > 0:
+        logging.getLogger("netclawd.tools").warning(
+            "processes ended that a dead daemon left: %d", ended
+        )
     return Engine(
         store,
         SystemClock(),
@@ -366,11 +377,12 @@ def _agent(
     from netclawd.daemon.turn_parts import Agent
 
     chosen = settings.providers[settings.provider]
+    secrets = _secrets(settings, environ)
     policies = {**settings.tools.policies, "confirm": Policy.ASK, "ledger": Policy.ALLOW}
     tools = {
         tool.name: GuardedTool(tool, policies[tool.name])
         for tool in [
-            *make_tools(settings, folders.state),
+            *make_tools(settings, folders.state, environ, secrets),
             *([proposals.tool] if proposals is not None else ()),
         ]
     }
@@ -381,7 +393,7 @@ def _agent(
         system=system_prompt(settings),
         context_tokens=chosen.context_tokens,
         max_output_tokens=chosen.max_output_tokens,
-        redact=_redactor(settings, environ).text,
+        redact=Redactor(secrets).text,
         outcomes=proposals,
     )
 
@@ -448,6 +460,7 @@ def _fd_store(address: str) -> Callable[[], FdStore] | None:
 
 def import_rest() -> None:
     """Import every module that may ever be used and that serving did not need."""
+    import ctypes  # noqa: F401
     import grp  # noqa: F401
 
     import netclawd.adapters.fd_store
