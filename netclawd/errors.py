@@ -301,3 +301,17 @@ class DrainingError(NetclawError):
         super().__init__(what, remedy)
         #: Whole seconds after which a retry is worth while, at least 1.
         self.retry_after_s = retry_after_s
+
+
+class CutError(NetclawError):
+    """A drain cut what a client waited for."""
+
+    slug = "cut-by-restart"
+    status = 503
+
+
+class HungUpError(NetclawError):
+    """The client closed its connection, and had asked for nothing to go on then."""
+
+    slug = "client-closed"
+    status = 499

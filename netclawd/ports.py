@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     # Not needed to serve.
     from netclawd.core.counters import EventCounts
     from netclawd.core.reading import Census, Reading
+    from netclawd.errors import NetclawError
 
 # -- time and chance ---------------------------------------------------------------------------
 
@@ -80,6 +81,14 @@ class Store(Protocol):
         all older ones."""
 
     def create_session(self, session_id: SessionId, at: float, channel: str = "api") -> Session: ...
+
+    def open_session(
+        self, alias: str, session_id: SessionId, at: float, channel: str = "api"
+    ) -> Session:
+        """Return the session that a client calls ``alias``; make it, with this id, if there is none.
+
+        Whoever asks with the same alias, at whatever time, gets the same session.
+        """
 
     def session(self, session_id: SessionId) -> Session:
         """Return the session or raise NotFoundError."""
@@ -437,6 +446,28 @@ class Watch(Protocol):
     def on_delta(self, delta: Delta) -> None: ...
 
 
+class CallListener(Protocol):
+    """Who hears of a model call; called in the thread of the call, one after the other.
+
+    Any text first, then either of the others, once.
+    """
+
+    def on_text(self, text: str) -> None: ...
+    def on_reply(self, reply: ModelReply) -> None: ...
+    def on_error(self, error: NetclawError) -> None: ...
+
+
+class Call(Protocol):
+    """A model call of a client, which belongs to no session."""
+
+    id: str
+    #: Wall clock of its beginning, seconds since the epoch.
+    at: float
+
+    def hang_up(self) -> None:
+        """Cut it, because nobody waits for it any more; does not block."""
+
+
 class Service(Protocol):
     """The daemon as HTTP and the control socket see it. Every method may be called from any thread."""
 
@@ -481,6 +512,23 @@ class Service(Protocol):
 
     def live_text(self, session_id: SessionId) -> Delta | None:
         """Return the text so far of the reply that is being made (offset 0), None without one."""
+
+    # For clients that wait for the answer in the very response, so that nothing can be deferred:
+    # DrainingError, and nothing has happened, while the gate is closed.
+    def call_model(self, request: ModelRequest, listener: Callable[[Call], CallListener]) -> Call:
+        """Begin a model call that belongs to no session; ``listener`` makes who hears of it."""
+
+    def open_session(self, alias: str) -> Session:
+        """Return the session that a client calls so; make it if there is none."""
+
+    def ask(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
+        """Admit an input durably, to run at once."""
+
+    def turn_events(self, turn_id: TurnId) -> tuple[SessionEvent, ...]:
+        """Return all events of one turn, in order."""
+
+    def abandon_turn(self, session_id: SessionId, turn_id: TurnId, by: str) -> None:
+        """Cancel a turn whose client has hung up, soon; never waits and never fails."""
 
     def watch(self, watch: Watch) -> None:
         """Tell ``watch`` of every commit and delta from now on."""

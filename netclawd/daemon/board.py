@@ -20,6 +20,7 @@ from netclawd.daemon.session_queue import SessionQueue
 from netclawd.errors import ConflictError
 
 if TYPE_CHECKING:
+    from netclawd.daemon.calls import ModelCall
     from netclawd.daemon.turn_run import TurnRun
 
 #: A decision waits at most this long for the commit that asked for it to be over.
@@ -112,6 +113,8 @@ class Board:
         self.cond = threading.Condition()
         self.queue = SessionQueue()
         self.runs: dict[SessionId, TurnRun] = {}
+        #: Model calls that belong to no turn.
+        self.calls: set[ModelCall] = set()
         self.drain: Drain | None = None
         self.gate_open = False
         self.stopping = False
@@ -154,6 +157,8 @@ class Board:
             for run in self.runs.values():
                 run.cancel.set()
                 run.abandoned.set()
+            for call in self.calls:
+                call.cancel.set()
             self.cond.notify_all()
 
     # -- for workers -----------------------------------------------------------------------------
@@ -245,6 +250,21 @@ class Board:
     def done(self, run: TurnRun) -> None:
         with self.cond:
             run.doing = None
+            self.cond.notify_all()
+
+    # -- for clients that call the model themselves ----------------------------------------------
+
+    def open_call(self, call: ModelCall) -> bool:
+        """Count a model call until :meth:`close_call`; False when none may begin."""
+        with self.cond:
+            if self.drain is not None or self.stopping or not self.gate_open:
+                return False
+            self.calls.add(call)
+            return True
+
+    def close_call(self, call: ModelCall) -> None:
+        with self.cond:
+            self.calls.discard(call)
             self.cond.notify_all()
 
     # -- for people ------------------------------------------------------------------------------

@@ -33,24 +33,34 @@ class DrainWatch:
         self._resumption.stop_untaken()
         board = self._board
         with board.cond:
-            while board.runs and not board.stopping and board.drain is not None:
+            while (board.runs or board.calls) and not board.stopping and board.drain is not None:
                 now = self._clock.monotonic()
                 if now >= board.drain.deadline:
                     break
                 board.cond.wait(self._cancel_due(now) - now)
-            left = len(board.runs) if board.drain is not None else 0
-            if left:
+            left, calls = len(board.runs), len(board.calls)
+            if board.drain is None:
+                left = calls = 0
+            if left or calls:
                 board.abandon_runs()
         if left:
             _log.warning("drain ends with turns still running: %d", left)
+        if calls:
+            _log.warning("drain ends with model calls of clients still running: %d", calls)
         self._on_drained()
 
     def _cancel_due(self, now: float) -> float:
         """Cancel what is due and return when the next thing is."""
         assert self._board.drain is not None
-        next_due = self._board.drain.deadline
+        drain = self._board.drain
+        next_due = drain.deadline
+        for call in self._board.calls:
+            if drain.model_deadline <= now:
+                call.cancel.set()
+            else:
+                next_due = min(next_due, drain.model_deadline)
         for run in self._board.runs.values():
-            due = self._board.drain.due(run.doing)
+            due = drain.due(run.doing)
             if due <= now:
                 run.cancel.set()
             else:

@@ -10,6 +10,7 @@ checkpoint or is cancelled at its deadline. The **stop**: worker threads end.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,12 +32,16 @@ from netclawd.core.values import frozen
 from netclawd.core.warm_up import Boot
 from netclawd.daemon.board import Board, Drain
 from netclawd.daemon.broadcast import Broadcast
+from netclawd.daemon.calls import ModelCalls
 from netclawd.daemon.decisions import Decisions
 from netclawd.daemon.drain_watch import DrainWatch
 from netclawd.daemon.resumption import Resumption, Warmup
 from netclawd.daemon.turn_parts import Agent, Parts, RunEnd, Spawn
 from netclawd.daemon.turn_run import TurnRun
+from netclawd.errors import NetclawError
 from netclawd.ports import Clock, Ids, Store
+
+_log = logging.getLogger(__name__)
 
 
 @frozen
@@ -73,6 +78,8 @@ class Engine:
         self._board = Board()
         self._resumption = Resumption(self._parts, self._board, self._limits)
         self._decisions = Decisions(self._parts, self._board, self._resumption, self._begin)
+        #: Model calls of clients, which belong to no turn.
+        self.calls = ModelCalls(self._parts, self._board, self._begin)
         self._threads: list[threading.Thread] = []
         self._workers = 0
         #: What the drain made of each turn that it stopped.
@@ -145,6 +152,17 @@ class Engine:
             self._decisions.park_stopped(run.turn, run.parked_by)
         elif left and not over:
             self._resumption.take_back(run.turn.id)
+
+    def abandon(self, session_id: SessionId, turn_id: TurnId, by: str) -> None:
+        """Cancel a turn on a thread of its own; nobody waits for what becomes of it."""
+
+        def cancel() -> None:
+            try:
+                self.cancel(session_id, turn_id, by)
+            except NetclawError as error:
+                _log.info("turn was not cancelled: %s", error.what, extra={"TURN_ID": turn_id})
+
+        self._begin("abandon", cancel)
 
     # -- warm-up and drain -----------------------------------------------------------------------
 

@@ -53,7 +53,12 @@ class Gate:
             return False
         if self._new_work is NewWork.DEFER:
             return True
-        raise DrainingError(
+        raise self.refusal(now)
+
+    def refusal(self, now: float) -> DrainingError:
+        """Return what is said to new work that can't wait."""
+        state = self._state
+        return DrainingError(
             "The daemon is stopping." if state.stopping else "The daemon is restarting.",
             "Send the message again after the time in Retry-After.",
             retry_after_s=self.retry_after_s(now),

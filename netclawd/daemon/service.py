@@ -15,6 +15,7 @@ from netclawd.core.session import (
     ApprovalId,
     Delta,
     InputId,
+    ModelRequest,
     Page,
     RestartId,
     Session,
@@ -26,7 +27,7 @@ from netclawd.core.session import (
 from netclawd.daemon.image import Image
 from netclawd.daemon.status import status
 from netclawd.errors import DrainingError
-from netclawd.ports import Post, Watch
+from netclawd.ports import Call, CallListener, Post, Watch
 
 if TYPE_CHECKING:
     from netclawd.core.reading import Reading
@@ -117,6 +118,12 @@ class DaemonService:
             if known is None:
                 raise
             return known
+        return self._admit(session_id, text, source_id, deferred=deferred)
+
+    def _admit(
+        self, session_id: SessionId, text: str, source_id: str | None, *, deferred: bool
+    ) -> Admitted:
+        image = self._image
         new = AdmitInput(
             session_id=session_id,
             input_id=InputId(self._new_id("i")),
@@ -125,7 +132,7 @@ class DaemonService:
             source_id=source_id,
             deferred=deferred,
         )
-        admitted = store.admit(new, self._clock.wall())
+        admitted = image.the_store().admit(new, self._clock.wall())
         if admitted.fresh and image.engine is not None:
             image.engine.submit(admitted.turn_id, session_id)
         return admitted
@@ -149,6 +156,35 @@ class DaemonService:
     def live_text(self, session_id: SessionId) -> Delta | None:
         engine = self._image.engine
         return engine.live_text(session_id) if engine is not None else None
+
+    # -- clients that wait for the answer in the very response -----------------------------------
+
+    def call_model(self, request: ModelRequest, listener: Callable[[Call], CallListener]) -> Call:
+        self._refuse_while_closed()
+        return self._image.the_engine().calls.call(request, listener)
+
+    def open_session(self, alias: str) -> Session:
+        self._refuse_while_closed()
+        session_id = SessionId(self._new_id("s"))
+        return self._image.the_store().open_session(alias, session_id, self._clock.wall())
+
+    def ask(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
+        """As :meth:`admit`, but for the gate; an input that passed just before it closed is deferred."""
+        self._refuse_while_closed()
+        return self._admit(session_id, text, source_id, deferred=False)
+
+    def _refuse_while_closed(self) -> None:
+        gate = self._image.gate
+        if not gate.state.open:
+            raise gate.refusal(self._clock.monotonic())
+
+    def turn_events(self, turn_id: TurnId) -> tuple[SessionEvent, ...]:
+        return self._image.the_store().turn_events(turn_id)
+
+    def abandon_turn(self, session_id: SessionId, turn_id: TurnId, by: str) -> None:
+        engine = self._image.engine
+        if engine is not None:
+            engine.abandon(session_id, turn_id, by)
 
     def watch(self, watch: Watch) -> None:
         self._image.broadcast.watch(watch)

@@ -7,16 +7,17 @@ while nothing else works.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import falcon
 
-from netclawd.adapters.http import problem, sse
+from netclawd.adapters.http import openai_error, problem, sse
 from netclawd.adapters.http.channel import ENV_TARGET, ENV_UNIX
+from netclawd.adapters.http.completions import add_completion_routes, show
 from netclawd.adapters.http.forwarded import ENV_FORWARDED_HOST, without_forwarded
 from netclawd.adapters.http.options import HttpOptions
 from netclawd.adapters.http.origin import Gatekeeper
+from netclawd.adapters.http.pump import Pump
 from netclawd.adapters.http.query import whole_number
 from netclawd.adapters.http.sessions import add_session_routes
 from netclawd.errors import BadRequestError, DrainingError, NetclawError
@@ -30,10 +31,10 @@ _LIVE = b'{"status":"live"}'
 def create_app(
     service: Service,
     options: HttpOptions,
-    admit_stream: Callable[[], bool],
+    pump: Pump,
     expose: Exposition,
 ) -> Any:
-    """Build the WSGI application. ``admit_stream`` counts a stream, or says that there are too many."""
+    """Build the WSGI application; ``pump`` takes what does not end soon."""
     gate = Gatekeeper(options.addresses, options.allowed_hosts, options.trusted_proxies)
     app: Any = falcon.App(middleware=[Gate(gate)])
     app.add_route("/api/health/live", Live())
@@ -42,7 +43,8 @@ def create_app(
     app.add_route("/api/restarts", Restarts(service))
     app.add_route("/metrics", Metrics(expose))
     app.add_route("/openapi.json", OpenApi())
-    add_session_routes(app, service, admit_stream)
+    add_session_routes(app, service, pump.admit)
+    add_completion_routes(app, service, pump)
     problems = Problems(service)
     app.add_error_handler(Exception, problems.unexpected)
     app.add_error_handler(falcon.HTTPError, problems.http)
@@ -180,6 +182,9 @@ class Problems:
 
     def known(self, req: Any, resp: Any, error: NetclawError, _params: Any) -> None:
         """Answer with the error's own slug, words and status."""
+        if openai_error.concerns(req.path):
+            self._show(resp, error)
+            return
         if isinstance(error, DrainingError):
             resp.set_header("Retry-After", str(error.retry_after_s))
         elif error.status in (429, 503):
@@ -187,6 +192,15 @@ class Problems:
         if error.status >= 500 and error.status not in (501, 503):
             logger.error("request failed: %s: %s", error.slug, error.what)
         self._answer(req, resp, error.status, error.slug, error.what, error.remedy)
+
+    def _show(self, resp: Any, error: NetclawError) -> None:
+        failure = openai_error.failure_of(error)
+        if failure.status == 500:
+            logger.error("request failed: %s: %s", error.slug, error.what)
+        retry_after_s = self._service.retry_after_s()
+        if isinstance(error, DrainingError):
+            retry_after_s = max(retry_after_s, error.retry_after_s)
+        show(resp, failure, retry_after_s)
 
     def http(self, req: Any, resp: Any, error: Any, _params: Any) -> None:
         """Answer what falcon found: no such route, method, media type."""
@@ -206,7 +220,11 @@ class Problems:
     def _answer(
         self, req: Any, resp: Any, status: int, slug: str, detail: str, remedy: str
     ) -> None:
+        resp.set_header("Cache-Control", "no-store")
+        if openai_error.concerns(req.path):
+            failure = openai_error.Failure(status, slug, f"{detail} {remedy}".strip())
+            show(resp, failure, self._service.retry_after_s())
+            return
         resp.status = f"{status} {problem.phrase_of(status)}"
         resp.content_type = problem.MEDIA_TYPE
-        resp.set_header("Cache-Control", "no-store")
         resp.data = problem.body(status, slug, detail, remedy, req.path)

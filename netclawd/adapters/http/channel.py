@@ -25,6 +25,8 @@ from netclawd.adapters.http.sockets import unread
 ENV_UNIX = "netclawd.unix"
 ENV_WOKEN = "netclawd.woken"
 ENV_TARGET = "netclawd.target"
+#: The ticket with which the request has waited.
+ENV_TICKET = "netclawd.ticket"
 
 #: What environ's REMOTE_ADDR says for a peer on a Unix socket.
 UNIX_PEER = ("unix", 0)
@@ -60,6 +62,8 @@ class Task(WSGITask):  # type: ignore[misc]
             environ[ENV_UNIX] = True
         if self.request.woken:
             environ[ENV_WOKEN] = True
+        if self.request.ticket is not None:
+            environ[ENV_TICKET] = self.request.ticket
         if self.request.proxy_netloc:
             environ[ENV_TARGET] = self.request.proxy_netloc
         return environ

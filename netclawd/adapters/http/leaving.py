@@ -7,11 +7,19 @@ between the two turns every Exception into an answer.
 
 from __future__ import annotations
 
+from netclawd.adapters.http.relay import Relay, Ticket
 from netclawd.core.session import SessionId
 
 
 class LeaveWorker(BaseException):
-    """Base of both."""
+    """Base of all."""
+
+    def lost(self) -> None:
+        """Hear that the connection is gone before the pump could have it."""
+
+
+class ReaderLeaves(LeaveWorker):
+    """A client reads a session's events."""
 
     def __init__(self, session_id: SessionId, after: int) -> None:
         super().__init__()
@@ -20,7 +28,7 @@ class LeaveWorker(BaseException):
         self.after = after
 
 
-class Parked(LeaveWorker):
+class Parked(ReaderLeaves):
     """A long poll found nothing yet: run the same request again when there is something to say."""
 
     def __init__(self, session_id: SessionId, after: int, wait_s: float) -> None:
@@ -28,5 +36,27 @@ class Parked(LeaveWorker):
         self.wait_s = wait_s
 
 
-class StreamTaken(LeaveWorker):
+class StreamTaken(ReaderLeaves):
     """An event stream: its socket belongs to the pump from here on."""
+
+
+class Relayed(LeaveWorker):
+    """An answer that comes bit by bit: its socket belongs to the pump from here on."""
+
+    def __init__(self, relay: Relay) -> None:
+        super().__init__()
+        self.relay = relay
+
+    def lost(self) -> None:
+        self.relay.over(lost=True)
+
+
+class Waiting(LeaveWorker):
+    """Run the same request again when the ticket has its answer."""
+
+    def __init__(self, ticket: Ticket) -> None:
+        super().__init__()
+        self.ticket = ticket
+
+    def lost(self) -> None:
+        self.ticket.over(lost=True)

@@ -22,11 +22,11 @@ from waitress.trigger import trigger
 
 from netclawd.adapters.http import problem, sse
 from netclawd.adapters.http.channel import Channel
-from netclawd.adapters.http.leaving import LeaveWorker, Parked
+from netclawd.adapters.http.leaving import LeaveWorker, Parked, Relayed, StreamTaken, Waiting
 from netclawd.adapters.http.options import MAX_BODY_BYTES, MAX_HEADER_BYTES, HttpOptions
 from netclawd.adapters.http.pump import Poll, Pump
 from netclawd.adapters.http.sockets import Accepting, Lingering, say_end
-from netclawd.adapters.http.watcher import Watcher
+from netclawd.adapters.http.watcher import Stream, Watcher
 from netclawd.adapters.http.workers import Workers
 from netclawd.core import budgets
 from netclawd.core.listeners import Kept
@@ -119,9 +119,9 @@ class Loop:
     def on_leave(self, channel: Channel, leave: LeaveWorker) -> None:
         self.post(partial(self._leave, channel, leave))
 
-    def on_stream_end(self, watcher: Watcher) -> None:
+    def on_stream_end(self, stream: Stream) -> None:
         """Take back the socket of a stream that got its last word (the pump's thread calls)."""
-        self.post(partial(self.part_politely, watcher.sock, watcher.peer, watcher.listener))
+        self.post(partial(self.part_politely, stream.sock, stream.peer, stream.listener))
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -296,12 +296,15 @@ class Loop:
 
     def _leave(self, channel: Channel, leave: LeaveWorker) -> None:
         if not channel.connected or channel.cut:
+            leave.lost()
             self.pump.release()
         elif channel.total_outbufs_len:
             # Answers to earlier requests of this connection go first.
             self._leaving.append((channel, leave))
         elif isinstance(leave, Parked):
             self._park(channel, leave)
+        elif isinstance(leave, Waiting):
+            self._let_wait(channel, leave)
         else:
             self._hand_over(channel, leave)
 
@@ -313,16 +316,27 @@ class Loop:
             Poll(channel.socket.fileno(), leave.session_id, leave.after, until, wake)
         )
 
+    def _let_wait(self, channel: Channel, leave: Waiting) -> None:
+        channel.leave_map()
+        channel.requests[0].ticket = leave.ticket
+        wake = partial(self.post, channel.run_again)
+        self.pump.add_ticket(leave.ticket, channel.socket.fileno(), wake)
+
     def _hand_over(self, channel: Channel, leave: LeaveWorker) -> None:
         parted = channel.part()
         if parted is None:
+            leave.lost()
             self.pump.release()
             return
         sock, pending = parted
-        head = pending + sse.head(self.generation())
-        self.pump.add_stream(
-            Watcher(sock, channel.peer, channel.listener, leave.session_id, leave.after, head)
-        )
+        if isinstance(leave, Relayed):
+            leave.relay.attach(sock, channel.peer, channel.listener, pending, time.monotonic())
+            self.pump.add_relay(leave.relay)
+        elif isinstance(leave, StreamTaken):
+            head = pending + sse.head(self.generation())
+            self.pump.add_stream(
+                Watcher(sock, channel.peer, channel.listener, leave.session_id, leave.after, head)
+            )
 
     def _sweep(self, now: float) -> None:
         for lingering in self.lingering():

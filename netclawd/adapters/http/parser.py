@@ -60,6 +60,8 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
     """Parses one request; doesn't invite a body that will not come or will not be taken."""
 
     woken = False
+    #: With which the request has left its worker, to be run again.
+    ticket: Any = None
     completed: bool
     error: Any
     #: Why the request line was refused, where waitress has no class for it.

@@ -151,16 +151,23 @@ def raw_response(
 ) -> bytes:
     """Render a whole HTTP/1.1 response that ends its connection, for where no application runs."""
     content = body(status, slug, detail, remedy)
+    more = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return raw_answer(status, MEDIA_TYPE, content, generation, more)
+
+
+def raw_answer(
+    status: int, media: str, content: bytes, generation: int, more: Mapping[str, str]
+) -> bytes:
+    """Render a whole response of any media type, with more headers."""
     lines = [
         f"HTTP/1.1 {status} {phrase_of(status)}",
         "Cache-Control: no-store",
         "Connection: close",
         f"Content-Length: {len(content)}",
-        f"Content-Type: {MEDIA_TYPE}",
+        f"Content-Type: {media}",
         f"{GENERATION_HEADER}: {generation}",
     ]
-    if retry_after_s is not None:
-        lines.append(f"Retry-After: {retry_after_s}")
+    lines += [f"{name}: {value}" for name, value in more.items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
 
 

@@ -1,7 +1,7 @@
-"""The one thread that feeds all event streams and wakes all long polls.
+"""The one thread that feeds all streams and wakes all that wait: long polls and tickets.
 
-It owns the sockets of the streams, and of parked long polls only the knowledge whether their client
-is still there. Other threads post to it and never wait for it. It reads the store once per commit
+It owns the sockets of the streams, and of what waits only the knowledge whether its client is still
+there. Other threads post to it and never wait for it. It reads the store once per commit
 and session, however many watch.
 """
 
@@ -16,12 +16,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 from typing import Any
 
 from netclawd.adapters.http import sse
+from netclawd.adapters.http.following import Follower
+from netclawd.adapters.http.relay import Relay, Ticket
 from netclawd.adapters.http.room import HoleError, Room
-from netclawd.adapters.http.watcher import LOW_WATER_BYTES, Watcher
+from netclawd.adapters.http.watcher import LOW_WATER_BYTES, Stream, Watcher
 from netclawd.core.session import Delta, SessionId
 from netclawd.errors import NetclawError
 from netclawd.ports import Service
@@ -36,6 +39,7 @@ _LAST_WORD_S = 0.05
 _RETRY_MS = (50, 500)
 
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_GONE_FOR_GOOD = select.EPOLLHUP | select.EPOLLERR
 
 
 class Poll:
@@ -67,7 +71,7 @@ class Pump:
         service: Service,
         max_streams: int,
         heartbeat_s: float,
-        on_end: Callable[[Watcher], None],
+        on_end: Callable[[Stream], None],
         on_fewer: Callable[[], None],
     ) -> None:
         self._service = service
@@ -86,8 +90,9 @@ class Pump:
         self._called = threading.Event()
         self._rooms: dict[SessionId, Room[Watcher]] = {}
         self._polls: dict[SessionId, set[Poll]] = {}
-        self._by_fd: dict[int, Watcher | Poll] = {}
-        self._dirty: set[Watcher] = set()
+        self._followers: dict[SessionId, set[Follower]] = {}
+        self._by_fd: dict[int, Stream | Poll | Ticket] = {}
+        self._dirty: set[Stream] = set()
         self._timers: list[tuple[float, int, Poll]] = []
         self._order = count()
         self._beat_at = time.monotonic() + heartbeat_s
@@ -99,7 +104,7 @@ class Pump:
     # -- called from any thread ------------------------------------------------------------------
 
     def admit(self) -> bool:
-        """Count one more stream or long poll; False when there are too many."""
+        """Count one more stream, long poll or ticket; False when there are too many."""
         with self._lock:
             if self._open >= self._max_streams:
                 return False
@@ -118,11 +123,12 @@ class Pump:
 
     def on_events(self, session_id: SessionId, last_seq: int) -> None:
         # Interest is registered before the store is read, so a commit that is ignored here is read.
-        if session_id in self._rooms or session_id in self._polls:
+        watched = session_id in self._rooms or session_id in self._polls
+        if watched or session_id in self._followers:
             self._post(self._take_events, session_id, last_seq)
 
     def on_delta(self, delta: Delta) -> None:
-        if delta.session_id in self._rooms:
+        if delta.session_id in self._rooms or delta.session_id in self._followers:
             self._post(self._take_delta, delta)
 
     def add_stream(self, watcher: Watcher) -> None:
@@ -133,8 +139,31 @@ class Pump:
         """Watch over an admitted long poll until it is to be answered."""
         self._post(self._park, poll)
 
+    def add_relay(self, relay: Relay) -> None:
+        """Take over an admitted relay, which has got its socket."""
+        self._post(self._join_relay, relay)
+
+    def poke(self, relay: Relay) -> None:
+        """Hear that a relay has something in its inbox."""
+        self._post(self._pull, relay)
+
+    def add_ticket(self, ticket: Ticket, fd: int, wake: Callable[[], None]) -> None:
+        """Watch over an admitted ticket until it is to be answered."""
+        self._post(self._hold, ticket, fd, wake)
+
+    def settle(self, ticket: Ticket) -> None:
+        """Hear that a ticket has its answer."""
+        self._post(self._settle, ticket)
+
+    def follow(self, follower: Follower) -> None:
+        """Let it hear of its session until it is done or :meth:`unfollow`."""
+        self._post(self._follow, follower)
+
+    def unfollow(self, follower: Follower) -> None:
+        self._post(self._unfollow, follower)
+
     def drain(self) -> None:
-        """End every stream with a resume token and answer every long poll, now and from now on."""
+        """End every stream with its last word and answer all that waits, now and from now on."""
         self._post(self._drain)
 
     def resume(self) -> None:
@@ -199,8 +228,8 @@ class Pump:
             self._beat(now)
         # One pass: a reader that takes megabytes must not keep the others waiting.
         dirty, self._dirty = self._dirty, set()
-        for watcher in dirty:
-            self._guarded(self._flush, watcher, now)
+        for stream in dirty:
+            self._guarded(self._flush, stream, now)
         if self._draining and now >= self._last_word_until:
             self._end_overdue()
 
@@ -215,6 +244,8 @@ class Pump:
         if isinstance(waiting, Poll):
             # Gone, or half-closed: answering tells which.
             self._wake(waiting)
+        elif isinstance(waiting, Ticket):
+            self._on_ticket_gone(waiting, mask)
         elif waiting is not None:
             if mask & _GONE:
                 self._drop(waiting)
@@ -229,15 +260,20 @@ class Pump:
     def _end_overdue(self) -> None:
         """Part from the readers that did not take their last word in time; each was offered it."""
         for waiting in list(self._by_fd.values()):
-            if isinstance(waiting, Watcher) and waiting not in self._dirty:
+            if isinstance(waiting, Stream) and waiting not in self._dirty:
                 self._end(waiting)
 
     def _beat(self, now: float) -> None:
         self._beat_at = now + self._heartbeat_s
-        for watcher in self._by_fd.values():
-            idle = isinstance(watcher, Watcher) and not watcher.queued_bytes
-            if idle and now - watcher.sent_at > self._heartbeat_s / 2:  # type: ignore[union-attr]
-                self._push(watcher, sse.HEARTBEAT)  # type: ignore[arg-type]
+        for stream in list(self._by_fd.values()):
+            if not isinstance(stream, Stream) or stream.queued_bytes:
+                continue
+            if isinstance(stream, Relay) and not stream.begun:
+                if now - stream.since > self._heartbeat_s / 2:
+                    stream.begin()
+                    self._dirty.add(stream)
+            elif now - stream.sent_at > self._heartbeat_s / 2:
+                self._push(stream, sse.HEARTBEAT)
 
     # -- long polls ------------------------------------------------------------------------------
 
@@ -269,6 +305,72 @@ class Pump:
             del self._polls[poll.session_id]
         poll.wake()
         self.release()
+
+    # -- tickets ---------------------------------------------------------------------------------
+
+    def _hold(self, ticket: Ticket, fd: int, wake: Callable[[], None]) -> None:
+        ticket.fd, ticket.wake, ticket.waiting = fd, wake, True
+        self._by_fd[fd] = ticket
+        self._epoll.register(fd, select.EPOLLRDHUP)
+        if self._draining or ticket.answer is not None:
+            self._answer_ticket(ticket, lost=False)
+
+    def _settle(self, ticket: Ticket) -> None:
+        if ticket.waiting:
+            self._answer_ticket(ticket, lost=False)
+
+    def _on_ticket_gone(self, ticket: Ticket, mask: int) -> None:
+        ticket.over(lost=True)
+        if mask & _GONE_FOR_GOOD:
+            self._answer_ticket(ticket, lost=True)
+        else:
+            # It may only have ended its side, and still read.
+            self._epoll.modify(ticket.fd, 0)
+
+    def _answer_ticket(self, ticket: Ticket, *, lost: bool) -> None:
+        ticket.waiting = False
+        del self._by_fd[ticket.fd]
+        self._epoll.unregister(ticket.fd)
+        ticket.over(lost=lost)
+        ticket.wake()
+        self.release()
+
+    # -- relays and followers --------------------------------------------------------------------
+
+    def _join_relay(self, relay: Relay) -> None:
+        self._by_fd[relay.fd] = relay
+        self._epoll.register(relay.fd, select.EPOLLRDHUP)
+        self._dirty.add(relay)
+        if self._draining:
+            relay.cut()
+        else:
+            self._pull(relay)
+
+    def _pull(self, relay: Relay) -> None:
+        if not relay.attached or self._by_fd.get(relay.fd) is not relay:
+            return
+        if relay.pull():
+            self._dirty.add(relay)
+        else:
+            self._drop_slow(relay)
+
+    def _follow(self, follower: Follower) -> None:
+        self._followers.setdefault(follower.session_id, set()).add(follower)
+        self._tell(follower, follower.start)
+
+    def _tell(self, follower: Follower, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except NetclawError as error:
+            follower.fail(error)
+        if follower.done:
+            self._unfollow(follower)
+
+    def _unfollow(self, follower: Follower) -> None:
+        followers = self._followers.get(follower.session_id, set())
+        followers.discard(follower)
+        if not followers:
+            self._followers.pop(follower.session_id, None)
 
     # -- streams ---------------------------------------------------------------------------------
 
@@ -326,6 +428,8 @@ class Pump:
         for poll in list(self._polls.get(session_id, ())):
             if last_seq > poll.after:
                 self._wake(poll)
+        for follower in list(self._followers.get(session_id, ())):
+            self._tell(follower, partial(follower.on_events, last_seq))
         room = self._rooms.get(session_id)
         if room is None:
             return
@@ -341,6 +445,8 @@ class Pump:
             self._drop_all(room)
 
     def _take_delta(self, delta: Delta) -> None:
+        for follower in list(self._followers.get(delta.session_id, ())):
+            self._tell(follower, partial(follower.on_delta, delta))
         room = self._rooms.get(delta.session_id)
         if room is None:
             return
@@ -369,57 +475,67 @@ class Pump:
                 watcher.cursor = seq
             self._push(watcher, chunk)
 
-    def _push(self, watcher: Watcher, chunk: bytes) -> None:
-        if watcher.push(chunk):
-            self._dirty.add(watcher)
+    def _push(self, stream: Stream, chunk: bytes) -> None:
+        if stream.push(chunk):
+            self._dirty.add(stream)
         else:
-            logger.info("dropped a slow reader", extra={"SESSION_ID": watcher.session_id})
-            self._drop(watcher)
+            self._drop_slow(stream)
 
-    def _flush(self, watcher: Watcher, now: float) -> None:
-        if watcher.fd not in self._by_fd:
+    def _drop_slow(self, stream: Stream) -> None:
+        of = {} if stream.session_id is None else {"SESSION_ID": stream.session_id}
+        logger.info("dropped a slow reader", extra=of)
+        self._drop(stream)
+
+    def _flush(self, stream: Stream, now: float) -> None:
+        if stream.fd not in self._by_fd:
             return
         try:
-            if not watcher.send(now):
-                self._epoll.modify(watcher.fd, select.EPOLLRDHUP | select.EPOLLOUT)
-            elif watcher.ending:
-                self._end(watcher)
-            elif not watcher.live:
-                room = self._rooms.get(watcher.session_id)
+            if not stream.send(now):
+                self._epoll.modify(stream.fd, select.EPOLLRDHUP | select.EPOLLOUT)
+            elif stream.ending:
+                self._end(stream)
+            elif isinstance(stream, Watcher) and not stream.live:
+                room = self._rooms.get(stream.session_id)
                 if room is not None:
-                    self._catch_up(room, watcher)
+                    self._catch_up(room, stream)
         except (OSError, NetclawError):
-            self._drop(watcher)
+            self._drop(stream)
 
     # -- ends ------------------------------------------------------------------------------------
 
-    def _drop(self, watcher: Watcher) -> None:
+    def _drop(self, stream: Stream) -> None:
         """Close a stream whose reader is gone or too slow."""
-        if self._forget(watcher):
-            watcher.sock.close()
+        if self._forget(stream, lost=True):
+            stream.sock.close()
             self.release()
 
     def _drop_all(self, room: Room[Watcher]) -> None:
         for watcher in list(room.watchers):
             self._drop(watcher)
 
-    def _end(self, watcher: Watcher) -> None:
+    def _end(self, stream: Stream) -> None:
         """Part from a stream that has got its last word, or has no time left for it."""
-        if self._forget(watcher):
-            self._on_end(watcher)
+        if self._forget(stream, lost=False):
+            self._on_end(stream)
             self.release()
 
-    def _forget(self, watcher: Watcher) -> bool:
-        if self._by_fd.pop(watcher.fd, None) is None:
+    def _forget(self, stream: Stream, *, lost: bool) -> bool:
+        if self._by_fd.pop(stream.fd, None) is None:
             return False
-        self._epoll.unregister(watcher.fd)
-        self._dirty.discard(watcher)
+        self._epoll.unregister(stream.fd)
+        self._dirty.discard(stream)
+        if isinstance(stream, Relay):
+            stream.over(lost=lost)
+        elif isinstance(stream, Watcher):
+            self._leave_room(stream)
+        return True
+
+    def _leave_room(self, watcher: Watcher) -> None:
         room = self._rooms.get(watcher.session_id)
         if room is not None:
             room.watchers.discard(watcher)
             if not room.watchers:
                 del self._rooms[watcher.session_id]
-        return True
 
     def _drain(self) -> None:
         self._draining = True
@@ -427,7 +543,12 @@ class Pump:
         for waiting in list(self._by_fd.values()):
             if isinstance(waiting, Poll):
                 self._wake(waiting)
-            else:
+            elif isinstance(waiting, Ticket):
+                self._answer_ticket(waiting, lost=False)
+            elif isinstance(waiting, Relay):
+                waiting.cut()
+                self._dirty.add(waiting)
+            elif isinstance(waiting, Watcher):
                 self._say_last_word(waiting, data)
         self._last_word_until = time.monotonic() + _LAST_WORD_S
 
@@ -449,7 +570,7 @@ class Pump:
 
     def _close(self) -> None:
         for waiting in list(self._by_fd.values()):
-            if isinstance(waiting, Watcher):
+            if isinstance(waiting, Stream):
                 self._drop(waiting)
         with self._lock:
             self._closed = True

@@ -45,8 +45,8 @@ def seconds(req: Any, name: str, highest: float) -> float:
     )
 
 
-def json_object(req: Any, *, known: frozenset[str], required: bool) -> dict[str, Any]:
-    """Read the body: a JSON object with no other than the known keys.
+def json_object(req: Any, *, known: frozenset[str] | None, required: bool) -> dict[str, Any]:
+    """Read the body: a JSON object with no other than the known keys, None: with any.
 
     Without ``required`` an absent body counts as an empty object. MediaTypeError for a body declared
     as something else, BadRequestError for the rest.
@@ -70,8 +70,8 @@ def json_object(req: Any, *, known: frozenset[str], required: bool) -> dict[str,
         raise BadRequestError("The body is not JSON.", "Send a JSON object in UTF-8.") from None
     if not isinstance(value, dict):
         raise BadRequestError("The body is not a JSON object.", "Send an object.")
-    unknown = sorted(value.keys() - known)
-    if unknown:
+    unknown = sorted(value.keys() - known) if known is not None else ()
+    if known is not None and unknown:
         raise BadRequestError(
             f"The body has {len(unknown)} unknown keys.",
             "Send no other keys than: " + (", ".join(sorted(known)) or "none") + ".",

@@ -55,7 +55,7 @@ class WaitressHttpServer:
             on_end=lambda watcher: self._loop.on_stream_end(watcher),
             on_fewer=lambda: self._loop.pull_trigger(),
         )
-        application = create_app(service, options, self._pump.admit, expose)
+        application = create_app(service, options, self._pump, expose)
         self._loop = Loop(application, service.generation, options, limit)
         self._loop.pump = self._pump
         self._threads: list[threading.Thread] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netclawd.core.session import Delta, SessionEvent
@@ -50,8 +50,9 @@ def restart(data: Mapping[str, Any], retry_ms: int) -> bytes:
     return f"event: restart\nretry: {retry_ms}\ndata: ".encode() + encode(data) + b"\n\n"
 
 
-def head(generation: int) -> bytes:
-    """Render the response head; the body ends with the connection."""
+def head(generation: int, more: Sequence[str] = ()) -> bytes:
+    """Render the response head, with more header lines; the body ends with the connection."""
+    lines = "".join(f"{line}\r\n" for line in more)
     return (
         "HTTP/1.1 200 OK\r\n"
         "Cache-Control: no-store\r\n"
@@ -59,5 +60,5 @@ def head(generation: int) -> bytes:
         "Content-Type: text/event-stream; charset=utf-8\r\n"
         # nginx would collect the events in a buffer.
         "X-Accel-Buffering: no\r\n"
-        f"X-Netclaw-Generation: {generation}\r\n\r\n"
+        f"X-Netclaw-Generation: {generation}\r\n{lines}\r\n"
     ).encode("latin-1")

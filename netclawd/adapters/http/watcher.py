@@ -1,4 +1,4 @@
-"""One event stream: its socket, and the bounded queue of what it was not sent yet.
+"""One stream: its socket, and the bounded queue of what it was not sent yet; and who reads a session.
 
 Touched by the pump's thread only.
 """
@@ -21,17 +21,15 @@ LOW_WATER_BYTES = 256 << 10
 _VECTOR = 64
 
 
-class Watcher:
-    """A reader of a session's events, on a connection that carries nothing else any more."""
+class Stream:
+    """A connection that carries one answer without an end in sight, and nothing else any more."""
 
     __slots__ = (
         "_chunks",
         "_pinned",
-        "cursor",
         "ending",
         "fd",
         "listener",
-        "live",
         "peer",
         "queued_bytes",
         "sent_at",
@@ -44,28 +42,24 @@ class Watcher:
         sock: socket.socket,
         peer: tuple[str | int, ...],
         listener: str,
-        session_id: SessionId,
-        cursor: int,
+        session_id: SessionId | None,
         head: bytes,
     ) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.peer = peer
         self.listener = listener
+        #: Whose text it carries, None when it is no session's.
         self.session_id = session_id
-        #: Number of the last durable event queued for this reader.
-        self.cursor = cursor
-        #: Whether it has caught up, so that broadcasts are for it.
-        self.live = False
         #: Whether the last word has been queued.
         self.ending = False
         #: Monotonic instant of the last send.
         self.sent_at = 0.0
         #: The head of the response, and behind it what is said.
-        self._chunks: deque[bytes | memoryview] = deque([head])
+        self._chunks: deque[bytes | memoryview] = deque([head] if head else ())
         self.queued_bytes = len(head)
         #: Whether the first chunk must be kept: it is the head, or it is half sent.
-        self._pinned = True
+        self._pinned = bool(head)
 
     def push(self, chunk: bytes) -> bool:
         """Queue a chunk; return False when the reader lags too far behind."""
@@ -111,3 +105,26 @@ class Watcher:
                 self._pinned = True
                 return
             sent -= len(first)
+
+
+class Watcher(Stream):
+    """A reader of a session's events."""
+
+    __slots__ = ("cursor", "live")
+
+    session_id: SessionId
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: tuple[str | int, ...],
+        listener: str,
+        session_id: SessionId,
+        cursor: int,
+        head: bytes,
+    ) -> None:
+        super().__init__(sock, peer, listener, session_id, head)
+        #: Number of the last durable event queued for this reader.
+        self.cursor = cursor
+        #: Whether it has caught up, so that broadcasts are for it.
+        self.live = False

@@ -173,6 +173,13 @@ class SqliteStore:
         self._submit(lambda db, _: writes.create_session(db, session_id, at, channel))
         return Session(session_id, at, channel, 0, None)
 
+    def open_session(
+        self, alias: str, session_id: SessionId, at: float, channel: str = "api"
+    ) -> Session:
+        """Return the session that has this alias; make it, with this id, if none has."""
+        found = self._submit(lambda db, _: writes.open_session(db, alias, session_id, at, channel))
+        return self.session(found)
+
     def admit(self, new: AdmitInput, at: float) -> Admitted:
         """Make an input and its queued turn durable; a repeated source id writes nothing."""
         data = rows.encode({"input_id": new.input_id, "text": new.text, "deferred": new.deferred})

@@ -86,6 +86,20 @@ def create_session(db: sqlite3.Connection, session_id: SessionId, at: float, cha
     )
 
 
+def open_session(
+    db: sqlite3.Connection, alias: str, session_id: SessionId, at: float, channel: str
+) -> SessionId:
+    """Return the session of this alias; make it, with this id, if there is none."""
+    found = db.execute("SELECT id FROM sessions WHERE alias = ?", (alias,)).fetchone()
+    if found is not None:
+        return SessionId(found[0])
+    db.execute(
+        "INSERT INTO sessions (id, created_at, channel, alias) VALUES (?, ?, ?, ?)",
+        (session_id, at, channel, alias),
+    )
+    return session_id
+
+
 def admit(
     db: sqlite3.Connection, written: Written, new: AdmitInput, data: str, at: float
 ) -> Admitted:

@@ -1,0 +1,101 @@
+"""Follows one durable turn for a client that waits for its answer. In the pump's thread alone.
+
+The store has what is sure, in order; deltas say the same earlier and may come too late or too early.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from netclawd.core.answer import Answer
+from netclawd.core.session import Delta, SessionId, TurnId
+from netclawd.errors import NetclawError
+from netclawd.ports import Service
+
+#: Events read from the store at once.
+_BATCH = 200
+
+
+class Teller(Protocol):
+    """Who is told; never asked to wait."""
+
+    def on_text(self, answer: Answer, text: str) -> None: ...
+    def on_end(self, answer: Answer) -> None:
+        """Hear that ``answer.end`` is there."""
+
+    def on_error(self, error: NetclawError) -> None: ...
+
+
+class Follower:
+    """Tells text as it comes and then, once, the end."""
+
+    def __init__(
+        self,
+        service: Service,
+        session_id: SessionId,
+        turn_id: TurnId,
+        teller: Teller,
+        *,
+        live: bool,
+    ) -> None:
+        self.session_id = session_id
+        self._service = service
+        self._answer = Answer(turn_id)
+        self._teller = teller
+        #: Whether text is told before it is durable.
+        self._live = live
+        #: Number of the last event that was read.
+        self._cursor = 0
+        self.done = False
+
+    def start(self) -> None:
+        """Take what has happened already; who calls has registered the follower before."""
+        history = self._service.turn_events(self._answer.turn_id)
+        self._cursor = max((event.seq for event in history), default=0)
+        self._answer.take_history(history)
+        self._fill()
+        self._tell()
+
+    def fail(self, error: NetclawError) -> None:
+        """End without an answer: the turn can't be read."""
+        if not self.done:
+            self.done = True
+            self._teller.on_error(error)
+
+    def on_events(self, last_seq: int) -> None:
+        if self._cursor < last_seq:
+            self._read()
+            self._tell()
+
+    def on_delta(self, delta: Delta) -> None:
+        if not self._live:
+            return
+        if not self._answer.place(delta):
+            # A commit that this worker has made is not told yet, or a delta came before we listened.
+            self._read()
+            self._fill()
+        self._tell()
+
+    def _read(self) -> None:
+        while not self.done:
+            events = self._service.events(self.session_id, self._cursor, _BATCH)
+            for event in events:
+                self._cursor = event.seq
+                self._answer.take(event)
+            if len(events) < _BATCH:
+                return
+
+    def _fill(self) -> None:
+        whole = self._service.live_text(self.session_id) if self._live else None
+        if whole is not None:
+            self._answer.place(whole)
+
+    def _tell(self) -> None:
+        if self.done:
+            return
+        text = self._answer.take_fresh()
+        if text:
+            self._teller.on_text(self._answer, text)
+        if self._answer.end is not None:
+            self.done = True
+            self._teller.on_end(self._answer)

@@ -1,0 +1,103 @@
+"""Model calls that a client of the API makes for itself: no session, no event, nothing durable.
+
+Each runs on a thread of its own. The board counts them, so that a drain waits for them as for the model
+calls of turns: until their deadline, then they are cut. Nobody can go on with one after a restart, so
+none begins while the gate is closed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from netclawd.core.session import ModelReply, ModelRequest
+from netclawd.daemon.board import Board, CancelFlag
+from netclawd.daemon.turn_parts import Parts
+from netclawd.errors import CutError, DrainingError, HungUpError, NetclawError, ProviderError
+from netclawd.ports import CallListener, Cancelled
+
+_log = logging.getLogger(__name__)
+
+#: Starts a thread of this name that the engine's stop waits for.
+Begin = Callable[[str, Callable[[], None]], None]
+
+
+class ModelCall:
+    """Implements :class:`netclawd.ports.Call`."""
+
+    def __init__(self, call_id: str, at: float) -> None:
+        self.id = call_id
+        self.at = at
+        self.cancel = CancelFlag()
+        self._hung_up = threading.Event()
+
+    def hang_up(self) -> None:
+        self._hung_up.set()
+        self.cancel.set()
+
+    def cut(self) -> NetclawError:
+        """Return what has cancelled it."""
+        if self._hung_up.is_set():
+            return HungUpError(
+                "The client has closed its connection.", "Nothing was lost but the answer."
+            )
+        return CutError(
+            "The daemon restarts or stops, and the model call did not end in time.",
+            "Send the request again after the time in Retry-After.",
+        )
+
+
+class ModelCalls:
+    """Every method may be called from any thread."""
+
+    def __init__(self, parts: Parts, board: Board, begin: Begin) -> None:
+        self._parts = parts
+        self._board = board
+        self._begin = begin
+
+    def call(
+        self, request: ModelRequest, listener: Callable[[ModelCall], CallListener]
+    ) -> ModelCall:
+        """Begin a call; ``listener`` makes who hears of it. DrainingError while the gate is closed."""
+        call = ModelCall(self._parts.ids.new("c"), self._parts.clock.wall())
+        if not self._board.open_call(call):
+            raise DrainingError(
+                "The daemon is restarting.", "Send the request again after the time in Retry-After."
+            )
+        hears = listener(call)
+        try:
+            self._begin("call", lambda: self._run(call, request, hears))
+        except BaseException:
+            self._board.close_call(call)
+            raise
+        return call
+
+    def _run(self, call: ModelCall, request: ModelRequest, hears: CallListener) -> None:
+        try:
+            found = self._ask(call, request, hears)
+            if isinstance(found, ModelReply):
+                hears.on_reply(found)
+            else:
+                hears.on_error(found)
+        finally:
+            self._board.close_call(call)
+
+    def _ask(
+        self, call: ModelCall, request: ModelRequest, hears: CallListener
+    ) -> ModelReply | NetclawError:
+        agent = self._parts.agent
+        try:
+            return agent.provider.reply(request, hears.on_text, call.cancel)
+        except Cancelled:
+            return call.cut()
+        except NetclawError as error:
+            if call.cancel.is_set():
+                return call.cut()
+            error.what, error.remedy = agent.redact(error.what), agent.redact(error.remedy)
+            return error
+        except Exception as error:  # noqa: BLE001 - a provider's defect ends its call, no more
+            if call.cancel.is_set():
+                return call.cut()
+            _log.exception("provider met a defect")
+            return ProviderError(f"The provider failed ({type(error).__name__}).", "See the log.")
