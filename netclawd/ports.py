@@ -521,7 +521,7 @@ class Service(Protocol):
     def open_session(self, alias: str) -> Session:
         """Return the session that a client calls so; make it if there is none."""
 
-    def ask(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
+    def admit_now(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
         """Admit an input durably, to run at once."""
 
     def turn_events(self, turn_id: TurnId) -> tuple[SessionEvent, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from netclawd.core.events import Trigger
@@ -19,6 +19,7 @@ from netclawd.core.session import (
     Delta,
     EventType,
     InputId,
+    ModelRequest,
     Page,
     RestartId,
     Session,
@@ -28,8 +29,8 @@ from netclawd.core.session import (
     TurnId,
 )
 from netclawd.core.values import replace
-from netclawd.errors import ConflictError, NotFoundError
-from netclawd.ports import Watch
+from netclawd.errors import ConflictError, DrainingError, NotFoundError
+from netclawd.ports import Call, CallListener, Watch
 from tests.readings import a_reading
 
 
@@ -146,6 +147,22 @@ class ServiceDouble:
 
     def live_text(self, session_id: SessionId) -> Delta | None:
         return None
+
+    def call_model(self, request: ModelRequest, listener: Callable[[Call], CallListener]) -> Call:
+        raise DrainingError("Nobody is here to be called.")
+
+    def open_session(self, alias: str) -> Session:
+        session_id = SessionId(f"ses_of_{alias}")
+        self.log.setdefault(session_id, [])
+        return self.session(session_id)
+
+    def admit_now(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
+        return self.admit(session_id, text, source_id)
+
+    def turn_events(self, turn_id: TurnId) -> tuple[SessionEvent, ...]:
+        return tuple(e for log in self.log.values() for e in log if e.turn_id == turn_id)
+
+    def abandon_turn(self, session_id: SessionId, turn_id: TurnId, by: str) -> None: ...
 
     def watch(self, watch: Watch) -> None: ...
     def unwatch(self, watch: Watch) -> None: ...

@@ -168,7 +168,7 @@ class DaemonService:
         session_id = SessionId(self._new_id("s"))
         return self._image.the_store().open_session(alias, session_id, self._clock.wall())
 
-    def ask(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
+    def admit_now(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
         """As :meth:`admit`, but for the gate; an input that passed just before it closed is deferred."""
         self._refuse_while_closed()
         return self._admit(session_id, text, source_id, deferred=False)

@@ -12,6 +12,7 @@ from netclawd.core.session import (
     Delta,
     EventType,
     InputId,
+    ModelRequest,
     Page,
     ParkReason,
     SessionEvent,
@@ -21,8 +22,15 @@ from netclawd.core.session import (
     TurnState,
 )
 from netclawd.core.values import replace
-from netclawd.errors import BadRequestError, ConflictError, KeyReusedError, NotFoundError
-from netclawd.ports import Watch
+from netclawd.errors import (
+    BadRequestError,
+    ConflictError,
+    DrainingError,
+    KeyReusedError,
+    NotFoundError,
+)
+from netclawd.ports import Call, CallListener, Watch
+from tests.http.model_calls import CallsDouble
 from tests.service_double import ServiceDouble
 from tests.waiting import scaled
 
@@ -44,6 +52,9 @@ class LiveService(ServiceDouble):
         #: Set while a request is inside ``status``.
         self.answering = threading.Event()
         self.admit_error: Exception | None = None
+        self.model_calls = CallsDouble()
+        #: Turns whose client has hung up and wanted them cancelled then.
+        self.abandoned: list[tuple[SessionId, TurnId, str]] = []
         #: Happens once, right after the next look at the events.
         self.after_look: Callable[[], object] | None = None
 
@@ -152,6 +163,17 @@ class LiveService(ServiceDouble):
 
     def live_text(self, session_id: SessionId) -> Delta | None:
         return self.live.get(session_id)
+
+    def call_model(self, request: ModelRequest, listener: Callable[[Call], CallListener]) -> Call:
+        return self.model_calls.begin(request, listener)
+
+    def admit_now(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
+        if not self.is_ready:
+            raise DrainingError("The daemon is restarting.", "Come again.", retry_after_s=7)
+        return self.admit(session_id, text, source_id)
+
+    def abandon_turn(self, session_id: SessionId, turn_id: TurnId, by: str) -> None:
+        self.abandoned.append((session_id, turn_id, by))
 
     def watch(self, watch: Watch) -> None:
         self.watches.append(watch)

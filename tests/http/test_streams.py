@@ -364,7 +364,7 @@ def test_a_long_poll_whose_client_left_is_forgotten(running: Running) -> None:
     wire.close()
     running.wait_until(lambda: running.server.streams() == 0, "it to be forgotten")
     running.wait_until(lambda: not running.channels(), "its connection to be closed")
-    assert running.server._pump._polls == {}
+    assert running.server._pump._waits._polls == {}
 
 
 # -- many ------------------------------------------------------------------------------------------

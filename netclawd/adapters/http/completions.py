@@ -27,7 +27,7 @@ from netclawd.adapters.http.openai_error import SESSION_HEADER, Failure, TurnErr
 from netclawd.adapters.http.problem import TooManyStreamsError
 from netclawd.adapters.http.pump import Pump
 from netclawd.adapters.http.query import idempotency_key, json_object
-from netclawd.adapters.http.relay import OnOver, Relay, Ticket
+from netclawd.adapters.http.relay import Ends, Relay, Ticket
 from netclawd.core.answer import Answer, Ending
 from netclawd.core.session import ModelReply, ModelRequest, SessionId
 from netclawd.errors import CutError, NetclawError
@@ -131,19 +131,19 @@ class Completions:
         def words_of(call: Call) -> ChatWords:
             return ChatWords(self._service, call.id, call.at, include_usage=chat.include_usage)
 
-        def over(call: Call) -> OnOver:
-            return lambda lost: call.hang_up() if lost and cancels else None
+        def ends(call: Call) -> Ends:
+            return Ends(call.hang_up if cancels else _nothing, _nothing)
 
         leaves: list[LeaveWorker] = []
 
         def stream(call: Call) -> CallListener:
             words = words_of(call)
-            relay = Relay(words, None, self._pump.poke, over(call))
+            relay = Relay(words, None, self._pump.poke, ends(call))
             leaves.append(Relayed(relay))
             return StreamedCall(words, relay)
 
         def wait(call: Call) -> CallListener:
-            ticket = ChatTicket(self._pump.settle, over(call))
+            ticket = ChatTicket(self._pump.settle, ends(call))
             ticket.words = words_of(call)
             leaves.append(Waiting(ticket))
             return AwaitedCall(ticket)
@@ -157,7 +157,7 @@ class Completions:
         self, chat: Chat, session_id: SessionId, text: str, key: str | None, *, cancels: bool
     ) -> NoReturn:
         """Admit the message, and leave the worker to whoever follows its turn."""
-        turn_id = self._service.ask(session_id, text, key).turn_id
+        turn_id = self._service.admit_now(session_id, text, key).turn_id
         words = ChatWords(
             self._service,
             turn_id,
@@ -167,23 +167,28 @@ class Completions:
             may_repeat=key is not None,
         )
 
-        def over(lost: bool) -> None:
-            self._pump.unfollow(follower)
-            if lost and cancels:
+        def lost() -> None:
+            if cancels:
                 self._service.abandon_turn(session_id, turn_id, BY)
+
+        ends = Ends(lost, lambda: self._pump.unfollow(follower))
 
         teller: StreamedTurn | AwaitedTurn
         leave: LeaveWorker
         if chat.stream:
-            relay = Relay(words, session_id, self._pump.poke, over)
+            relay = Relay(words, session_id, self._pump.poke, ends)
             teller, leave = StreamedTurn(words, relay), Relayed(relay)
         else:
-            ticket = ChatTicket(self._pump.settle, over)
+            ticket = ChatTicket(self._pump.settle, ends)
             ticket.words = words
             teller, leave = AwaitedTurn(words, ticket), Waiting(ticket)
         follower = Follower(self._service, session_id, turn_id, teller, live=chat.stream)
         self._pump.follow(follower)
         raise leave
+
+
+def _nothing() -> None:
+    return None
 
 
 def show(resp: Any, failure: Failure, retry_after_s: int) -> None:

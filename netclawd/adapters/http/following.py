@@ -5,6 +5,8 @@ The store has what is sure, in order; deltas say the same earlier and may come t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from netclawd.core.answer import Answer
@@ -99,3 +101,41 @@ class Follower:
         if self._answer.end is not None:
             self.done = True
             self._teller.on_end(self._answer)
+
+
+class Followers:
+    """Those who follow, by their sessions."""
+
+    def __init__(self) -> None:
+        self._found: dict[SessionId, set[Follower]] = {}
+
+    def __contains__(self, session_id: SessionId) -> bool:
+        """Whether anybody follows this session; from any thread."""
+        return session_id in self._found
+
+    def add(self, follower: Follower) -> None:
+        # Before it reads: a commit that nobody was told of is then read.
+        self._found.setdefault(follower.session_id, set()).add(follower)
+        self._guarded(follower, follower.start)
+
+    def discard(self, follower: Follower) -> None:
+        found = self._found.get(follower.session_id, set())
+        found.discard(follower)
+        if not found:
+            self._found.pop(follower.session_id, None)
+
+    def on_events(self, session_id: SessionId, last_seq: int) -> None:
+        for follower in list(self._found.get(session_id, ())):
+            self._guarded(follower, partial(follower.on_events, last_seq))
+
+    def on_delta(self, delta: Delta) -> None:
+        for follower in list(self._found.get(delta.session_id, ())):
+            self._guarded(follower, partial(follower.on_delta, delta))
+
+    def _guarded(self, follower: Follower, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except NetclawError as error:
+            follower.fail(error)
+        if follower.done:
+            self.discard(follower)

@@ -24,8 +24,9 @@ from netclawd.adapters.http import problem, sse
 from netclawd.adapters.http.channel import Channel
 from netclawd.adapters.http.leaving import LeaveWorker, Parked, Relayed, StreamTaken, Waiting
 from netclawd.adapters.http.options import MAX_BODY_BYTES, MAX_HEADER_BYTES, HttpOptions
-from netclawd.adapters.http.pump import Poll, Pump
+from netclawd.adapters.http.pump import Pump
 from netclawd.adapters.http.sockets import Accepting, Lingering, say_end
+from netclawd.adapters.http.waits import Poll
 from netclawd.adapters.http.watcher import Stream, Watcher
 from netclawd.adapters.http.workers import Workers
 from netclawd.core import budgets

@@ -7,7 +7,6 @@ and session, however many watch.
 
 from __future__ import annotations
 
-import heapq
 import logging
 import os
 import random
@@ -16,14 +15,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from functools import partial
-from itertools import count
 from typing import Any
 
 from netclawd.adapters.http import sse
-from netclawd.adapters.http.following import Follower
+from netclawd.adapters.http.following import Follower, Followers
 from netclawd.adapters.http.relay import Relay, Ticket
 from netclawd.adapters.http.room import HoleError, Room
+from netclawd.adapters.http.waits import Poll, Waits
 from netclawd.adapters.http.watcher import LOW_WATER_BYTES, Stream, Watcher
 from netclawd.core.session import Delta, SessionId
 from netclawd.errors import NetclawError
@@ -39,23 +37,6 @@ _LAST_WORD_S = 0.05
 _RETRY_MS = (50, 500)
 
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-_GONE_FOR_GOOD = select.EPOLLHUP | select.EPOLLERR
-
-
-class Poll:
-    """A parked long poll."""
-
-    __slots__ = ("after", "fd", "session_id", "until", "waiting", "wake")
-
-    def __init__(
-        self, fd: int, session_id: SessionId, after: int, until: float, wake: Callable[[], None]
-    ) -> None:
-        self.fd = fd
-        self.session_id = session_id
-        self.after = after
-        self.until = until
-        self.wake = wake
-        self.waiting = True
 
 
 class Pump:
@@ -89,12 +70,10 @@ class Pump:
         #: Set when there is something to do; what a pump without streams waits for during a drain.
         self._called = threading.Event()
         self._rooms: dict[SessionId, Room[Watcher]] = {}
-        self._polls: dict[SessionId, set[Poll]] = {}
-        self._followers: dict[SessionId, set[Follower]] = {}
-        self._by_fd: dict[int, Stream | Poll | Ticket] = {}
+        self._waits = Waits(service, self._epoll, self.release)
+        self._followers = Followers()
+        self._by_fd: dict[int, Stream] = {}
         self._dirty: set[Stream] = set()
-        self._timers: list[tuple[float, int, Poll]] = []
-        self._order = count()
         self._beat_at = time.monotonic() + heartbeat_s
         self._last_word_until = 0.0
         self._draining = False
@@ -123,8 +102,8 @@ class Pump:
 
     def on_events(self, session_id: SessionId, last_seq: int) -> None:
         # Interest is registered before the store is read, so a commit that is ignored here is read.
-        watched = session_id in self._rooms or session_id in self._polls
-        if watched or session_id in self._followers:
+        watched = session_id in self._rooms or session_id in self._followers
+        if watched or self._waits.concerns(session_id):
             self._post(self._take_events, session_id, last_seq)
 
     def on_delta(self, delta: Delta) -> None:
@@ -137,7 +116,7 @@ class Pump:
 
     def add_poll(self, poll: Poll) -> None:
         """Watch over an admitted long poll until it is to be answered."""
-        self._post(self._park, poll)
+        self._post(self._waits.park, poll)
 
     def add_relay(self, relay: Relay) -> None:
         """Take over an admitted relay, which has got its socket."""
@@ -149,18 +128,18 @@ class Pump:
 
     def add_ticket(self, ticket: Ticket, fd: int, wake: Callable[[], None]) -> None:
         """Watch over an admitted ticket until it is to be answered."""
-        self._post(self._hold, ticket, fd, wake)
+        self._post(self._waits.hold, ticket, fd, wake)
 
     def settle(self, ticket: Ticket) -> None:
         """Hear that a ticket has its answer."""
-        self._post(self._settle, ticket)
+        self._post(self._waits.settle, ticket)
 
     def follow(self, follower: Follower) -> None:
         """Let it hear of its session until it is done or :meth:`unfollow`."""
-        self._post(self._follow, follower)
+        self._post(self._followers.add, follower)
 
     def unfollow(self, follower: Follower) -> None:
-        self._post(self._unfollow, follower)
+        self._post(self._followers.discard, follower)
 
     def drain(self) -> None:
         """End every stream with its last word and answer all that waits, now and from now on."""
@@ -190,7 +169,7 @@ class Pump:
         """Turn until stopped."""
         while not self._ended:
             self._called.clear()
-            if self._draining and not self._by_fd and not self._commands:
+            if self._draining and self._quiet():
                 # No descriptor is touched: the process is about to execve, for which it puts other
                 # descriptors under our numbers.
                 self._called.wait()
@@ -201,12 +180,13 @@ class Pump:
                 logger.exception("pump turn failed")
         self._close()
 
+    def _quiet(self) -> bool:
+        return not (self._by_fd or self._waits or self._commands)
+
     def _timeout_s(self) -> float:
         if self._dirty:
             return 0.0
-        until = self._beat_at
-        if self._timers:
-            until = min(until, self._timers[0][0])
+        until = self._waits.until(self._beat_at)
         if self._draining and self._by_fd:
             until = min(until, self._last_word_until)
         return max(0.0, until - time.monotonic())
@@ -223,7 +203,7 @@ class Pump:
             command, args = self._commands.popleft()
             self._guarded(command, *args)
         now = time.monotonic()
-        self._expire(now)
+        self._waits.expire(now)
         if now >= self._beat_at:
             self._beat(now)
         # One pass: a reader that takes megabytes must not keep the others waiting.
@@ -240,33 +220,27 @@ class Pump:
             logger.exception("the pump failed for one of its readers")
 
     def _on_ready(self, fd: int, mask: int) -> None:
-        waiting = self._by_fd.get(fd)
-        if isinstance(waiting, Poll):
-            # Gone, or half-closed: answering tells which.
-            self._wake(waiting)
-        elif isinstance(waiting, Ticket):
-            self._on_ticket_gone(waiting, mask)
-        elif waiting is not None:
-            if mask & _GONE:
-                self._drop(waiting)
-            else:
-                self._epoll.modify(fd, select.EPOLLRDHUP)
-                self._dirty.add(waiting)
-
-    def _expire(self, now: float) -> None:
-        while self._timers and self._timers[0][0] <= now:
-            self._wake(heapq.heappop(self._timers)[2])
+        if self._waits.on_ready(fd, mask):
+            return
+        stream = self._by_fd.get(fd)
+        if stream is None:
+            return
+        if mask & _GONE:
+            self._drop(stream)
+        else:
+            self._epoll.modify(fd, select.EPOLLRDHUP)
+            self._dirty.add(stream)
 
     def _end_overdue(self) -> None:
         """Part from the readers that did not take their last word in time; each was offered it."""
-        for waiting in list(self._by_fd.values()):
-            if isinstance(waiting, Stream) and waiting not in self._dirty:
-                self._end(waiting)
+        for stream in list(self._by_fd.values()):
+            if stream not in self._dirty:
+                self._end(stream)
 
     def _beat(self, now: float) -> None:
         self._beat_at = now + self._heartbeat_s
         for stream in list(self._by_fd.values()):
-            if not isinstance(stream, Stream) or stream.queued_bytes:
+            if stream.queued_bytes:
                 continue
             if isinstance(stream, Relay) and not stream.begun:
                 if now - stream.since > self._heartbeat_s / 2:
@@ -275,67 +249,7 @@ class Pump:
             elif now - stream.sent_at > self._heartbeat_s / 2:
                 self._push(stream, sse.HEARTBEAT)
 
-    # -- long polls ------------------------------------------------------------------------------
-
-    def _park(self, poll: Poll) -> None:
-        self._by_fd[poll.fd] = poll
-        self._polls.setdefault(poll.session_id, set()).add(poll)
-        self._epoll.register(poll.fd, select.EPOLLRDHUP)
-        if self._draining or self._last_seq(poll.session_id) > poll.after:
-            self._wake(poll)
-        else:
-            heapq.heappush(self._timers, (poll.until, next(self._order), poll))
-
-    def _last_seq(self, session_id: SessionId) -> float:
-        try:
-            return self._service.session(session_id).last_seq
-        except NetclawError:
-            # The request that is run again says what is wrong.
-            return float("inf")
-
-    def _wake(self, poll: Poll) -> None:
-        if not poll.waiting:
-            return
-        poll.waiting = False
-        del self._by_fd[poll.fd]
-        self._epoll.unregister(poll.fd)
-        polls = self._polls[poll.session_id]
-        polls.discard(poll)
-        if not polls:
-            del self._polls[poll.session_id]
-        poll.wake()
-        self.release()
-
-    # -- tickets ---------------------------------------------------------------------------------
-
-    def _hold(self, ticket: Ticket, fd: int, wake: Callable[[], None]) -> None:
-        ticket.fd, ticket.wake, ticket.waiting = fd, wake, True
-        self._by_fd[fd] = ticket
-        self._epoll.register(fd, select.EPOLLRDHUP)
-        if self._draining or ticket.answer is not None:
-            self._answer_ticket(ticket, lost=False)
-
-    def _settle(self, ticket: Ticket) -> None:
-        if ticket.waiting:
-            self._answer_ticket(ticket, lost=False)
-
-    def _on_ticket_gone(self, ticket: Ticket, mask: int) -> None:
-        ticket.over(lost=True)
-        if mask & _GONE_FOR_GOOD:
-            self._answer_ticket(ticket, lost=True)
-        else:
-            # It may only have ended its side, and still read.
-            self._epoll.modify(ticket.fd, 0)
-
-    def _answer_ticket(self, ticket: Ticket, *, lost: bool) -> None:
-        ticket.waiting = False
-        del self._by_fd[ticket.fd]
-        self._epoll.unregister(ticket.fd)
-        ticket.over(lost=lost)
-        ticket.wake()
-        self.release()
-
-    # -- relays and followers --------------------------------------------------------------------
+    # -- relays ----------------------------------------------------------------------------------
 
     def _join_relay(self, relay: Relay) -> None:
         self._by_fd[relay.fd] = relay
@@ -353,24 +267,6 @@ class Pump:
             self._dirty.add(relay)
         else:
             self._drop_slow(relay)
-
-    def _follow(self, follower: Follower) -> None:
-        self._followers.setdefault(follower.session_id, set()).add(follower)
-        self._tell(follower, follower.start)
-
-    def _tell(self, follower: Follower, tell: Callable[[], None]) -> None:
-        try:
-            tell()
-        except NetclawError as error:
-            follower.fail(error)
-        if follower.done:
-            self._unfollow(follower)
-
-    def _unfollow(self, follower: Follower) -> None:
-        followers = self._followers.get(follower.session_id, set())
-        followers.discard(follower)
-        if not followers:
-            self._followers.pop(follower.session_id, None)
 
     # -- streams ---------------------------------------------------------------------------------
 
@@ -425,11 +321,8 @@ class Pump:
             self._push(watcher, sse.delta(text))
 
     def _take_events(self, session_id: SessionId, last_seq: int) -> None:
-        for poll in list(self._polls.get(session_id, ())):
-            if last_seq > poll.after:
-                self._wake(poll)
-        for follower in list(self._followers.get(session_id, ())):
-            self._tell(follower, partial(follower.on_events, last_seq))
+        self._waits.on_events(session_id, last_seq)
+        self._followers.on_events(session_id, last_seq)
         room = self._rooms.get(session_id)
         if room is None:
             return
@@ -445,8 +338,7 @@ class Pump:
             self._drop_all(room)
 
     def _take_delta(self, delta: Delta) -> None:
-        for follower in list(self._followers.get(delta.session_id, ())):
-            self._tell(follower, partial(follower.on_delta, delta))
+        self._followers.on_delta(delta)
         room = self._rooms.get(delta.session_id)
         if room is None:
             return
@@ -540,16 +432,13 @@ class Pump:
     def _drain(self) -> None:
         self._draining = True
         data = self._resume_token()
-        for waiting in list(self._by_fd.values()):
-            if isinstance(waiting, Poll):
-                self._wake(waiting)
-            elif isinstance(waiting, Ticket):
-                self._answer_ticket(waiting, lost=False)
-            elif isinstance(waiting, Relay):
-                waiting.cut()
-                self._dirty.add(waiting)
-            elif isinstance(waiting, Watcher):
-                self._say_last_word(waiting, data)
+        self._waits.drain()
+        for stream in list(self._by_fd.values()):
+            if isinstance(stream, Relay):
+                stream.cut()
+                self._dirty.add(stream)
+            elif isinstance(stream, Watcher):
+                self._say_last_word(stream, data)
         self._last_word_until = time.monotonic() + _LAST_WORD_S
 
     def _resume_token(self) -> Mapping[str, Any]:
@@ -564,14 +453,14 @@ class Pump:
 
     def _undrain(self) -> None:
         self._draining = False
+        self._waits.undrain()
 
     def _stop(self) -> None:
         self._ended = True
 
     def _close(self) -> None:
-        for waiting in list(self._by_fd.values()):
-            if isinstance(waiting, Stream):
-                self._drop(waiting)
+        for stream in list(self._by_fd.values()):
+            self._drop(stream)
         with self._lock:
             self._closed = True
             self._epoll.close()

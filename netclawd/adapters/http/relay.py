@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from netclawd.adapters.http.watcher import Stream
 from netclawd.core.session import SessionId
+from netclawd.core.values import frozen, replace
 from netclawd.errors import NetclawError
 
 
@@ -33,25 +34,38 @@ class Words(Protocol):
         """Return what is to be said when a drain ends the stream."""
 
 
-#: What is told when it is over, in the pump's thread: whether its client was lost before that.
-OnOver = Callable[[bool], None]
+@frozen
+class Ends:
+    """Who is told, in the pump's thread and once each."""
+
+    #: The client has closed its connection, or reads too slowly.
+    lost: Callable[[], None]
+    #: Nothing that is said is heard any more.
+    over: Callable[[], None]
+
+
+def _nothing() -> None:
+    return None
+
+
+_TOLD = Ends(_nothing, _nothing)
 
 
 class Relay(Stream):
     """A stream whose words come from any thread."""
 
-    __slots__ = ("_inbox", "_on_over", "_poke", "_words", "attached", "begun", "is_over", "since")
+    __slots__ = ("_ends", "_inbox", "_poke", "_words", "attached", "begun", "is_over", "since")
 
     def __init__(
         self,
         words: Words,
         session_id: SessionId | None,
         poke: Callable[[Relay], None],
-        on_over: OnOver,
+        ends: Ends,
     ) -> None:
         self._words = words
         self._poke = poke
-        self._on_over = on_over
+        self._ends = ends
         #: Bytes to be sent; None behind the last of them; an error instead of both.
         self._inbox: deque[bytes | NetclawError | None] = deque()
         self.session_id = session_id
@@ -137,26 +151,28 @@ class Relay(Stream):
         self.ending = True
 
     def over(self, *, lost: bool) -> None:
-        """Tell that the stream is over, once."""
+        """Hear that the stream is over."""
         self.is_over = True
-        on_over, self._on_over = self._on_over, _nothing
-        on_over(lost)
+        ends, self._ends = self._ends, _TOLD
+        if lost:
+            ends.lost()
+        ends.over()
 
 
 class Ticket:
     """A request that waits for its answer without a thread."""
 
-    __slots__ = ("_answer", "_is_over", "_on_over", "_settle", "fd", "waiting", "wake")
+    __slots__ = ("_answer", "_ends", "_is_over", "_settle", "fd", "waiting", "wake")
 
-    def __init__(self, settle: Callable[[Ticket], None], on_over: OnOver) -> None:
+    def __init__(self, settle: Callable[[Ticket], None], ends: Ends) -> None:
         self._settle = settle
-        self._on_over = on_over
+        self._ends = ends
         self._answer: Any = None
         self._is_over = False
         self.fd = -1
         #: Whether the pump watches over it.
         self.waiting = False
-        self.wake: Callable[[], None] = _do_nothing
+        self.wake: Callable[[], None] = _nothing
 
     @property
     def answer(self) -> Any:
@@ -169,16 +185,15 @@ class Ticket:
         if not self._is_over:
             self._settle(self)
 
+    def lose(self) -> None:
+        """Hear that the client may be gone; the answer is waited for all the same."""
+        ends, self._ends = self._ends, replace(self._ends, lost=_nothing)
+        ends.lost()
+
     def over(self, *, lost: bool) -> None:
-        """Tell that nobody waits any more, once."""
-        self._is_over = self._is_over or not self.waiting
-        on_over, self._on_over = self._on_over, _nothing
-        on_over(lost)
-
-
-def _nothing(_lost: bool) -> None:
-    return None
-
-
-def _do_nothing() -> None:
-    return None
+        """Hear that nobody waits any more."""
+        self._is_over = True
+        ends, self._ends = self._ends, _TOLD
+        if lost:
+            ends.lost()
+        ends.over()
