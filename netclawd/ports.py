@@ -539,9 +539,11 @@ class Service(Protocol):
     def cancel_turns(self, session_id: SessionId, by: str) -> tuple[Turn, ...]:
         """Cancel all turns of a session; ConflictError when all have ended already."""
 
-    def approvals(self, pending_only: bool) -> tuple[Approval, ...]: ...
+    def approvals(self, pending_only: bool) -> tuple[Approval, ...]:
+        """Return approvals, the oldest first; pending ones say when they expire."""
+
     def decide_approval(self, approval_id: ApprovalId, granted: bool, decided_by: str) -> Approval:
-        """Grant or deny; ConflictError when it was decided already."""
+        """Grant or deny; ConflictError when it was decided already, or has expired."""
 
     def plan(self, text: str | None, name: str) -> Mapping[str, Any]:
         """Say what a reload would do now, with the file or with this text instead; change nothing.

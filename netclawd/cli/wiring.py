@@ -395,6 +395,7 @@ def _agent(
         max_output_tokens=chosen.max_output_tokens,
         redact=Redactor(secrets).text,
         outcomes=proposals,
+        approval_timeout_s=settings.approval_timeout_s,
     )
 
 

@@ -247,6 +247,11 @@ class Board:
                 run.told = True
                 self.cond.notify_all()
 
+    def lets_expire(self) -> bool:
+        """Whether a question that nobody has answered in time may be taken as denied now."""
+        with self.cond:
+            return self.gate_open and self.drain is None and not self.stopping
+
     def done(self, run: TurnRun) -> None:
         with self.cond:
             run.doing = None

@@ -8,8 +8,9 @@ that takes too long.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from netclawd.core.approvals import is_overdue
 from netclawd.core.session import (
     Approval,
     ApprovalChange,
@@ -40,6 +41,12 @@ Begin = Callable[[str, Callable[[], None]], None]
 
 #: How long a cancelled turn's worker may take to write what its tool did.
 _CANCEL_TIMEOUT_S = 1.0
+
+_DECISIONS = {
+    ApprovalState.GRANTED: EventType.APPROVAL_GRANTED,
+    ApprovalState.DENIED: EventType.APPROVAL_DENIED,
+    ApprovalState.EXPIRED: EventType.APPROVAL_EXPIRED,
+}
 
 
 class Decisions:
@@ -201,24 +208,48 @@ class Decisions:
         asked = store.approval(approval_id)
         with self._board.reserved(asked.session_id, asked.turn_id, first=True):
             asked = store.approval(approval_id)
+            if self._is_due(asked):
+                self._decide_all([asked], ApprovalState.EXPIRED, "")
+                asked = store.approval(approval_id)
             if asked.state is not ApprovalState.PENDING:
                 raise ConflictError(
                     f"The approval {approval_id} is {asked.state.value} already.",
                     "See netclaw approvals list.",
                 )
-            lease = store.lease(asked.turn_id, self._board.generation)
-            type_ = EventType.APPROVAL_GRANTED if granted else EventType.APPROVAL_DENIED
             state = ApprovalState.GRANTED if granted else ApprovalState.DENIED
-            data = {"approval_id": approval_id, "call_id": asked.call_id, "by": by}
-            store.commit(
-                Change(
-                    lease,
-                    (NewEvent(type_, data),),
-                    approvals=(ApprovalChange(approval_id, state, decided_by=by),),
-                ),
-                self._parts.clock.wall(),
-            )
+            self._decide_all([asked], state, by)
         return store.approval(approval_id)
+
+    def expire(self, session_id: SessionId, turn_id: TurnId) -> int:
+        """Deny all that a turn has asked and that nobody has answered in time; return how many."""
+        with self._board.reserved(session_id, turn_id, first=True):
+            pending = self._parts.store.approvals(pending_only=True)
+            due = [a for a in pending if a.turn_id == turn_id and self._is_due(a)]
+            if due:
+                self._decide_all(due, ApprovalState.EXPIRED, "")
+        for asked in due:
+            more = {"SESSION_ID": session_id, "TURN_ID": turn_id, "APPROVAL_ID": asked.id}
+            _log.info("approval expired", extra=more)
+        return len(due)
+
+    def _is_due(self, asked: Approval) -> bool:
+        now, timeout_s = self._parts.clock.wall(), self._parts.agent.approval_timeout_s
+        return self._board.lets_expire() and is_overdue(asked, timeout_s, now)
+
+    def _decide_all(self, asked: Sequence[Approval], state: ApprovalState, by: str) -> None:
+        """Write what becomes of questions of one turn, which the caller has reserved."""
+        store, type_ = self._parts.store, _DECISIONS[state]
+        store.commit(
+            Change(
+                store.lease(asked[0].turn_id, self._board.generation),
+                tuple(
+                    NewEvent(type_, {"approval_id": a.id, "call_id": a.call_id, "by": by})
+                    for a in asked
+                ),
+                approvals=tuple(ApprovalChange(a.id, state, decided_by=by) for a in asked),
+            ),
+            self._parts.clock.wall(),
+        )
 
 
 def _ended(turn: Turn) -> ConflictError:

@@ -35,6 +35,7 @@ from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.calls import ModelCalls
 from netclawd.daemon.decisions import Decisions
 from netclawd.daemon.drain_watch import DrainWatch
+from netclawd.daemon.expiry import Expiry
 from netclawd.daemon.resumption import Resumption, Warmup
 from netclawd.daemon.turn_parts import Agent, Parts, RunEnd, Spawn
 from netclawd.daemon.turn_run import TurnRun
@@ -80,6 +81,7 @@ class Engine:
         self._decisions = Decisions(self._parts, self._board, self._resumption, self._begin)
         #: Model calls of clients, which belong to no turn.
         self.calls = ModelCalls(self._parts, self._board, self._begin)
+        self._expiry = Expiry(self._parts, self._board, self._decisions)
         self._threads: list[threading.Thread] = []
         self._workers = 0
         #: What the drain made of each turn that it stopped.
@@ -93,6 +95,8 @@ class Engine:
             self._board.generation = generation
             self._drained.clear()
             self._board.set_drain(None)
+        if not self._workers:
+            self._begin("approvals", self._expiry.run)
         while self._workers < self._settings.workers:
             self._workers += 1
             self._begin(f"turn-{self._workers}", self._work)
@@ -106,6 +110,7 @@ class Engine:
     def open(self) -> None:
         """Let queued turns run, the oldest first."""
         self._board.set_gate(True)
+        self._expiry.look()
 
     def close_gate(self) -> None:
         """Start no queued turn from here on."""
@@ -120,6 +125,7 @@ class Engine:
         with self._board.cond:
             self._board.stopping = True
             self._board.abandon_runs()
+        self._expiry.look()
         until = self._parts.clock.monotonic() + timeout_s
         for thread in self._threads:
             if thread is not threading.current_thread():
@@ -145,6 +151,8 @@ class Engine:
             )
             left = end in (RunEnd.INTERRUPTED, RunEnd.DROPPED)
             over = self._board.drain is not None or self._board.stopping
+        if end is RunEnd.PARKED:
+            self._expiry.look()
         if run.turn is None:
             return
         if run.parked_by is not None and end is RunEnd.INTERRUPTED:
@@ -303,5 +311,8 @@ class Engine:
         return self._decisions.resume(session_id, turn_id, by)
 
     def decide_approval(self, approval_id: ApprovalId, granted: bool, by: str) -> Approval:
-        """Grant or deny; the turn goes on. ConflictError when it was decided already."""
+        """Grant or deny; the turn goes on once all that it has asked is answered.
+
+        ConflictError when it was decided already, or has expired.
+        """
         return self._decisions.decide(approval_id, granted, by)

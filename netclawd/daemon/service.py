@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from netclawd.core.approvals import with_expiry
 from netclawd.core.events import ReloadRequested, Request, StopRequested, Trigger
 from netclawd.core.lifecycle import Phase
 from netclawd.core.restart import RestartRecord
@@ -193,7 +194,9 @@ class DaemonService:
         self._image.broadcast.unwatch(watch)
 
     def approvals(self, pending_only: bool) -> tuple[Approval, ...]:
-        return self._image.the_store().approvals(pending_only)
+        timeout_s = self._image.settings.approval_timeout_s
+        found = self._image.the_store().approvals(pending_only)
+        return tuple(with_expiry(approval, timeout_s) for approval in found)
 
     def decide_approval(self, approval_id: ApprovalId, granted: bool, decided_by: str) -> Approval:
         return self._image.the_engine().decide_approval(approval_id, granted, decided_by)

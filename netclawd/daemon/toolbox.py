@@ -5,9 +5,14 @@ The policy is judged again when a granted call runs: what was denied meanwhile i
 
 from __future__ import annotations
 
+import json
+import logging
+
 from netclawd.core.session import CallContext, ToolCall, ToolOutcome, ToolSpec, ToolStatus
 from netclawd.core.settings import Policy
 from netclawd.ports import Cancel, Tool
+
+_log = logging.getLogger(__name__)
 
 
 class GuardedTool:
@@ -40,7 +45,11 @@ class GuardedTool:
         """Return what a person must grant first, None when the call may run, or fail, at once."""
         if self._policy is not Policy.ASK or self._tool.refusal(call) is not None:
             return None
-        return self._tool.describe(call)
+        try:
+            return self._tool.describe(call)
+        except Exception:  # noqa: BLE001 - what a model may have put into a call must not end its turn
+            _log.exception("tool has no words for a call", extra={"CALL_ID": call.id})
+            return f"{call.name} {json.dumps(dict(call.arguments))}"
 
     def run(self, call: ToolCall, context: CallContext, cancel: Cancel) -> ToolOutcome:
         if (refused := self.refusal(call)) is not None:

@@ -46,6 +46,8 @@ from netclawd.ports import Cancel, Cancelled, Store
 from tests.waiting import scaled, wait_for
 
 LONG_S = 30.0
+#: What must reach neither an event nor the model.
+SECRET = "sk-very-secret"
 
 
 @dataclass
@@ -55,12 +57,14 @@ class TestClock:
     __test__ = False
 
     wall_s: float = 1_000.0
+    #: It goes on by itself, too.
+    runs: bool = False
 
     def monotonic(self) -> float:
         return time.monotonic()
 
     def wall(self) -> float:
-        return self.wall_s
+        return self.wall_s + (time.monotonic() if self.runs else 0.0)
 
 
 class Numbers:
@@ -147,8 +151,16 @@ class ScriptedTool:
     parameters: ClassVar[Mapping[str, Any]] = {"type": "object"}
     safe: bool = False
     asks: bool = False
+    #: Other than that, if any.
+    policy: Policy | None = None
+    #: What a person is asked.
+    asked: str = ""
+    #: What it says on success.
+    says: str = ""
+    refuses: str | None = None
     step: Step = field(default_factory=free)
     ran: list[CallId] = field(default_factory=list)
+    contexts: list[CallContext] = field(default_factory=list)
     error: Exception | None = None
     closed: bool = False
 
@@ -156,21 +168,22 @@ class ScriptedTool:
         return self.safe
 
     def describe(self, call: ToolCall) -> str:
-        return "May I?"
+        return self.asked or "May I?"
 
     def refusal(self, call: ToolCall) -> str | None:
-        return None
+        return self.refuses
 
     def close(self) -> None:
         self.closed = True
 
     def run(self, call: ToolCall, context: CallContext, cancel: Cancel) -> ToolOutcome:
         self.ran.append(call.id)
+        self.contexts.append(context)
         if self.error is not None:
             raise self.error
         if self.step.pass_through(cancel):
             return ToolOutcome(ToolStatus.INTERRUPTED, "stopped")
-        return ToolOutcome(ToolStatus.OK, f"{self.name} done")
+        return ToolOutcome(ToolStatus.OK, self.says or f"{self.name} done")
 
 
 class Home:
@@ -182,7 +195,10 @@ class Home:
         self.ids = Numbers()
         self.model = ScriptedModel()
         self.tools: dict[str, ScriptedTool] = {}
+        self._every_tool: list[ScriptedTool] = []
         self.workers = workers
+        #: Of the engines that are made from here on; the wall clock stands still unless it is moved.
+        self.approval_timeout_s = 600.0
         self.broadcast = Broadcast()
         self._stores: list[SqliteStore] = []
         self._engines: list[Engine] = []
@@ -195,6 +211,7 @@ class Home:
 
     def tool(self, tool: ScriptedTool) -> ScriptedTool:
         self.tools[tool.name] = tool
+        self._every_tool.append(tool)
         return tool
 
     def boot(
@@ -217,10 +234,15 @@ class Home:
         used = store or self.store
         used.on_commit(self.broadcast.on_commit)
         tools = {
-            name: GuardedTool(tool, Policy.ASK if tool.asks else Policy.ALLOW)
+            name: GuardedTool(tool, tool.policy or (Policy.ASK if tool.asks else Policy.ALLOW))
             for name, tool in self.tools.items()
         }
-        agent = Agent(self.model, tools)
+        agent = Agent(
+            self.model,
+            tools,
+            redact=lambda text: text.replace(SECRET, "[redacted]"),
+            approval_timeout_s=self.approval_timeout_s,
+        )
         engine = Engine(used, self.clock, self.ids, agent, settings, spawn, self.broadcast)
         self._engines.append(engine)
         engine.start(used.begin_generation(self.clock.wall(), None))
@@ -237,7 +259,7 @@ class Home:
 
     def close(self) -> None:
         self.model.gate.go.set()
-        for tool in self.tools.values():
+        for tool in self._every_tool:
             tool.step.go.set()
         for engine in self._engines:
             engine.stop(scaled(LONG_S))
