@@ -17,7 +17,6 @@ from netclawd.core import effects, events, upgrade
 from netclawd.core.beginning import RefusedConfig
 from netclawd.core.effects import Effect
 from netclawd.core.events import Event, Refusal
-from netclawd.core.handoff import HandoffRecord
 from netclawd.core.lifecycle import Phase, State
 from netclawd.core.notices import Notice
 from netclawd.core.restart import Outcome
@@ -241,14 +240,10 @@ class Performer:
         image.refusal, image.refused_digest = refusal, digest
 
     def _record_applied(self, _effect: effects.RecordApplied) -> None:
-        """Write down what came of the restart that led here, and tell it to whoever waits for it."""
-        if self._image.parts.handoff is not None:
-            self._record_restart(self._image.parts.handoff)
-        if self._image.proposals is not None:
-            self._image.proposals.on_ready()
-
-    def _record_restart(self, record: HandoffRecord) -> None:
         image = self._image
+        record = image.parts.handoff
+        if record is None:
+            return
         assert image.http is not None
         gap_ms = (image.http.serving_since() - record.last_accept) * 1000
         image.counters.observe_restart(gap_ms / 1000, record.restart.drain_s)

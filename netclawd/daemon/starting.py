@@ -219,6 +219,9 @@ class Starting:
             parts.manifests.put_away()
         except ManifestError as error:
             log.error("%s", error)
+        # Now that no crash leads back: what an agent is told is also what the next start serves.
+        if image.proposals is not None:
+            image.proposals.on_ready()
 
     def start_watching(self, _effect: effects.StartWatching) -> None:
         if not self._watcher_started:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from netclawd.core.session import EventType, Role
 from netclawd.core.transcript import messages
 from tests.core.turns import Row, stamp
@@ -76,3 +78,24 @@ def test_an_outcome_other_than_success_says_so_first() -> None:
     texts = [messages(stamp([_reply("a"), row]))[-1].text for row in rows]
     assert texts[:4] == ["done", "[error] no disk", "[interrupted] ended", "[denied] no"]
     assert texts[4].startswith("[unknown] Outcome unknown")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        ("applied", "is applied: generation 7 runs with it."),
+        ("refused", "was refused: It is taken. Choose another. What was in force before"),
+        ("rolled-back", "was tried and rolled back: It is taken."),
+        ("superseded", "replaced in the file by somebody else"),
+        ("unknown", "has no known outcome: It is taken."),
+    ],
+)
+def test_the_model_reads_what_became_of_what_it_has_written(outcome: str, words: str) -> None:
+    data = {"call_id": "a", "reason": "It is taken.", "remedy": "Choose another.", "generation": 7}
+    told = (EventType.CONFIG_OUTCOME, {**data, "outcome": outcome, "changes": {"x.y": 1}})
+    # Behind the last answer of the reply, whenever it was told.
+    rows = [_input("go"), _reply("a", "b"), _finished("a"), told, _finished("b")]
+    read = _read(rows)
+    assert [role for role, _ in read] == ["user", "assistant", "tool", "tool", "system"]
+    assert read[-1][1].startswith("[netclawd] Your change of the configuration (x.y) ")
+    assert words in read[-1][1]

@@ -25,6 +25,7 @@ from tests.core.turns import (
     LATE,
     NO,
     TOOLS,
+    TURN,
     YES,
     Order,
     Play,
@@ -42,7 +43,12 @@ PLANS = [
     (("once",), ("safe", "once", "ask"), ("ask",)),
     (("ask", "safe", "ask", "once"), ("ask", "ask")),
     (("never", "ask", "absent"), ("never",)),
+    (("writes",),),
+    (("writes", "once", "writes"), ("writes",)),
+    (("ask", "writes"), ("once",)),
 ]
+#: Tools whose calls are repeated if nobody knows how they ended.
+SAFE = ("safe", "writes")
 DECISIONS = [(YES,), (NO,), (YES, NO, LATE), (LATE, YES)]
 #: Each plan with each way in which its questions can be decided.
 DECIDED = [
@@ -99,9 +105,9 @@ def _interrupt_everywhere(
         assert all(counts[effect] == 2 for effect in repeated)
         assert set(repeated) <= set(under_way), "what had ended is not repeated"
         for effect in repeated:
-            assert effect.startswith("model ") or _tool_of(effect, play) == "safe"
+            assert effect.startswith("model ") or _tool_of(effect, play) in SAFE
         for effect in under_way:
-            if effect.startswith("tool ") and _tool_of(effect, play) == "safe":
+            if effect.startswith("tool ") and _tool_of(effect, play) in SAFE:
                 assert effect in repeated, "what may be repeated is"
 
 
@@ -282,6 +288,75 @@ def test_a_cancel_anywhere_leaves_no_call_and_no_question_open(
         assert isinstance(turn.plan_next(play.events, TOOLS), turn.Ended)
 
 
+def _written(*, told: bool = False) -> Play:
+    """Play up to where the outcome of what was written is waited for, or was told."""
+    play = Play((("writes",),))
+    while not isinstance(turn.plan_next(play.events, TOOLS), turn.AwaitOutcome):
+        play.advance()
+    if told:
+        play.advance()
+    return play
+
+
+def test_the_model_is_called_only_once_the_outcome_is_told() -> None:
+    play = _written()
+    call = turn.call_id(TURN, 1, 1)
+    assert turn.plan_next(play.events, TOOLS) == turn.AwaitOutcome((call,))
+    assert turn.AwaitOutcome in turn.STARTS_WORK, "a drain doesn't wait for what it brings about"
+    play.advance()
+    assert turn.plan_next(play.events, TOOLS) == turn.CallModel(2, 1)
+
+
+@pytest.mark.parametrize("state", ["drained", "cut"])
+@pytest.mark.parametrize("cause", ["crash", "restart", "stop"])
+def test_no_model_call_is_announced_as_repeated_while_an_outcome_is_waited_for(
+    cause: str, state: str
+) -> None:
+    play = _written()
+    interrupt(play, state, cause)
+    play.advance()
+    assert turn.plan_next(play.events, TOOLS) == turn.CallModel(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("cause", "told", "own"),
+    [
+        ("restart", False, True),
+        ("stop", False, True),
+        ("crash", False, False),
+        ("restart", True, False),
+    ],
+)
+def test_a_restart_is_the_turns_own_while_it_waits_for_the_outcome(
+    cause: str, told: bool, own: bool
+) -> None:
+    play = _written(told=told)
+    interrupt(play, "drained", cause)
+    assert turn.read_turn(play.events).own_restart is own
+    interrupt(play)
+    assert not turn.read_turn(play.events).own_restart, "a crash afterwards is a crash"
+
+
+def test_an_outcome_that_is_told_beside_the_calls_is_read_in_any_order() -> None:
+    play = Play((("writes", "once"),))
+    while not isinstance(turn.plan_next(play.events, TOOLS), turn.AwaitOutcome):
+        play.advance()
+    told = stamp([(EventType.CONFIG_OUTCOME, {"call_id": turn.call_id(TURN, 1, 1)})])
+    ended = next(n for n, e in enumerate(play.events) if "proposal" in e.data)
+    for place in range(ended + 1, len(play.events) + 1):
+        events = [*play.events[:place], *told, *play.events[place:]]
+        assert turn.plan_next(events, TOOLS) == turn.CallModel(2, 1)
+
+
+def test_a_drain_that_a_turn_has_brought_about_is_not_held_against_it() -> None:
+    spent = _turn(TurnState.INTERRUPTED, 3, 0.0)
+    judged = turn.judge_interrupted(spent, 1000.0, LIMITS, awaiting=True)
+    assert judged == turn.Resume(counted=False)
+    crashed = _turn(TurnState.RUNNING, 3, 0.0)
+    parked = turn.Park(ParkReason.RESUME_LIMIT)
+    assert turn.judge_interrupted(crashed, 1000.0, LIMITS, awaiting=True) == parked
+
+
 LIMITS = turn.Limits(resumes=3, deadline_s=600.0)
 
 
@@ -337,6 +412,10 @@ _ERROR = (EventType.TOOL_FINISHED, _call(status="error", text=""))
 _DENIAL = (EventType.TOOL_FINISHED, _call(status="denied", text=""))
 _STOP = (EventType.TURN_INTERRUPTED, {"cause": "crash", "state": "cut", "restart_id": "r"})
 _RESUME = (EventType.TURN_RESUMED, {"cause": "crash"})
+_WROTE = (EventType.TOOL_FINISHED, _call(status="ok", text="", proposal={}))
+_FAILED = (EventType.TOOL_FINISHED, _call(status="error", text="", proposal={}))
+_TOLD = (EventType.CONFIG_OUTCOME, {"call_id": "c1"})
+_NEXT = (EventType.MODEL_COMPLETED, {**_FINAL[1], "step": 2})
 _SENT = (EventType.REPLY_SENT, {"text": "x"})
 _END = (EventType.TURN_COMPLETED, {"steps": 1})
 _ASKED = (EventType.APPROVAL_REQUESTED, {"approval_id": "a", "call_id": "c1", "question": "?"})
@@ -371,6 +450,10 @@ _NO = (EventType.APPROVAL_DENIED, {"approval_id": "a", "call_id": "c1", "by": "x
         ([_ADMIT, _START, _REPLY, _NO], "nobody asked"),
         ([_ADMIT, _START, _STOP, _FINAL], "interrupted"),
         ([_ADMIT, _START, _RESUME], "nothing to resume"),
+        ([_ADMIT, _START, _REPLY, _BEGIN, _WROTE, _NEXT], "has not been told"),
+        ([_ADMIT, _START, _REPLY, _BEGIN, _FAILED], "written nothing"),
+        ([_ADMIT, _START, _REPLY, _BEGIN, _DONE, _TOLD], "no outcome to tell"),
+        ([_ADMIT, _START, _REPLY, _BEGIN, _WROTE, _TOLD, _TOLD], "no outcome to tell"),
     ],
 )
 def test_events_that_break_the_promise_are_found(

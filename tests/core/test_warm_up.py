@@ -113,6 +113,22 @@ def test_the_first_interruption_is_remembered() -> None:
     assert plan_stop(lease, turn, "stop", "r-2", 60.0).interrupted_at is None
 
 
+def test_a_restart_that_a_turn_has_brought_about_costs_it_nothing() -> None:
+    spent = _turn(1, TurnState.INTERRUPTED, resumes=3, interrupted_at=1.0)
+    fresh = _turn(2, TurnState.INTERRUPTED)
+    crashed = _turn(3, TurnState.RUNNING, resumes=3)
+    awaiting = {spent.id, fresh.id, crashed.id}
+    judged = judge_all([spent, fresh, crashed], (), None, 1000.0, LIMITS, awaiting)
+    verdicts = {turn.id: verdict for turn, verdict in judged.interrupted}
+    assert verdicts[spent.id] == verdicts[fresh.id] == Resume(counted=False)
+    assert verdicts[crashed.id] == Park(ParkReason.RESUME_LIMIT)
+    for turn in (spent, fresh):
+        lease = Lease(turn.id, turn.session_id, 2)
+        change = plan_change(lease, turn, verdicts[turn.id], _boot(), 1000.0)
+        assert change.events[-1].data["resumes"] == turn.resumes
+        assert change.interrupted_at is None
+
+
 def test_a_resume_that_led_nowhere_is_not_counted() -> None:
     for resumes, generation in itertools.product((0, 1, 3), (1, 2)):
         turn = _turn(1, TurnState.RUNNING, resumes=resumes, generation=generation)

@@ -50,6 +50,8 @@ TOOLS: Mapping[str, turn.ToolRules] = {
     "safe": PaperTool(safe=True),
     "ask": PaperTool(asks=True),
     "never": PaperTool(refuses=True, asks=True),
+    #: Writes the configuration: its outcome is told later.
+    "writes": PaperTool(safe=True),
 }
 
 #: In which order the calls of a batch begin and end: each number comes twice.
@@ -114,6 +116,8 @@ class Play:
                 self._ask(step)
             case turn.Wait():
                 self._decide()
+            case turn.AwaitOutcome():
+                self.commit((EventType.CONFIG_OUTCOME, {"call_id": step.calls[0]}))
             case turn.Deliver():
                 self.commit((EventType.REPLY_SENT, {"text": step.text, "receipt": "1"}))
             case turn.Complete():
@@ -140,7 +144,9 @@ class Play:
             call = step.calls[number].call
             about = self._about(step.step, call)
             if number in begun:
-                self.commit((EventType.TOOL_FINISHED, {**about, "status": "ok", "text": "done"}))
+                wrote = {"proposal": {"changes": dict[str, Any]()}} if call.name == "writes" else {}
+                done = {**about, "status": "ok", "text": "done", **wrote}
+                self.commit((EventType.TOOL_FINISHED, done))
                 continue
             begun.add(number)
             safe = TOOLS[call.name].idempotent(call)

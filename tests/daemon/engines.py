@@ -40,7 +40,7 @@ from netclawd.daemon.engine import Engine
 from netclawd.daemon.resumption import Warmup
 from netclawd.daemon.signals import spawn
 from netclawd.daemon.toolbox import GuardedTool
-from netclawd.daemon.turn_parts import Agent
+from netclawd.daemon.turn_parts import Agent, Outcomes
 from netclawd.errors import NotFoundError
 from netclawd.ports import Cancel, Cancelled, Store
 from tests.waiting import scaled, wait_for
@@ -196,6 +196,7 @@ class Home:
         self.model = ScriptedModel()
         self.tools: dict[str, ScriptedTool] = {}
         self._every_tool: list[ScriptedTool] = []
+        self.outcomes: Outcomes | None = None
         self.workers = workers
         #: Of the engines that are made from here on; the wall clock stands still unless it is moved.
         self.approval_timeout_s = 600.0
@@ -242,6 +243,7 @@ class Home:
             tools,
             redact=lambda text: text.replace(SECRET, "[redacted]"),
             approval_timeout_s=self.approval_timeout_s,
+            outcomes=self.outcomes,
         )
         engine = Engine(used, self.clock, self.ids, agent, settings, spawn, self.broadcast)
         self._engines.append(engine)

@@ -82,6 +82,10 @@ NEW_IMAGE = (
 )
 
 
+#: What an agent's change of the configuration goes through; the launcher wraps each when one is named.
+PROPOSAL = ("StartProposal", "WriteProposal", "OpenProposal", "CloseProposal")
+
+
 def kill_points() -> list[Fault]:
     """Return a SIGKILL before and after every effect of the first restart."""
     points = [

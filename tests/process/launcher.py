@@ -14,7 +14,8 @@ monotonic nanoseconds), and ``faults``, a list of ``{"do", "when", "effect", "nt
   (write the names of all imported modules to ``until``), ``execve`` (the next execve fails, as by ``errno``).
 * ``text``: what an error says (``raise``).
 * ``when``: ``before`` or ``after``.
-* ``effect``: a class name of netclawd.core.effects, or ``Image`` for the start of an image, ``Import``
+* ``effect``: a class name of netclawd.core.effects, a step of a proposal (:data:`PROPOSAL`), or
+  ``Image`` for the start of an image, ``Import``
   for the moment when the stub imports what serves, or ``Rehearsal`` for the start of the rehearsing
   child (these three only ``before``).
 * ``nth``: which occurrence, from 1, counted over all images.
@@ -43,6 +44,10 @@ class Faults:
     def __init__(self, specification: dict[str, Any]) -> None:
         self._trace = specification["trace"]
         self._faults = specification["faults"]
+
+    @property
+    def of_proposals(self) -> bool:
+        return any(fault["effect"] in PROPOSAL for fault in self._faults)
 
     def meet(self, when: str, effect: str) -> None:
         """Note that the point was reached, and do what was asked for there."""
@@ -160,7 +165,43 @@ def shorten_rehearsal(seconds: str) -> None:
     budgets.REHEARSAL_S = float(seconds)
 
 
+#: What an agent's change of the configuration goes through: the commit of its call's start, the write of
+#: the file, the commit of its call's end, the commit of its outcome.
+PROPOSAL = ("StartProposal", "WriteProposal", "OpenProposal", "CloseProposal")
+
+
+def wrap_proposals(faults: Faults) -> None:
+    proposals: Any = importlib.import_module("netclawd.daemon.proposals")
+    store: Any = importlib.import_module("netclawd.adapters.store.sqlite").SqliteStore
+
+    def wrap(owner: Any, method: str, name_of: Any) -> None:
+        real = getattr(owner, method)
+
+        def met(*arguments: Any, **options: Any) -> Any:
+            name = name_of(*arguments)
+            if name is None:
+                return real(*arguments, **options)
+            faults.meet("before", name)
+            answer = real(*arguments, **options)
+            faults.meet("after", name)
+            return answer
+
+        setattr(owner, method, met)
+
+    def commit_of(_store: Any, change: Any, _at: float) -> str | None:
+        if change.proposal is not None:
+            return "OpenProposal"
+        started = [e for e in change.events if e.type == "tool.started"]
+        return "StartProposal" if started and started[0].data["name"] == "config_propose" else None
+
+    wrap(proposals, "replace_settings", lambda *_: "WriteProposal")
+    wrap(store, "commit", commit_of)
+    wrap(store, "close_proposal", lambda *_: "CloseProposal")
+
+
 def wrap_performer(faults: Faults) -> None:
+    if faults.of_proposals:
+        wrap_proposals(faults)
     performer = importlib.import_module("netclawd.daemon.performer").Performer
     perform = performer.perform
 

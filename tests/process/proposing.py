@@ -16,7 +16,12 @@ COMMENT = "# kept by hand\n"
 
 def propose(changes: Mapping[str, Any], reason: str = "a test") -> str:
     """Return the input by which the demo agent proposes the changes."""
-    return f"/tool config_propose {json.dumps({'changes': changes, 'reason': reason})}"
+    return f"/tool {the_call(changes, reason)}"
+
+
+def the_call(changes: Mapping[str, Any], reason: str = "a test") -> str:
+    """Return the call as the demo agent is told to make it."""
+    return f"config_propose {json.dumps({'changes': changes, 'reason': reason})}"
 
 
 def commented(daemon: Daemon) -> str:

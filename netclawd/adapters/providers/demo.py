@@ -39,6 +39,7 @@ _USAGE = {
     f"{MOST_SECONDS:.0f}.",
     "/tool": "/tool NAME {JSON}: {JSON} is an object with the arguments, or is left out.",
     "/tools": "/tools NAME {JSON} ; NAME {JSON}: several calls in one reply.",
+    "/each": "/each NAME {JSON} ; NAME {JSON}: several calls, one after the other.",
 }
 _HELP = (
     "I am the demo agent: I work offline and always answer the same way. Try:\n"
@@ -48,6 +49,7 @@ _HELP = (
     "  /ask [QUESTION]                   wait until a person grants or denies\n"
     "  /tool NAME {JSON}                 call any tool that I am offered, with these arguments\n"
     "  /tools NAME {JSON} ; NAME {JSON}  call several in one reply\n"
+    "  /each NAME {JSON} ; NAME {JSON}   call several, one after the other\n"
     "  /fail                             fail\n"
 )
 
@@ -103,7 +105,7 @@ class _Answer:
                 return self._ledger(arguments)
             case "/ask":
                 return self._ask()
-            case "/tool" | "/tools":
+            case "/tool" | "/tools" | "/each":
                 return self._use(command)
             case "/fail":
                 raise ProviderError(
@@ -139,11 +141,14 @@ class _Answer:
         return self._call("I ask a person first.", ("confirm", {"question": question}))
 
     def _use(self, command: str) -> ModelReply:
-        """Make the calls that the input names, all in one reply; then say what came of them."""
+        """Make the calls that the input names, in one reply or each in its own; then say what came of it."""
         wanted = _parse_calls(self._asked.strip().removeprefix(command))
         if not wanted or (command == "/tool" and len(wanted) > 1):
             return self._say(_USAGE[command])
-        if self._outcomes:
+        done = len(self._outcomes)
+        if command == "/each" and done < len(wanted):
+            return self._call(f"I call {wanted[done][0]}.", wanted[done])
+        if done:
             lines = ["The tools say:", *self._outcomes]
             lines += ["The daemon says:", *self._notes] if self._notes else []
             return self._say("\n".join(lines))
