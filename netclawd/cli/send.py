@@ -14,6 +14,7 @@ from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import suggest
 from netclawd.cli.output import json_option, note, say_json, until, visible, write
 from netclawd.cli.reach import call_patiently, reach
+from netclawd.core.remarks import spent, usage
 from netclawd.core.screen import Kind, Piece, Screen
 from netclawd.core.session import Usage
 from netclawd.core.values import as_map, frozen
@@ -58,16 +59,16 @@ def send_one(text: str, session_id: str | None, *, wait: bool, as_json: bool) ->
     if not wait:
         return _say_ids(ids, as_json=as_json)
     try:
-        ended = wait_for_reply(client, ids, session["last_seq"])
+        ended = wait_for_reply(client, ids, session)
     except KeyboardInterrupt:
         note(f"no longer waited for; the turn goes on: netclaw sessions show {session['id']}")
         raise
-    if ended.waits:
-        _say_what_waits(client, session["id"])
     if as_json:
         say_json({**ids, **as_map(ended)})
-    elif ended.reply:
-        write(ended.reply.removesuffix("\n") + "\n")
+    else:
+        _say_reply(ended)
+    if ended.waits:
+        _say_what_waits(client, session["id"])
     return 0 if ended.state == "completed" else 1
 
 
@@ -125,15 +126,18 @@ class Ended:
     reply: str
     #: Tokens of the turn, None where they are not known.
     usage: Usage | None = None
+    #: Tokens of the session so far, likewise.
+    session_usage: Usage | None = None
     #: Slug and reason of a failure.
     error: Mapping[str, str] | None = None
     #: Ids of the approvals that the turn waits for.
     waits: tuple[str, ...] = ()
 
 
-def wait_for_reply(client: ControlClient, ids: dict[str, Any], after: int) -> Ended:
+def wait_for_reply(client: ControlClient, ids: dict[str, Any], session: Mapping[str, Any]) -> Ended:
     """Wait until the turn ends or is parked; what happens meanwhile is said on stderr."""
-    screen, reading = Screen(after), _Reading(ids["turn_id"])
+    screen, reading = Screen(session["last_seq"]), _Reading(ids["turn_id"])
+    screen.used = usage(session.get("usage"))
     while True:
         try:
             events = client.call(
@@ -146,7 +150,14 @@ def wait_for_reply(client: ControlClient, ids: dict[str, Any], after: int) -> En
             if (state := reading.take(event, screen.on_event(event))) is not None:
                 used = screen.used_by(ids["turn_id"])
                 waits = tuple(reading.asked) if state == "parked" else ()
-                return Ended(state, reading.reply, used, reading.error, waits)
+                return Ended(state, reading.reply, used, screen.used, reading.error, waits)
+
+
+def _say_reply(ended: Ended) -> None:
+    if ended.reply:
+        write(ended.reply.removesuffix("\n") + "\n")
+    if ended.usage is not None:
+        note(spent(ended.usage, ended.session_usage))
 
 
 class _Reading:
@@ -184,7 +195,7 @@ class _Reading:
             case Kind.DECIDED:
                 self.asked.pop(piece.about, None)
                 note(visible(piece.text))
-            case Kind.NOTE | Kind.TROUBLE | Kind.USAGE:
+            case Kind.NOTE | Kind.TROUBLE:
                 note(visible(piece.text))
         return None
 

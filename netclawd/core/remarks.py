@@ -54,6 +54,12 @@ def tokens(used: Usage) -> str:
     return f"{used.input_tokens:,} in, {used.output_tokens:,} out"
 
 
+def spent(turn: Usage, session: Usage | None) -> str:
+    """Word the tokens of a turn, and of its session where they are more."""
+    more = f"; the session {tokens(session)}" if session is not None and session != turn else ""
+    return f"tokens: {tokens(turn)}{more}"
+
+
 def call(name: str, place: str, event: Mapping[str, Any], width: int) -> str:
     """Word the start of a call: which tool, with what."""
     again = " again" if event.get("again") else ""

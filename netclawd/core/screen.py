@@ -223,13 +223,10 @@ class Screen:
         return pieces + self._show_waiting()
 
     def _usage(self, turn_id: str) -> list[Piece]:
-        turn, session = self._used_by_turn.get(turn_id), self.used
+        turn = self._used_by_turn.get(turn_id)
         if turn is None:
             return []
-        text = f"tokens: {remarks.tokens(turn)}"
-        if session is not None:
-            text += f"; the session {remarks.tokens(session)}"
-        return [Piece(Kind.USAGE, text, turn_id)]
+        return [Piece(Kind.USAGE, remarks.spent(turn, self.used), turn_id)]
 
     def _close(self, unless: Step | None = None) -> list[Piece]:
         """End the open text where it stands; what comes of it later begins on a new line."""

@@ -124,7 +124,7 @@ def test_tool_calls_and_tokens_are_remarks_beside_the_reply(
     assert result.stderr.splitlines() == [
         'netclaw: runs the tool clock: zone="UTC"',
         "netclaw: the tool clock is done: noon",
-        "netclaw: tokens: 7 in, 2 out; the session 7 in, 2 out",
+        "netclaw: tokens: 7 in, 2 out",
     ]
 
 

@@ -314,7 +314,7 @@ def test_the_tokens_of_turn_and_session_are_told_at_the_end_of_a_turn() -> None:
     stream.event("turn.completed", turn="u", steps=2)
     told = [p.text for p in stream.pieces if p.kind is Kind.USAGE]
     assert told == [
-        "tokens: 1,000 in, 20 out; the session 1,000 in, 20 out",
+        "tokens: 1,000 in, 20 out",
         "tokens: 2,000 in, 40 out; the session 3,000 in, 60 out",
     ]
 
