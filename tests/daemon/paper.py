@@ -279,7 +279,7 @@ class Process:
 
     def _engine(self, store: Any, settings: Any, broadcast: Any, _proposals: Any) -> PaperEngine:
         host = self.host
-        return PaperEngine(host.disk, store, host.clock, host, settings.sessions, broadcast)
+        return PaperEngine(host.disk, store, host.clock, host, settings, broadcast)
 
     # -- what the parts tell --------------------------------------------------------------------
 

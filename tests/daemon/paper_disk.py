@@ -7,6 +7,7 @@ checkpoint are the real ones too.
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -54,6 +55,8 @@ class Disk:
         #: Things to become durable until a process dies; None: it lives.
         self.fuse: int | None = None
         self.generations = [0]
+        #: Decides in which order things happen that run beside each other.
+        self.chance = random.Random(0)
         self.database = _database()
 
     def touch(self) -> None:

@@ -13,6 +13,7 @@ Knows nothing of the notes that the daemon leaves for itself; it remembers what 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from netclawd.core import budgets, effects, events, upgrade
@@ -22,7 +23,7 @@ from netclawd.core.events import BY_ITSELF, Event
 from netclawd.core.handoff import HandoffRecord
 from netclawd.core.lifecycle import Phase
 from netclawd.core.restart import Outcome
-from netclawd.core.session import EventType, SessionId, Turn, TurnId, TurnState
+from netclawd.core.session import EventType, SessionEvent, SessionId, Turn, TurnId, TurnState
 from netclawd.core.settings import Snapshot
 from netclawd.core.turn_invariants import check_invariants
 from netclawd.daemon.image import Image
@@ -31,6 +32,9 @@ from tests.daemon.paper_disk import SESSIONS, PaperStore
 
 if TYPE_CHECKING:
     from tests.daemon.paper import Host, Process
+
+#: The shortest time that any configuration on paper gives a person to answer.
+SHORTEST_S = 600.0
 
 
 def _held_back(effect: effects.Record) -> bool:
@@ -89,6 +93,9 @@ class Oracle:
             check_invariants(rows)
             assert rows[0].data["text"] == text
             assert turn.state is not TurnState.FAILED, rows[-1].data
+            _check_expired(rows)
+        for asked in store.approvals(pending_only=True):
+            assert store.turn(asked.turn_id).state is TurnState.PARKED, "a question is left behind"
 
     # -- configurations -------------------------------------------------------------------------
 
@@ -255,3 +262,11 @@ class Oracle:
             for t in store.open_turns()
             if t.session_id == turn.session_id and t.position <= turn.position
         ]
+
+
+def _check_expired(rows: Sequence[SessionEvent]) -> None:
+    """What was taken as denied had its time."""
+    asked = {e.data["call_id"]: e.at for e in rows if e.type is EventType.APPROVAL_REQUESTED}
+    for event in rows:
+        if event.type is EventType.APPROVAL_EXPIRED and not event.data["by"]:
+            assert event.at - asked[event.data["call_id"]] >= SHORTEST_S

@@ -1,7 +1,12 @@
-"""The engine on paper: the real one, with its workers moved by hand, one checkpoint at a time."""
+"""The engine on paper: the real one, with its workers moved by hand, one checkpoint at a time.
+
+Of calls that run beside each other one is led one step further each time: to its start, its effect or
+its end; which one it is, chance says.
+"""
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,17 +22,19 @@ from netclawd.core.session import (
     ModelRequest,
     RestartId,
     Role,
+    SessionId,
     ToolCall,
     ToolOutcome,
     ToolStatus,
 )
-from netclawd.core.settings import Policy, SessionSettings
+from netclawd.core.settings import Policy, Settings
 from netclawd.core.values import replace
-from netclawd.daemon.board import Drain
+from netclawd.daemon.board import Board, Drain
 from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.engine import Engine
+from netclawd.daemon.tool_step import Batch
 from netclawd.daemon.toolbox import GuardedTool
-from netclawd.daemon.turn_parts import Agent, RunEnd
+from netclawd.daemon.turn_parts import Agent, Parts, RunEnd
 from netclawd.daemon.turn_run import TurnRun
 from netclawd.ports import Cancel, Cancelled, Clock, Ids, Store
 from tests.daemon.paper_disk import Disk
@@ -69,7 +76,7 @@ class PaperTool:
 
 
 class PaperProvider:
-    """A model that asks for the tools which the message names, one at each step, and then answers."""
+    """A model that asks for the tools which the message names, ``a+b`` at one step, and then answers."""
 
     def reply(
         self, request: ModelRequest, on_text: Callable[[str], None], cancel: Cancel
@@ -77,9 +84,10 @@ class PaperProvider:
         messages = request.messages
         last = max(n for n, message in enumerate(messages) if message.role is Role.USER)
         done = sum(message.role is Role.ASSISTANT for message in messages[last:])
-        names = messages[last].text.split()[1:]
-        if done < len(names):
-            return ModelReply("", (ToolCall(CallId("c"), names[done], {}),), FinishReason.TOOLS)
+        steps = messages[last].text.split()[1:]
+        if done < len(steps):
+            calls = tuple(ToolCall(CallId("c"), name, {}) for name in steps[done].split("+"))
+            return ModelReply("", calls, FinishReason.TOOLS)
         return ModelReply(f"answer to {messages[last].text}", (), FinishReason.STOP)
 
 
@@ -91,6 +99,16 @@ class PaperRun(TurnRun):
     calling: plan.CallModel | None = None
     #: What the drain's deadline does to it.
     cut_call = False
+    #: The tool calls that were let begin, and those of them that have: how they will be said to end,
+    #: None before their effect.
+    batch: Batch | None = None
+
+    def __init__(
+        self, parts: Parts, board: Board, session_id: SessionId, chance: random.Random
+    ) -> None:
+        super().__init__(parts, board, session_id)
+        self._chance = chance
+        self._begun: dict[CallId, tuple[plan.PlannedCall, ToolOutcome | None]] = {}
 
     def work(self) -> RunEnd | None:  # type: ignore[override]
         return super().work()
@@ -102,15 +120,39 @@ class PaperRun(TurnRun):
             return end
         if self.calling is not None:
             return self._end_call(self.calling)
+        if self.batch is not None:
+            self._lead_batch(self.batch)
+            return None
         step = plan.plan_from(self.standing, self.parts.agent.tools)
         idle = self.board.drain is None and self.parked_by is None and not self.cancelled_by
         if isinstance(step, plan.CallModel) and idle:
             self.calling = step
             return None
+        if isinstance(step, plan.RunTools) and idle:
+            self.batch = self._tools.begin(step)
+            return None
         return self._advance_once()
 
     def _advance(self) -> RunEnd | None:  # type: ignore[override]
         return None
+
+    def _lead_batch(self, batch: Batch) -> None:
+        """Let one more call begin, or lead one of those that have."""
+        which = self._chance.choice([None, *self._begun])
+        if which is None and (planned := batch.take()) is not None:
+            batch.start(planned)
+            self._begun[planned.call.id] = planned, None
+            return
+        if not self._begun:
+            self.batch = None
+            self.board.done(self)
+            return
+        planned, outcome = self._begun[which or next(iter(self._begun))]
+        if outcome is None:
+            self._begun[planned.call.id] = planned, batch.perform(planned)
+            return
+        batch.finish(planned.call, outcome)
+        del self._begun[planned.call.id]
 
     def _end_call(self, step: plan.CallModel) -> RunEnd | None:
         """The reply is whole in time, or the call is cancelled."""
@@ -132,7 +174,7 @@ class PaperEngine(Engine):
         store: Store,
         clock: Clock,
         ids: Ids,
-        settings: SessionSettings,
+        settings: Settings,
         broadcast: Broadcast,
     ) -> None:
         self.tools = {
@@ -151,12 +193,13 @@ class PaperEngine(Engine):
             store,
             clock,
             ids,
-            Agent(PaperProvider(), guarded),
-            replace(settings, workers=0),  # No threads: :meth:`move` is the worker.
+            Agent(PaperProvider(), guarded, approval_timeout_s=settings.approval_timeout_s),
+            replace(settings.sessions, workers=0),  # No threads: :meth:`move` is the worker.
             _no_thread,
             broadcast,
         )
-        self._most = settings.workers
+        self._most = settings.sessions.workers
+        self._chance = disk.chance
         self._runs: list[PaperRun] = []
         self._on_drained: Callable[[], None] | None = None
         #: The drain cancels the model calls that it meets.
@@ -169,10 +212,12 @@ class PaperEngine(Engine):
         """Take a session, or lead one run to its next checkpoint; False when there is nothing to do."""
         board = self._board
         if len(self._runs) < self._most and not board.stopping and board._something_to_take():
-            run = board.take(lambda session: PaperRun(self._parts, board, session))
+            run = board.take(lambda session: PaperRun(self._parts, board, session, self._chance))
             assert isinstance(run, PaperRun)
             self._runs.append(run)
             self._lead(run)
+            return True
+        if self._expiry.expire_due():
             return True
         if self._runs:
             self._runs.append(self._runs.pop(0))
@@ -205,6 +250,12 @@ class PaperEngine(Engine):
         self._board.set_drain(drain)
         self._resumption.stop_untaken()
         self._on_drained = on_drained
+
+    def cancel_running(self, session_id: SessionId, by: str) -> None:
+        """Tell the run of this session, if there is one, that it is cancelled; nobody waits for it."""
+        run = self._board.runs.get(session_id)
+        if run is not None and run.turn is not None:
+            self._board.cancel_run(session_id, run.turn.id, by)
 
     def stop(self, timeout_s: float) -> None:
         with self._board.cond:

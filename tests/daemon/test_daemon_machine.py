@@ -25,6 +25,7 @@ from netclawd.core.session import SessionId, TurnState
 from netclawd.errors import ConflictError, DrainingError, NotFoundError, StoreClosedError
 from tests.daemon.paper import Host, Process
 from tests.daemon.paper_disk import SESSIONS, PaperStore
+from tests.daemon.paper_oracle import SHORTEST_S
 from tests.daemon.paper_turns import PaperEngine
 
 PROVE = os.environ.get("NETCLAW_PROVE") == "1"
@@ -45,6 +46,7 @@ GOOD = (
     _listen(5199, more="[sessions]\nresume_limit = 1\nworkers = 1\n"),
     _listen(5199, more='on_invalid_config = "abort"\n'),
     b"[sessions]\nworkers = 2\n",
+    _listen(5199, more=f"[approvals]\ntimeout_s = {SHORTEST_S}\n"),
 )
 BAD = {
     "syntax": b"[broken\n",
@@ -55,7 +57,16 @@ BAD = {
     "empty": b"\n",
     "missing": None,
 }
-TEXTS = ("talk", "talk once", "talk safe once", "talk ask", "talk once ask once")
+TEXTS = (
+    "talk",
+    "talk once",
+    "talk safe once",
+    "talk ask",
+    "talk once ask once",
+    "talk once+safe+once",
+    "talk ask+safe+ask once+once",
+    "talk gone+once+ask",
+)
 #: What goes wrong where it is met next.
 TROUBLE = ("rehearsal", "bind", "listen", "exec", "boot")
 STEPS = st.sampled_from([40, 80, *range(1, 30)])
@@ -84,8 +95,13 @@ class Daemon(RuleBasedStateMachine):
 
     # -- the configuration ------------------------------------------------------------------------
 
-    @initialize(content=st.sampled_from(GOOD), steps=st.sampled_from([100, 8, 0]))
-    def the_first_start(self, content: bytes, steps: int) -> None:
+    @initialize(
+        content=st.sampled_from(GOOD),
+        steps=st.sampled_from([100, 8, 0]),
+        chance=st.integers(0, 1_000),
+    )
+    def the_first_start(self, content: bytes, steps: int, chance: int = 0) -> None:
+        self.host.disk.chance.seed(chance)
         self.host.save(content)
         self.host.start()
         self.go_on(steps, work_first=False)
@@ -167,6 +183,13 @@ class Daemon(RuleBasedStateMachine):
         # A second stop closes the store under a server that accepts still: that is told with 503.
         with contextlib.suppress(DrainingError, StoreClosedError):
             self.host.run(send)
+
+    @precondition(is_up)
+    @rule(session=st.sampled_from(SESSIONS))
+    def cancel_what_runs(self, session: SessionId) -> None:
+        engine = self.engine()
+        if self.process.accepting and engine is not None:
+            engine.cancel_running(session, "uid 0")
 
     @precondition(is_up)
     @rule(data=st.data(), do=st.sampled_from(["park", "resume", "cancel", "grant", "deny"]))
@@ -355,16 +378,18 @@ def test_it_goes_back_three_times_a_minute_and_then_ends_for_the_supervisor() ->
     host.disk.database.close()
 
 
-def test_a_call_that_may_have_had_its_effect_is_not_issued_again_after_a_kill_at_any_moment() -> (
-    None
-):
-    for moments in range(60):
+@pytest.mark.parametrize(("text", "most"), [("talk once", 60), ("talk once+safe+once safe", 90)])
+def test_a_call_that_may_have_had_its_effect_is_not_issued_again_after_a_kill_at_any_moment(
+    text: str, most: int
+) -> None:
+    for moments in range(most):
         host = Host()
+        host.disk.chance.seed(moments)
         host.save(GOOD[0])
         host.start()
         _settled(host)
         assert host.process is not None
-        admitted = host.process.service.admit(SESSIONS[0], "talk once", "key")
+        admitted = host.process.service.admit(SESSIONS[0], text, "key")
         host.disk.fuse = moments
         _settled(host)
         host.disk.fuse = None
