@@ -142,7 +142,9 @@ class Store(Protocol):
         """Return every turn that has not ended, in order of admission."""
 
     def conversation(self, session_id: SessionId, before: TurnId) -> tuple[SessionEvent, ...]:
-        """Return the events of the session's completed turns that were admitted before this one."""
+        """Return the newest ``context.summarised`` of this turn or an earlier one, if there is one, then
+        the events of the session's completed turns that were admitted before this one and that it does
+        not cover, turn after turn."""
 
     def outbox(self, states: Sequence[str] = ()) -> tuple[OutboxEntry, ...]:
         """Return outbox entries in these states (all when empty), oldest first."""

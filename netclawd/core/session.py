@@ -43,6 +43,8 @@ class EventType(StrEnum):
     TURN_CANCELLED = "turn.cancelled"
     TURN_PARKED = "turn.parked"
     CONFIG_OUTCOME = "config.outcome"
+    #: Stands in the place of the turns up to a number, in what the model is told.
+    CONTEXT_SUMMARISED = "context.summarised"
     REPLY_SENT = "reply.sent"
     RESTART = "restart"
 

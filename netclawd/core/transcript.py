@@ -1,13 +1,14 @@
 """The conversation as a model reads it, made from durable events.
 
-Pure. The order of the events is kept with one exception: what the daemon has to say (a restart, an
-interruption) waits until every call of a reply is answered, because model APIs want the answers
-right behind the reply that asked for them.
+Pure. The newest summary stands in the place of the turns that it covers (:func:`converse`), whole
+turns all of them; what follows is told in full. The order of the events is kept with one exception:
+what the daemon has to say (a restart, an interruption) waits until every call of a reply is answered,
+because model APIs want the answers right behind the reply that asked for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from netclawd.core.session import (
     CallId,
@@ -17,7 +18,9 @@ from netclawd.core.session import (
     SessionEvent,
     ToolCall,
     ToolStatus,
+    TurnId,
 )
+from netclawd.core.values import frozen
 
 UNKNOWN_TEXT = (
     "[unknown] Outcome unknown: the daemon ended while this call ran. It may or may not have had "
@@ -28,6 +31,52 @@ EXPIRED_TEXT = (
     "Nobody answered in time whether this call may run, so it was denied; it was not run."
 )
 ABSENT_TEXT = "There is no tool {!r}; nothing was run. Use one of those that you were told of."
+
+
+@frozen
+class Told:
+    """One earlier turn."""
+
+    #: Number of its last event.
+    last_seq: int
+    messages: tuple[Message, ...]
+
+
+@frozen
+class Conversation:
+    """All that there is to tell a model."""
+
+    #: The newest summary, empty when there is none.
+    summary: str
+    #: Turns that it doesn't cover, the oldest first.
+    turns: tuple[Told, ...]
+    #: The turn under way.
+    current: tuple[Message, ...]
+
+
+def converse(history: Iterable[SessionEvent], current: Sequence[SessionEvent]) -> Conversation:
+    """Read earlier turns, and the turn under way, as a conversation.
+
+    ``history`` may begin with the newest summary of an earlier turn, as the store returns it.
+    """
+    turns: dict[TurnId | None, list[SessionEvent]] = {}
+    newest: SessionEvent | None = None
+    for event in history:
+        if event.type is EventType.CONTEXT_SUMMARISED:
+            newest = event if newest is None or event.seq > newest.seq else newest
+        else:
+            turns.setdefault(event.turn_id, []).append(event)
+    for event in current:
+        if event.type is EventType.CONTEXT_SUMMARISED:
+            newest = event
+    summary, left = "", list(turns.values())
+    if newest is not None:
+        summary, upto = newest.data["text"], newest.data["upto_seq"]
+        covered = [n for n, turn in enumerate(left, 1) if any(e.seq == upto for e in turn)]
+        left = left[covered[-1] if covered else 0 :]
+    return Conversation(
+        summary, tuple(Told(turn[-1].seq, messages(turn)) for turn in left), messages(current)
+    )
 
 
 def messages(*histories: Iterable[SessionEvent]) -> tuple[Message, ...]:
@@ -53,7 +102,8 @@ class _Transcript:
                 self.rows.append(Message(Role.USER, data["text"]))
             case EventType.MODEL_COMPLETED:
                 calls = tuple(
-                    ToolCall(CallId(c["id"]), c["name"], c["arguments"]) for c in data["calls"]
+                    ToolCall(CallId(c["id"]), c["name"], c["arguments"], c.get("invalid", ""))
+                    for c in data["calls"]
                 )
                 self.rows.append(Message(Role.ASSISTANT, data["text"], calls))
                 self._open.update(call.id for call in calls)

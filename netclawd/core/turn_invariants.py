@@ -24,6 +24,7 @@ _ENDS = (EventType.TURN_COMPLETED, EventType.TURN_FAILED, EventType.TURN_CANCELL
 _WORK = (
     EventType.MODEL_COMPLETED,
     EventType.STEP_RETRY,
+    EventType.CONTEXT_SUMMARISED,
     EventType.TOOL_STARTED,
     EventType.TOOL_FINISHED,
     EventType.APPROVAL_REQUESTED,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from netclawd.core import turn as plan
+from netclawd.core import window
 from netclawd.core.session import (
     EventType,
     ModelReply,
@@ -15,11 +17,11 @@ from netclawd.core.session import (
     SessionEvent,
     Usage,
 )
-from netclawd.core.transcript import messages
-from netclawd.core.values import as_map
+from netclawd.core.transcript import converse
+from netclawd.core.values import as_map, frozen
 from netclawd.daemon.board import Doing, Kind
 from netclawd.daemon.turn_parts import RunEnd
-from netclawd.errors import NetclawError
+from netclawd.errors import ContextOverflowError, NetclawError
 from netclawd.ports import Cancelled
 
 if TYPE_CHECKING:
@@ -31,51 +33,156 @@ _log = logging.getLogger(__name__)
 MOST_TOKENS = 1_000_000_000
 
 
+@frozen
+class _Stopped:
+    """A model call gave no reply; ``end`` is that of the run, None when the turn goes on."""
+
+    end: RunEnd | None
+
+
 class ModelStep:
     def __init__(self, run: TurnRun) -> None:
         self._run = run
         self._conversation: tuple[SessionEvent, ...] | None = None
+        #: The estimate of the request that was sent last.
+        self._sent = 0
+        #: What fits, since the server called more than that too long; and at which step it did.
+        self._squeezed: int | None = None
+        self._squeezed_at = 0
 
     def call(self, step: plan.CallModel) -> RunEnd | None:
-        """Call the model; None when the turn goes on, be it from here again."""
+        """Call the model, or have the conversation's oldest part summarised first.
+
+        None when the turn goes on, be it from here again.
+        """
+        match self._plan():
+            case window.TooLarge() as over:
+                return self._too_large(over)
+            case window.Summarise() as part:
+                return self._summarise(step, part)
+            case window.Send() as send:
+                return self._ask(step, send)
+
+    def _ask(self, step: plan.CallModel, send: window.Send) -> RunEnd | None:
         run, parts = self._run, self._run.parts
-        request = self.request()
-        cancel = run.board.begin(run, Doing(Kind.MODEL, "", parts.clock.monotonic()))
-        if cancel is None:
-            return None
-        parts.broadcast.begin(run.session_id, run.leased().turn_id, step.step, step.attempt)
-        try:
-            reply = parts.agent.provider.reply(
-                request, lambda text: parts.broadcast.say(run.session_id, text), cancel
-            )
-        except Cancelled:
-            return self.was_cut(step)
-        except NetclawError as error:
-            if cancel.is_set():
-                return self.was_cut(step)
-            redact = parts.agent.redact
-            return self._failed(error.slug, redact(error.what), redact(error.remedy))
-        except Exception as error:  # noqa: BLE001 - a provider's defect ends its turn, no more
-            if cancel.is_set():
-                return self.was_cut(step)
-            _log.exception("provider met a defect", extra=run.ids())
-            return self._failed("internal-error", f"The provider failed ({type(error).__name__}).")
-        finally:
-            run.board.done(run)
-        parts.agent.state.replied(parts.clock.wall())
+        request = self._request(send)
+        self._sent = window.request_tokens(request)
+        if send.shortened:
+            more = {**run.ids(), "COUNT": send.shortened}
+            _log.info("old tool outputs shortened to fit the model's window", extra=more)
+
+        def begun() -> None:
+            parts.broadcast.begin(run.session_id, run.leased().turn_id, step.step, step.attempt)
+
+        def on_text(text: str) -> None:
+            parts.broadcast.say(run.session_id, text)
+
+        reply = self._make(step, request, begun, on_text)
+        if not isinstance(reply, ModelReply):
+            return reply.end
+        if (usage := _counted(reply.usage)) is not None:
+            factor = window.correction(self._sent, usage.input_tokens)
+            parts.agent.state.counted(run.session_id, factor)
         self.take_reply(step, reply)
         return None
 
-    def _failed(self, slug: str, what: str, remedy: str = "") -> RunEnd:
-        parts = self._run.parts
-        parts.agent.state.failed(slug, what, parts.clock.wall(), remedy)
-        return self._run.fail(slug, what, remedy)
+    def _summarise(self, step: plan.CallModel, part: window.Summarise) -> RunEnd | None:
+        """Have turns summarised. Crash: before the commit nothing is known of it, and it is made again."""
+        run, room = self._run, self._window()
+        request = window.summary_request(part, room)
+        self._sent = window.request_tokens(request)
+        reply = self._make(step, request, lambda: None, lambda _text: None)
+        if not isinstance(reply, ModelReply):
+            return reply.end
+        usage = _counted(reply.usage)
+        text = window.summary_text(run.parts.agent.redact(reply.text), part, room)
+        data: dict[str, Any] = {"upto_seq": part.upto_seq, "text": text}
+        if usage is not None:
+            data["usage"] = as_map(usage)
+        run.commit(EventType.CONTEXT_SUMMARISED, data, usage=usage)
+        _log.info("conversation summarised", extra={**run.ids(), "COUNT": len(part.turns)})
+        return None
+
+    def _make(
+        self,
+        step: plan.CallModel,
+        request: ModelRequest,
+        on_begin: Callable[[], None],
+        on_text: Callable[[str], None],
+    ) -> ModelReply | _Stopped:
+        """Make a model call that a drain, a person or an error may end."""
+        run, parts = self._run, self._run.parts
+        cancel = run.board.begin(run, Doing(Kind.MODEL, "", parts.clock.monotonic()))
+        if cancel is None:
+            return _Stopped(None)
+        on_begin()
+        try:
+            reply = parts.agent.provider.reply(request, on_text, cancel)
+        except Cancelled:
+            return _Stopped(self.was_cut(step))
+        except NetclawError as error:
+            if cancel.is_set():
+                return _Stopped(self.was_cut(step))
+            redact = parts.agent.redact
+            told = (error.slug, redact(error.what), redact(error.remedy))
+            return _Stopped(self._failed(step, *told))
+        except Exception as error:  # noqa: BLE001 - a provider's defect ends its turn, no more
+            if cancel.is_set():
+                return _Stopped(self.was_cut(step))
+            _log.exception("provider met a defect", extra=run.ids())
+            what = f"The provider failed ({type(error).__name__})."
+            return _Stopped(self._failed(step, "internal-error", what))
+        finally:
+            run.board.done(run)
+        parts.agent.state.replied(parts.clock.wall())
+        return reply
+
+    def _failed(
+        self, step: plan.CallModel, slug: str, what: str, remedy: str = ""
+    ) -> RunEnd | None:
+        run, parts = self._run, self._run.parts
+        if slug != ContextOverflowError.slug:
+            parts.agent.state.failed(slug, what, parts.clock.wall(), remedy)
+            return run.fail(slug, what, remedy)
+        if self._squeezed_at == step.step:
+            return run.fail(slug, what, remedy)
+        # What was sent is too long for the server, whatever the settings say: once more with less.
+        self._squeezed, self._squeezed_at = int(self._sent * window.SQUEEZE), step.step
+        _log.warning("the model server calls the conversation too long", extra=run.ids())
+        return None
+
+    def _too_large(self, over: window.TooLarge) -> RunEnd:
+        agent = self._run.parts.agent
+        factor = agent.state.factor(self._run.session_id)
+        return self._run.fail(
+            ContextOverflowError.slug,
+            f"This turn alone has about {int(over.tokens * factor)} tokens, and the model's window has"
+            f" room for {int(over.room * factor)} beside a reply.",
+            "Send less at once, or raise context_tokens of the provider if its model's window is larger.",
+        )
+
+    # -- what the model is told ------------------------------------------------------------------
 
     def request(self) -> ModelRequest:
-        """Return what the model is to be told."""
+        """Return what the model is to be told, as if all fitted."""
+        told = converse(self._history(), self._run.events)
+        return self._request(window.Send(window.joined(told, told.current)))
+
+    def _request(self, send: window.Send) -> ModelRequest:
         agent = self._run.parts.agent
-        told = messages(self._history(), self._run.events)
-        return ModelRequest(told, agent.system, agent.offered)
+        return ModelRequest(send.messages, agent.system, agent.offered)
+
+    def _plan(self) -> window.Send | window.Summarise | window.TooLarge:
+        agent = self._run.parts.agent
+        fixed = window.fixed_tokens(agent.system, agent.offered)
+        told = converse(self._history(), self._run.events)
+        return window.plan_window(told, fixed, self._window())
+
+    def _window(self) -> window.Window:
+        agent = self._run.parts.agent
+        factor = agent.state.factor(self._run.session_id)
+        found = window.window_of(agent.context_tokens, agent.max_output_tokens, factor)
+        return found if self._squeezed is None else found.squeezed(self._squeezed)
 
     def _history(self) -> tuple[SessionEvent, ...]:
         if self._conversation is None:

@@ -11,9 +11,12 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from netclawd.core.session import SessionId
 from netclawd.core.values import as_map, frozen
 
 _log = logging.getLogger(__name__)
+
+_MOST_SESSIONS = 4_096
 
 
 @frozen
@@ -32,6 +35,7 @@ class ProviderState:
         self._lock = threading.Lock()
         self._last_reply_at: float | None = None
         self._failure: Failure | None = None
+        self._factors: dict[SessionId, float] = {}
 
     def replied(self, at: float) -> None:
         """Note a whole reply; ``at`` is wall clock."""
@@ -47,6 +51,19 @@ class ProviderState:
             before, self._failure = self._failure, Failure(slug, what, at, remedy)
         if before is None or before.slug != slug:
             _log.warning("model provider fails: %s", what, extra={"SLUG": slug})
+
+    def factor(self, session_id: SessionId) -> float:
+        """Return what an estimate of tokens is multiplied with, as the session's newest call has shown."""
+        with self._lock:
+            return self._factors.get(session_id, 1.0)
+
+    def counted(self, session_id: SessionId, factor: float) -> None:
+        """Note how far an estimate was off; that of the sessions asked about last is remembered."""
+        with self._lock:
+            self._factors.pop(session_id, None)
+            self._factors[session_id] = factor
+            if len(self._factors) > _MOST_SESSIONS:
+                del self._factors[next(iter(self._factors))]
 
     def told(self) -> Mapping[str, Any]:
         """Return {last_reply_at, error: {slug, what, at, remedy} or None}, as the status shows it."""

@@ -164,6 +164,41 @@ def test_a_conversation_is_the_completed_turns_before_one_turn_after_turn(store:
     assert [event.turn_id for event in told] == [first.turn_id] * 3 + [third.turn_id] * 3
 
 
+def test_a_conversation_begins_with_the_newest_summary_and_what_it_does_not_cover(
+    store: Store,
+) -> None:
+    first, second, third = (leased(store, text=text) for text in ("one", "two", "three"))
+    failed, now = leased(store, text="four"), leased(store, text="now")
+    for lease in (first, second):
+        store.commit(Change(lease, (note(EventType.MODEL_COMPLETED),)), 3.0)
+        end(store, lease)
+    covered = store.turn_events(first.turn_id)[-1].seq
+
+    def summarise(lease: Lease, upto_seq: int, text: str) -> None:
+        data = {"upto_seq": upto_seq, "text": text}
+        store.commit(Change(lease, (note(EventType.CONTEXT_SUMMARISED, **data),)), 4.0)
+
+    summarise(third, covered, "One.")
+    end(store, third)
+    summary, *told = store.conversation(A, now.turn_id)
+    assert (summary.type, summary.turn_id) == (EventType.CONTEXT_SUMMARISED, third.turn_id)
+    assert summary.data["text"] == "One."
+    assert {event.turn_id for event in told} == {second.turn_id, third.turn_id}
+    assert all(event.type is not EventType.CONTEXT_SUMMARISED for event in told)
+    # That of a turn which failed then, too; and the turn's own.
+    summarise(failed, store.turn_events(second.turn_id)[-1].seq, "Two.")
+    end(store, failed, TurnState.FAILED)
+    summary, *told = store.conversation(A, now.turn_id)
+    assert summary.data["text"] == "Two."
+    assert {event.turn_id for event in told} == {third.turn_id}
+    summarise(now, store.turn_events(third.turn_id)[-1].seq, "Three.")
+    (summary,) = store.conversation(A, now.turn_id)
+    assert summary.data["text"] == "Three."
+    assert len(all_events(store)) == store.session(A).last_seq, "the events stay"
+    summary, *_ = store.conversation(A, failed.turn_id)
+    assert summary.data["text"] == "Two.", "what came later is not told to an earlier turn"
+
+
 def test_open_turns_are_those_that_have_not_ended_in_order_of_admission(store: Store) -> None:
     leases = [leased(store, session) for session in (A, B, A, B)]
     for lease, state in zip(leases, (TurnState.PARKED, TurnState.CANCELLED), strict=False):

@@ -13,15 +13,17 @@ import pytest
 
 from netclawd.adapters.store import schema
 from netclawd.adapters.store.sqlite import SqliteStore
-from netclawd.core.session import TurnState, Usage
-from netclawd.errors import StoreClosedError, StoreError, StoreNewerError
+from netclawd.core.session import Change, EventType, ParkReason, TurnState, Usage
+from netclawd.errors import ConflictError, StoreClosedError, StoreError, StoreNewerError
 from tests.adapters.stores import (
     A,
     B,
     admit,
     at_once,
     copy_as_a_crash_leaves_it,
+    leased,
     leave_a_store,
+    note,
     numbers,
     outcome,
 )
@@ -174,6 +176,33 @@ def test_a_store_of_an_older_release_is_read_as_it_is(path: str, version: int) -
     assert (session.id, session.turn_state, session.usage) == (A, TurnState.QUEUED, Usage())
     assert (turn.id, turn.usage) == ("t", Usage())
     assert Path(path).read_bytes() == before
+
+
+def test_the_previous_release_opens_a_store_until_a_word_that_it_lacks_is_written(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_a_store(path)
+    ours, previous = schema.VERSION, 2
+
+    def open_as(version: int) -> SqliteStore:
+        monkeypatch.setattr(schema, "VERSION", version)
+        return SqliteStore.open(path)
+
+    with closing(open_as(previous)) as store:
+        assert numbers(store)
+    with closing(open_as(ours)) as store:
+        lease = leased(store)
+        summary = note(EventType.CONTEXT_SUMMARISED, upto_seq=1, text="One.")
+        with pytest.raises(ConflictError):  # The whole checkpoint is refused.
+            store.commit(Change(lease, (summary,), park_reason=ParkReason.REQUEST), 1.0)
+    with closing(open_as(previous)) as store:
+        assert numbers(store)
+    with closing(open_as(ours)) as store:
+        store.commit(Change(leased(store), (summary,)), 1.0)
+    with pytest.raises(StoreNewerError, match=f"or later \\(schema {ours}\\), and this is"):
+        open_as(previous)
+    with closing(open_as(ours)) as store:
+        assert numbers(store)
 
 
 def test_a_newer_store_that_was_left_by_a_crash_is_not_touched_either(path: str) -> None:

@@ -197,6 +197,8 @@ class Home:
         self.tools: dict[str, ScriptedTool] = {}
         self._every_tool: list[ScriptedTool] = []
         self.outcomes: Outcomes | None = None
+        #: What else the agent is made of.
+        self.agent: dict[str, Any] = {}
         self.workers = workers
         #: Of the engines that are made from here on; the wall clock stands still unless it is moved.
         self.approval_timeout_s = 600.0
@@ -244,6 +246,7 @@ class Home:
             redact=lambda text: text.replace(SECRET, "[redacted]"),
             approval_timeout_s=self.approval_timeout_s,
             outcomes=self.outcomes,
+            **self.agent,
         )
         engine = Engine(used, self.clock, self.ids, agent, settings, spawn, self.broadcast)
         self._engines.append(engine)

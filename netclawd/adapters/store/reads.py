@@ -16,6 +16,7 @@ from netclawd.core.session import (
     Admitted,
     Approval,
     ApprovalId,
+    EventType,
     InputId,
     OpenProposal,
     OutboxEntry,
@@ -42,6 +43,9 @@ _OPEN_TURNS = f"""SELECT {rows.TURN_COLUMNS} FROM turns t INDEXED BY turns_open
 _NEXT_TURN = f"""SELECT {rows.TURN_COLUMNS} FROM sessions s
     JOIN turns t INDEXED BY turns_open ON t.session = s.n JOIN inputs i ON i.n = t.input
     WHERE s.id = ? AND {rows.OPEN_TURN} ORDER BY t.position LIMIT 1"""
+_SUMMARY = f"""SELECT {rows.EVENT_COLUMNS} FROM events e INDEXED BY events_summarised
+    JOIN turns t ON t.position = e.turn WHERE e.session = ? AND e.turn <= ?
+    AND e.type = 'context.summarised' ORDER BY e.seq DESC LIMIT 1"""
 _OUTBOX = f"""SELECT {rows.OUTBOX_COLUMNS} FROM outbox o
     JOIN turns t ON t.position = o.turn JOIN sessions s ON s.n = t.session"""
 _APPROVALS = f"""SELECT {rows.APPROVAL_COLUMNS} FROM approvals a
@@ -177,9 +181,10 @@ def open_turns(db: sqlite3.Connection) -> tuple[Turn, ...]:
 def conversation(
     db: sqlite3.Connection, session_id: SessionId, before: TurnId
 ) -> tuple[SessionEvent, ...]:
-    """Turn after turn in order of admission, each turn's events in order.
+    """The newest summary; then what it doesn't cover, turn after turn in order of admission.
 
-    An input that came while an earlier turn ran therefore follows that turn's reply.
+    Each turn's events are in order: an input that came while an earlier turn ran therefore follows
+    that turn's reply.
     """
     place = db.execute(
         """SELECT t.session, t.position FROM turns t JOIN sessions s ON s.n = t.session
@@ -189,13 +194,21 @@ def conversation(
     if place is None:
         session(db, session_id)
         raise no_turn(before)
+    summary = db.execute(_SUMMARY, place).fetchone()
+    covered = 0
+    if summary is not None:
+        (covered,) = db.execute(
+            "SELECT turn FROM events WHERE session = ? AND seq = ?",
+            (place[0], rows.as_event(session_id, summary).data["upto_seq"]),
+        ).fetchone()
     found = db.execute(
         f"""SELECT {rows.EVENT_COLUMNS} FROM turns t JOIN events e ON e.turn = t.position
-            WHERE t.session = ? AND t.position < ? AND t.state = ?
-            ORDER BY t.position, e.seq""",
-        (*place, TurnState.COMPLETED),
+            WHERE t.session = ? AND t.position < ? AND t.position > ? AND t.state = ?
+            AND e.type <> ? ORDER BY t.position, e.seq""",
+        (*place, covered, TurnState.COMPLETED, EventType.CONTEXT_SUMMARISED),
     ).fetchall()
-    return tuple(rows.as_event(session_id, row) for row in found)
+    told = found if summary is None else [summary, *found]
+    return tuple(rows.as_event(session_id, row) for row in told)
 
 
 def outbox(db: sqlite3.Connection, states: Sequence[str]) -> tuple[OutboxEntry, ...]:

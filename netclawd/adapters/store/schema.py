@@ -18,6 +18,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from netclawd import __version__
+from netclawd.core.session import EventType
 from netclawd.core.values import frozen
 from netclawd.errors import StoreError, StoreNewerError
 
@@ -132,7 +133,8 @@ MIGRATIONS: tuple[Migration, ...] = (
         ("CREATE TABLE migrations (schema INTEGER PRIMARY KEY, release TEXT NOT NULL)",),
     ),
     # Tokens used, sessions that a client knows by a name of its own, the tools that approvals are
-    # asked for, changes of the configuration that an agent has written and whose outcome it waits for.
+    # asked for, changes of the configuration that an agent has written and whose outcome it waits for,
+    # the way to the newest summary.
     Migration(
         3,
         1,
@@ -152,9 +154,15 @@ MIGRATIONS: tuple[Migration, ...] = (
                 at REAL NOT NULL,
                 outcome TEXT)""",
             "CREATE INDEX proposals_open ON proposals (at) WHERE outcome IS NULL",
+            """CREATE INDEX events_summarised ON events (session, seq)
+                WHERE type = 'context.summarised'""",
         ),
     ),
 )
+
+#: Words that releases before a schema would misread: writing the first one raises ``min_reader``, so
+#: that the previous release can open a store which has none.
+NEW_WORDS: dict[str, int] = {EventType.CONTEXT_SUMMARISED.value: 3}
 
 #: The newest schema that this release knows.
 VERSION = MIGRATIONS[-1].version

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from netclawd.adapters.store import schema
 from netclawd.adapters.store.reads import first_answer, no_proposal, no_session, no_turn
 from netclawd.adapters.store.writer import Written
 from netclawd.core.restart import RestartRecord
@@ -51,6 +52,8 @@ def append_events(
             "INSERT INTO events (session, seq, turn, type, at, data) VALUES (?, ?, ?, ?, ?, ?)",
             (place, seq, turn, kind, at, data),
         )
+    if needed := max(schema.NEW_WORDS.get(kind, 0) for kind, _ in events):
+        db.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'min_reader'", (needed,))
     written.events += len(events)
     written.newest[session_id] = last
     return int(last)
