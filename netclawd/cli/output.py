@@ -89,11 +89,11 @@ def clock_time(at: float) -> str:
 
 
 def until(approval: Mapping[str, Any]) -> str:
-    """Word when an approval expires, after a comma; empty where it does not."""
+    """Word when an approval expires, behind what it is about; empty where it does not."""
     at = approval.get("expires_at")
     if not at:
         return ""
-    return f", denied unless answered by {clock_time(at)}, in {ahead(at)}"
+    return f"; unless answered in {ahead(at)} (by {clock_time(at)}) it is denied"
 
 
 def count(number: int, noun: str) -> str:

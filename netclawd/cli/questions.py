@@ -87,8 +87,7 @@ class Questions:
     def _ask(self, approval: Mapping[str, Any], left: int) -> Answer | None:
         """Ask until there is an answer; None when it was decided elsewhere."""
         self.asking = True
-        more = f" ({left} questions)" if left > 1 else ""
-        self._display.remark(f"{asked_for(approval)}{more}", Kind.ASK)
+        self._display.remark(asked_for(approval, left), Kind.ASK)
         self._display.prompt("\n".join(block(approval["question"], self._display.width)) + "\n")
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
         while True:
@@ -129,11 +128,12 @@ class Questions:
             self._display.remark(error.what, Kind.TROUBLE)
 
 
-def asked_for(approval: Mapping[str, Any]) -> str:
-    """Word who asks for what, and how long the question stands."""
+def asked_for(approval: Mapping[str, Any], left: int) -> str:
+    """Word who asks for what, how many questions there are, and how long this one stands."""
     name = approval.get("name")
     words = f"the agent asks to run the tool {name}" if name else "the agent asks"
-    return f"{words}{until(approval)}"
+    more = f" (the first of {left} questions)" if left > 1 else ""
+    return f"{words}{more}{until(approval)}"
 
 
 def block(question: str, width: int) -> Iterator[str]:

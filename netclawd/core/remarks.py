@@ -83,6 +83,8 @@ def ending(name: str, place: str, event: Mapping[str, Any], width: int) -> str:
         return head
     if not ok:
         return f"{head}: {_rest(' '.join(lines), head, width * _REASON_LINES)}"
+    if lines[0].startswith("[") and len(lines) > 1:  # What the tool says of it, then the output.
+        lines[:2] = [" ".join(lines[:2])]
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     return f"{head}: {_rest(lines[0], head + more, width)}{more}"
 

@@ -197,6 +197,11 @@ def test_text_that_was_cut_and_parked_goes_on_when_it_is_resumed() -> None:
         ("tool.finished", {"name": "shell", "status": "ok", "text": " \n"}, "shell is done —"),
         (
             "tool.finished",
+            {"name": "shell", "status": "ok", "text": "[Exit code 0]\n1\n2"},
+            "the tool shell is done: [Exit code 0] 1 (and 1 more) —",
+        ),
+        (
+            "tool.finished",
             {"name": "fetch", "status": "error", "text": "Refused.\n\n" + "Do this. " * 30},
             "the tool fetch failed: Refused. " + "Do this. " * 29 + "Do this. —",
         ),
