@@ -11,13 +11,15 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from netclawd.adapters.control_client import PATIENCE_S, ControlClient
+from netclawd.adapters.settings_file import read_file
 from netclawd.cli import s6
 from netclawd.cli.config_write import Judged, Target, judge
 from netclawd.cli.daemon import start_through_owner
+from netclawd.cli.key_files import Keys, forget, kept
 from netclawd.cli.output import duration
 from netclawd.cli.progress import Progress, describe_wait
 from netclawd.cli.reach import Daemon, answers_for, own_paths, reach_anew, reach_or_none
@@ -69,6 +71,15 @@ def find_home() -> Home:
 
 
 @frozen
+class Change:
+    """What is to be written."""
+
+    where: Target
+    content: bytes | None
+    keys: Keys
+
+
+@frozen
 class Outcome:
     """What came of it."""
 
@@ -105,27 +116,31 @@ class Outcome:
         }
 
 
-def bring_up(
-    home: Home, where: Target, content: bytes | None, *, start: bool, quiet: bool
-) -> Outcome:
-    """Write ``content`` unless it is what was read, and wait for the daemon that has it."""
-    running = _daemon_before(home, where, quiet=quiet)
-    where = replace(where, client=None if running is None else running.client)
-    judged = judge(where, content or b"")
-    if running is not None:
-        return _hand_over(home, where, content, judged, quiet=quiet)
-    written = _write(where, content)
-    so_far = Outcome(where.path, written, "not-running", changes=judged.changes)
-    if not start:
-        return so_far
-    with _saying_written(where.path, written=written):
-        return _start(home, where, content, so_far, quiet=quiet)
+def bring_up(home: Home, change: Change, *, start: bool, quiet: bool) -> Outcome:
+    """Write the content unless it is what was read, and wait for the daemon that has it."""
+    running = _daemon_before(home, change.where, quiet=quiet)
+    client = None if running is None else running.client
+    where, content = replace(change.where, client=client), change.content
+    with kept(change.keys, lambda: read_file(where.path) == content) as save:
+        judged = judge(where, content or b"")
+        if running is not None:
+            outcome = _hand_over(home, where, content, judged, save, quiet=quiet)
+        else:
+            written = _write(where, content, save)
+            outcome = Outcome(where.path, written, "not-running", changes=judged.changes)
+            if start:
+                with _saying_written(where.path, written=written):
+                    outcome = _start(home, where, content, outcome, quiet=quiet)
+    if outcome.outcome == "ready":
+        forget(change.keys)
+    return outcome
 
 
-def _write(where: Target, content: bytes | None) -> bool:
+def _write(where: Target, content: bytes | None, save: Callable[[], None]) -> bool:
     if content is None or content == where.content:
         return False
     replace_settings(where.path, content, where.content)
+    save()
     return True
 
 
@@ -178,13 +193,19 @@ def _boots(owner: Ownership) -> bool:
 
 
 def _hand_over(
-    home: Home, where: Target, content: bytes | None, judged: Judged, *, quiet: bool
+    home: Home,
+    where: Target,
+    content: bytes | None,
+    judged: Judged,
+    save: Callable[[], None],
+    *,
+    quiet: bool,
 ) -> Outcome:
     client = where.client
     assert client is not None
     known = ended_restarts(client)
     before = _baseline(client)
-    written = _write(where, content)
+    written = _write(where, content, save)
     attempt = Attempt(where.path, content, judged.digest, known)
     so_far = Outcome(where.path, written, "ready", ran=True, changes=judged.changes)
     with _saying_written(where.path, written=written):

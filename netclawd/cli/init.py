@@ -13,16 +13,22 @@ from typing import Any
 
 import click
 
+from netclawd.adapters.model_servers import find_local
 from netclawd.adapters.settings_file import packaged_schema, read_file
-from netclawd.cli.bring_up import Home, Outcome, bring_up, find_home
+from netclawd.cli.bring_up import Change, Home, Outcome, bring_up, find_home
 from netclawd.cli.config_write import Judged, Target, judge, target
+from netclawd.cli.key_files import Keys, reader_of, replaced_files
 from netclawd.cli.output import json_option, note, say_json, visible
 from netclawd.cli.reload import report_entry
 from netclawd.cli.wizard import PAGES
-from netclawd.cli.wizard.dialogue import given_answers, interview, say_wrong
+from netclawd.cli.wizard.agent import keep_key, refuse_idle
+from netclawd.cli.wizard.dialogue import Before, given_answers, interview, say_wrong
 from netclawd.cli.wizard.draft import Draft
+from netclawd.cli.wizard.keys import read_key_file
+from netclawd.cli.wizard.model_call import ModelCall
 from netclawd.core import schema as schemas
 from netclawd.core.interview import Answers, Question
+from netclawd.core.values import replace
 from netclawd.errors import ConfigAbsentError, ConfigError, ConfigMeaningError
 
 #: As a shell reports a command that an interrupt has ended.
@@ -37,13 +43,15 @@ def _answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
             question.option,
             question.parameter,
             metavar=_metavar(question),
-            help=f"{question.text}: {question.key}.",
+            help=f"{question.text}{'' if question.schema else f': {question.key}'}.",
         )(command)
     return command
 
 
 def _metavar(question: Question) -> str:
-    setting = schemas.find(packaged_schema(), question.path) or {}
+    setting = question.schema or schemas.find(packaged_schema(), question.path) or {}
+    if schemas.is_secret(setting):
+        return "REFERENCE"
     if "enum" in setting:
         return "|".join(setting["enum"])
     kinds = {"boolean": "yes|no", "array": "A,B,…", "number": "NUMBER", "integer": "NUMBER"}
@@ -54,6 +62,12 @@ def _metavar(question: Question) -> str:
 @json_option
 @click.option("--no-start", is_flag=True, help="Don't start a daemon that isn't running.")
 @click.option("--non-interactive", is_flag=True, help="Ask nothing: the options are the answers.")
+@click.option("--no-try", is_flag=True, help="Save a provider without having called its model.")
+@click.option(
+    "--api-key-file",
+    metavar="PATH",
+    help="Keep the API key that this file holds, - for standard input: providers.NAME.api_key.",
+)
 @_answer_options
 @click.pass_context
 def init(
@@ -62,24 +76,35 @@ def init(
     as_json: bool,
     no_start: bool,
     non_interactive: bool,
+    no_try: bool,
+    api_key_file: str | None,
     **options: str | None,
 ) -> None:
     """Configure the daemon by a few questions, and see it run with the answers.
 
     May be run again at any time: what is configured is the answer that Enter keeps. Every answer has an
-    option; a list is separated by commas. Exit codes: 0 the daemon is ready with it; 1 it is not, or
-    the answer to the last question was no; 78 not valid, and then nothing was written; 130 interrupted.
+    option; a list is separated by commas. A model is called once before anything is saved. Exit codes: 0
+    the daemon is ready with it; 1 it is not, the model did not answer, or the answer to the last question
+    was no; 78 not valid; 130 interrupted. But for a daemon that is not ready, nothing was written then.
     """
     _refuse_without_terminal(as_json=as_json, non_interactive=non_interactive)
+    _refuse_key_options(api_key_file, options["api_key"], non_interactive=non_interactive)
+    call = ModelCall(skip=no_try, quiet=as_json)
     if os.environ.get("NO_COLOR"):
         ctx.color = False
     try:
         home = find_home()
         draft = Draft(target(home.paths), mends=not non_interactive)
         answers = given_answers(PAGES, draft.answers(), options)
+        if api_key_file is not None:
+            answers = keep_key(read_key_file(api_key_file), answers)
+        refuse_idle(answers)
         if not non_interactive:
-            answers = _ask(draft, answers, start=not no_start)
-        judged, content = draft.judge(answers), draft.content(answers)
+            answers = replace(answers, found=find_local())
+            answers = _ask(draft, answers, call, start=not no_start)
+        judged = draft.judge(answers)
+        answers = call(answers)
+        content = draft.content(answers)
         if not as_json:
             _summarise(draft, judged, content)
         if (
@@ -92,7 +117,9 @@ def init(
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nNothing was written.", err=True)
         ctx.exit(INTERRUPTED)
-    ctx.exit(_carry_out(home, draft, content, start=not no_start, as_json=as_json))
+    keys = _keys(home, draft, answers)
+    change = Change(draft.where, content, keys)
+    ctx.exit(_carry_out(home, change, start=not no_start, as_json=as_json))
 
 
 def _refuse_without_terminal(*, as_json: bool, non_interactive: bool) -> None:
@@ -107,7 +134,25 @@ def _refuse_without_terminal(*, as_json: bool, non_interactive: bool) -> None:
         )
 
 
-def _ask(draft: Draft, answers: Answers, *, start: bool) -> Answers:
+def _refuse_key_options(path: str | None, reference: str | None, *, non_interactive: bool) -> None:
+    if path is not None and reference is not None:
+        raise click.UsageError("--api-key and --api-key-file are two answers to one question.")
+    if path == "-" and not non_interactive:
+        raise click.UsageError(
+            "--api-key-file - goes with --non-interactive: on a terminal the key is asked for."
+        )
+
+
+def _keys(home: Home, draft: Draft, answers: Answers) -> Keys:
+    wanted = draft.wanted(answers)
+    pending = {ref: answers.keys[ref] for ref in answers.pending(wanted).values()}
+    client = draft.where.client
+    state = home.paths.state if client is None else client.call("status")["state_dir"]
+    reader = reader_of(state, home.owner)
+    return Keys(pending, reader, replaced_files(answers.folder, answers.in_file, wanted))
+
+
+def _ask(draft: Draft, answers: Answers, call: ModelCall, *, start: bool) -> Answers:
     known = ""
     try:
         draft.judge(answers)
@@ -125,7 +170,7 @@ def _ask(draft: Draft, answers: Answers, *, start: bool) -> Answers:
     if not _may_replace(where.path):
         note(f"this user may not write {os.path.dirname(where.path)}, so nothing can be changed.")
     while True:
-        answers = interview(PAGES, answers, draft.judge, known)
+        answers = interview(PAGES, answers, Before(draft.judge, call, known))
         try:
             draft.judge(answers)
         except ConfigError as error:
@@ -175,14 +220,12 @@ def _confirm(draft: Draft, *, start: bool) -> bool:
     return bool(click.confirm(f"Write this{what}?", default=True))
 
 
-def _carry_out(
-    home: Home, draft: Draft, content: bytes | None, *, start: bool, as_json: bool
-) -> int:
+def _carry_out(home: Home, change: Change, *, start: bool, as_json: bool) -> int:
     try:
-        outcome = bring_up(home, draft.where, content, start=start, quiet=as_json)
+        outcome = bring_up(home, change, start=start, quiet=as_json)
     except KeyboardInterrupt:
         click.echo(err=True)
-        note(_say_interrupted(draft.where, content))
+        note(_say_interrupted(change.where, change.content))
         return INTERRUPTED
     if as_json:
         say_json(outcome.as_dict())

@@ -78,6 +78,7 @@ def test_a_daemon_that_crash_loops_is_mended(
         with Terminal("init") as terminal:
             terminal.read_to("as it is the file would be refused.")
             terminal.answer("Provider")
+            terminal.answer("What the agent may do")
             terminal.answer("Who may reach the daemon")
             terminal.answer("Addresses to listen on", f"127.0.0.1:{port}")
             terminal.answer("A message that arrives during a restart")

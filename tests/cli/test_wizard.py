@@ -25,6 +25,7 @@ timeout_s = 20  # seconds
 #: The questions of who keeps to this host, in their order.
 ASKED = (
     "Provider",
+    "What the agent may do",
     "Who may reach the daemon",
     "Addresses to listen on",
     "A message that arrives during a restart",
@@ -55,9 +56,9 @@ def enter(terminal: Terminal, *questions: str) -> None:
 def test_from_nothing_to_a_daemon_that_runs(run: CommandLine, home: Path) -> None:
     port = free_port()
     with Terminal("init") as terminal:
-        enter(terminal, *ASKED[:2])
-        terminal.answer(ASKED[2], f"127.0.0.1:{port}")
-        enter(terminal, *ASKED[3:])
+        enter(terminal, *ASKED[:3])
+        terminal.answer(ASKED[3], f"127.0.0.1:{port}")
+        enter(terminal, *ASKED[4:])
         terminal.confirm()
         code = terminal.end()
     try:
@@ -82,15 +83,16 @@ def test_what_is_configured_stands_in_brackets_and_is_kept(home: Path, file: Pat
 
 def test_every_question_explains_itself(home: Path) -> None:
     with Terminal("init", "--no-start", "--exposure", "reverse-proxy") as terminal:
-        terminal.answer(ASKED[0])
-        terminal.answer(ASKED[1])
-        terminal.answer(ASKED[2], "*:5199")
+        enter(terminal, *ASKED[:2])
+        terminal.answer(ASKED[2])
+        terminal.answer(ASKED[3], "*:5199")
         terminal.answer("Proxies to trust", "10.0.0.0/8")
         terminal.answer("Let whoever reaches it drive every session", "yes")
-        enter(terminal, "Host names to accept", *ASKED[3:])
+        enter(terminal, "Host names to accept", *ASKED[4:])
         terminal.press("c")
         terminal.end()
-    asked = [q for page in PAGES for q in page.questions if q.option != "--skip-tunnel-check"]
+    elsewhere = ("providers", "tools", "daemon.skip")  # asked about a model, or tool by tool
+    asked = [q for page in PAGES for q in page.questions if not q.key.startswith(elsewhere)]
     for question in asked:
         assert question.why in terminal.text
     assert "3  tailscale-serve    your tailnet" in terminal.text
@@ -99,16 +101,17 @@ def test_every_question_explains_itself(home: Path) -> None:
 @pytest.mark.parametrize(
     ("question", "bad", "reason", "good"),
     [
-        (0, "claude", 'can\'t be "claude"; it must be one of "demo".', "demo"),
-        (1, "everywhere", 'it must be one of "local", "reverse-proxy"', "1"),
-        (2, "localhost:1", "has a host that is not numeric", "127.0.0.1:1"),
-        (2, "127.0.0.1:99999", 'has the port "99999"', "127.0.0.1:1"),
-        (2, "0.0.0.0:1", 'daemon.exposure is "local"', "127.0.0.1:1"),
-        (2, "none", "entries separated by commas; each a text", "127.0.0.1:1"),
-        (3, "later", 'one of "defer", "reject"', "2"),
-        (4, "soon", "it must be a number from 0.1 to 30", "3"),
-        (4, "31", "it must be a number from 0.1 to 30", "30"),
-        (4, "\x01", "it must be a number from 0.1 to 30", "30"),
+        (0, "claude", 'can\'t be "claude"; it must be one of "demo", "openai"', "demo"),
+        (1, "everything", 'it must be one of "ask", "read-only", "sandbox", "each".', "1"),
+        (2, "everywhere", 'it must be one of "local", "reverse-proxy"', "1"),
+        (3, "localhost:1", "has a host that is not numeric", "127.0.0.1:1"),
+        (3, "127.0.0.1:99999", 'has the port "99999"', "127.0.0.1:1"),
+        (3, "0.0.0.0:1", 'daemon.exposure is "local"', "127.0.0.1:1"),
+        (3, "none", "entries separated by commas; each a text", "127.0.0.1:1"),
+        (4, "later", 'one of "defer", "reject"', "2"),
+        (5, "soon", "it must be a number from 0.1 to 30", "3"),
+        (5, "31", "it must be a number from 0.1 to 30", "30"),
+        (5, "\x01", "it must be a number from 0.1 to 30", "30"),
     ],
 )
 def test_a_bad_answer_is_refused_with_the_reason_and_asked_again(
@@ -132,16 +135,16 @@ def test_an_answer_that_is_not_utf8_is_asked_again(home: Path) -> None:
         terminal.ask(ASKED[0])
         os.write(terminal.child.child_fd, b"caf\xc3\n")
         terminal.read_to("It can't be read as UTF-8; type it again.")
-        enter(terminal, *ASKED[:2])
+        enter(terminal, *ASKED[:3])
 
 
 def test_who_goes_out_of_the_host_says_so_in_so_many_words(home: Path) -> None:
     with Terminal("init", "--no-start") as terminal:
-        terminal.answer(ASKED[0])
-        terminal.answer(ASKED[1], "reverse-proxy")
-        terminal.answer(ASKED[2])  # loopback: no proxy reaches it
+        enter(terminal, *ASKED[:2])
+        terminal.answer(ASKED[2], "reverse-proxy")
+        terminal.answer(ASKED[3])  # loopback: no proxy reaches it
         terminal.read_to("which no other host reaches")
-        terminal.answer(ASKED[2], "*:5199")
+        terminal.answer(ASKED[3], "*:5199")
         terminal.answer("Proxies to trust [none]")
         terminal.read_to("has to be named")
         terminal.answer("Proxies to trust", "10.0.0.1/8")
@@ -154,7 +157,7 @@ def test_who_goes_out_of_the_host_says_so_in_so_many_words(home: Path) -> None:
         terminal.read_to("there is no device authentication yet")
         terminal.answer("Let whoever reaches it drive every session", "yes")
         terminal.answer("Host names to accept", "claw.example")
-        enter(terminal, *ASKED[3:])
+        enter(terminal, *ASKED[4:])
         terminal.confirm()
         assert terminal.end() == 0, terminal.text
     assert tomllib.loads((home / "netclaw.toml").read_text())["daemon"] == {
@@ -169,15 +172,15 @@ def test_who_goes_out_of_the_host_says_so_in_so_many_words(home: Path) -> None:
 @pytest.mark.usefixtures("no_tunnel")
 def test_a_tunnel_that_does_not_run_is_told_at_its_page(home: Path) -> None:
     with Terminal("init", "--no-start") as terminal:
-        terminal.answer(ASKED[0])
-        terminal.answer(ASKED[1], "cloudflare-tunnel")
-        terminal.answer(ASKED[2])
+        enter(terminal, *ASKED[:2])
+        terminal.answer(ASKED[2], "cloudflare-tunnel")
+        terminal.answer(ASKED[3])
         terminal.answer("Skip the look for the tunnel's program [no]")
         terminal.answer("Let whoever reaches it drive every session", "yes")
         terminal.answer("Host names to accept")
         terminal.read_to("for which cloudflared must run")
         terminal.answer("Who may reach the daemon [cloudflare-tunnel]", "local")
-        enter(terminal, *ASKED[2:])
+        enter(terminal, *ASKED[3:])
         terminal.confirm()
         assert terminal.end() == 0, terminal.text
     text = (home / "netclaw.toml").read_text()
@@ -188,13 +191,13 @@ def test_a_tunnel_that_does_not_run_is_told_at_its_page(home: Path) -> None:
 def test_a_question_before_can_be_asked_again(home: Path) -> None:
     with Terminal("init", "--no-start") as terminal:
         terminal.answer(ASKED[0], "<")  # there is none before the first
-        enter(terminal, *ASKED[:2])
-        terminal.answer(ASKED[2], "127.0.0.1:1")
-        terminal.answer(ASKED[3], "<")  # on the page before
+        enter(terminal, *ASKED[:3])
+        terminal.answer(ASKED[3], "127.0.0.1:1")
+        terminal.answer(ASKED[4], "<")  # on the page before
         terminal.answer("Addresses to listen on [127.0.0.1:1]", "<")
-        terminal.answer(ASKED[1])
-        terminal.answer(ASKED[2], "127.0.0.1:2")
-        enter(terminal, *ASKED[3:])
+        terminal.answer(ASKED[2])
+        terminal.answer(ASKED[3], "127.0.0.1:2")
+        enter(terminal, *ASKED[4:])
         terminal.confirm()
         assert terminal.end() == 0, terminal.text
     assert 'listen = ["127.0.0.1:2"]' in (home / "netclaw.toml").read_text()
@@ -202,15 +205,15 @@ def test_a_question_before_can_be_asked_again(home: Path) -> None:
 
 def test_an_answer_that_no_longer_matters_is_not_written(home: Path) -> None:
     with Terminal("init", "--no-start") as terminal:
-        terminal.answer(ASKED[0])
-        terminal.answer(ASKED[1], "cloudflare-tunnel")
-        terminal.answer(ASKED[2])
+        enter(terminal, *ASKED[:2])
+        terminal.answer(ASKED[2], "cloudflare-tunnel")
+        terminal.answer(ASKED[3])
         terminal.answer("Skip the look for the tunnel's program", "yes")
         terminal.answer("Let whoever reaches it drive every session", "yes")
-        for question in ("Host names to accept", "Let whoever", "Skip the look", ASKED[2]):
+        for question in ("Host names to accept", "Let whoever", "Skip the look", ASKED[3]):
             terminal.answer(question, "<")
         terminal.answer("Who may reach the daemon [cloudflare-tunnel]", "local")
-        enter(terminal, *ASKED[2:])
+        enter(terminal, *ASKED[3:])
         terminal.confirm()
         assert terminal.end() == 0, terminal.text
     assert tomllib.loads((home / "netclaw.toml").read_text())["daemon"] == {
@@ -226,9 +229,9 @@ def test_consent_to_one_exposure_is_not_what_enter_keeps_for_another(home: Path)
         'trusted_proxies = ["10.0.0.0/8"]\nallow_unauthenticated = true\n'
     )
     with Terminal("init", "--no-start", "--skip-tunnel-check", "yes") as terminal:
-        terminal.answer(ASKED[0])
+        enter(terminal, *ASKED[:2])
         terminal.answer("Who may reach the daemon [reverse-proxy]", "tailscale-funnel")
-        enter(terminal, ASKED[2], "Skip the look for the tunnel's program [yes]")
+        enter(terminal, ASKED[3], "Skip the look for the tunnel's program [yes]")
         terminal.answer("Let whoever reaches it drive every session")
         terminal.read_to("It must be yes or no.")
         terminal.press("c")
@@ -301,11 +304,11 @@ def test_a_file_that_is_wrong_is_mended_by_the_answers(home: Path) -> None:
     )
     with Terminal("init", "--no-start") as terminal:
         terminal.read_to("as it is the file would be refused.")
-        enter(terminal, *ASKED[:2])
+        enter(terminal, *ASKED[:3])
         terminal.answer("Addresses to listen on [0.0.0.0:5199]")
         terminal.read_to("can be reached from other hosts")
-        terminal.answer(ASKED[2], "127.0.0.1:5199")
-        enter(terminal, *ASKED[3:])
+        terminal.answer(ASKED[3], "127.0.0.1:5199")
+        enter(terminal, *ASKED[4:])
         terminal.confirm()
         assert terminal.end() == 0, terminal.text
     assert tomllib.loads(file.read_text()) == {
@@ -346,9 +349,9 @@ def test_what_no_answer_mends_is_said_before_anything_is_asked(home: Path) -> No
 def test_a_daemon_that_runs_is_followed_to_its_next_generation(daemon: Daemon) -> None:
     port = free_port()
     with Terminal("init") as terminal:
-        enter(terminal, *ASKED[:2])
-        terminal.answer(ASKED[2], f"127.0.0.1:{port}")
-        enter(terminal, *ASKED[3:])
+        enter(terminal, *ASKED[:3])
+        terminal.answer(ASKED[3], f"127.0.0.1:{port}")
+        enter(terminal, *ASKED[4:])
         terminal.confirm()
         assert terminal.end() == 0, terminal.text
     assert "daemon.listen changed; generation 2 serves." in terminal.text

@@ -12,6 +12,7 @@ from netclawd.cli.output import visible
 from netclawd.cli.wizard.page import Page, Trial
 from netclawd.core import schema as schemas
 from netclawd.core.interview import Answers, Choice, Question, expected, read_answer, written
+from netclawd.core.values import frozen
 from netclawd.core.words import kind, shown
 from netclawd.errors import ConfigError, ConfigSchemaError, ProviderError
 
@@ -23,60 +24,82 @@ class _Back(Exception):  # noqa: N818 - no error: somebody wants to go back
     pass
 
 
-def read(question: Question, answers: Answers, text: str) -> Answers:
+def read(
+    question: Question, answers: Answers, text: str, choices: Sequence[Choice], *, typed: bool
+) -> Answers:
     """Take an answer as it was typed or given as an option; ConfigError says why it can't be."""
-    schema, choices = _schema(question), question.choices(answers)
+    if question.take is not None:
+        return question.take(text, answers, typed)
+    schema, free = _schema(question), question.free
     try:
-        value = read_answer(schema, choices, text, read_value)
+        value = read_answer(schema, choices, text, read_value, free=free)
     except ValueError:
         raise _unfit(question, schema, choices, text) from None
     if not fits(schema, value):
         raise _unfit(question, schema, choices, text)
     question.judge(value, answers)
-    return answers.answered(question.path, value, question.forgets)
+    answers = answers.answered(question.at(answers), value, question.forgets)
+    return answers.answered_all(question.sets(value))
 
 
 def _schema(question: Question) -> schemas.Schema:
-    return schemas.find(packaged_schema(), question.path) or {}
+    return question.schema or schemas.find(packaged_schema(), question.path) or {}
 
 
 def _unfit(
     question: Question, schema: schemas.Schema, choices: Sequence[Choice], text: str
 ) -> ConfigError:
     show = kind if schemas.is_secret(schema) else shown
+    allowed = expected(schema, choices, free=question.free)
+    where = "netclaw(1)" if question.schema is not None else "netclaw.toml(5)"
     return ConfigSchemaError(
-        f"{question.option} can't be {show(text)}; it must be {expected(schema, choices)}.",
-        f"netclaw.toml(5) explains {question.key}.",
+        f"{question.option} can't be {show(text)}; it must be {allowed}.",
+        f"{where} explains {question.key if question.schema is None else question.option}.",
     )
 
 
-def interview(
-    pages: Sequence[Page], answers: Answers, judge: Callable[[Answers], object], known: str
-) -> Answers:
-    """Ask every page and return what was answered; click.Abort when somebody leaves.
+@frozen
+class Before:
+    """What the pages are asked with."""
 
-    ``judge`` judges the file that would come of the answers so far. ``known``: what was wrong with it
-    beforehand, which need not be of any page's making and keeps nobody on one.
-    """
+    #: Judges the file that would come of the answers so far.
+    judge: Callable[[Answers], object]
+    #: Calls the model that would answer; see :class:`Trial`.
+    call: Callable[[Answers], Answers]
+    #: What was wrong with the file beforehand, which need not be of any page's making and keeps nobody on
+    #: one.
+    known: str
+
+
+def interview(pages: Sequence[Page], answers: Answers, before: Before) -> Answers:
+    """Ask every page and return what was answered; click.Abort when somebody leaves."""
     number, goes_back = 0, False
     while number < len(pages):
         page = pages[number]
         click.echo()
-        click.echo(_bold(f"{number + 1}/{len(pages)}  {page.noun}: {page.intro}"))
+        click.echo(_bold(f"{_place(pages, number, answers)}  {page.noun}: {page.intro}"))
         try:
             answers = _ask_page(page, answers, from_end=goes_back)
         except _Back:
-            number, goes_back = max(0, number - 1), number > 0
+            earlier = [n for n in range(number) if pages[n].applies(answers)]
+            number, goes_back = (earlier[-1], True) if earlier else (number, False)
             continue
         goes_back = False
         try:
-            page.try_out(Trial(answers, partial(judge, answers)))
+            answers = page.try_out(Trial(answers, partial(before.judge, answers), before.call))
         except (ConfigError, ProviderError) as error:
             say_wrong(error.what, error.remedy)
-            if error.what != known:
+            if error.what != before.known:
                 continue
         number += 1
+        while number < len(pages) and not pages[number].applies(answers):
+            number += 1
     return answers
+
+
+def _place(pages: Sequence[Page], number: int, answers: Answers) -> str:
+    asked = [page for page in pages if page.applies(answers)]
+    return f"{asked.index(pages[number]) + 1}/{len(asked)}"
 
 
 def _ask_page(page: Page, answers: Answers, *, from_end: bool) -> Answers:
@@ -88,7 +111,8 @@ def _ask_page(page: Page, answers: Answers, *, from_end: bool) -> Answers:
     while number < len(page.questions):
         question = page.questions[number]
         if not question.applies(answers):
-            answers = answers.without(question.path)
+            if not question.stays:
+                answers = answers.without(question.at(answers))
             number += 1
             continue
         try:
@@ -113,13 +137,13 @@ def _ask(question: Question, answers: Answers) -> Answers:
         click.echo(_plain(f"    {number}  {choice.name:<{width}}  {choice.words}").rstrip())
     brackets = "" if default is None else f" [{_plain(default)}]"
     while True:
-        text = _type(f"  {question.text}{brackets}: ")
+        text = _type(f"  {question.text}{brackets}: ", hidden=question.hidden)
         if text == BACK:
             raise _Back
         try:
-            return read(question, answers, text or default or "")
+            return read(question, answers, text or default or "", choices, typed=True)
         except ConfigSchemaError as error:
-            needed = f"It must be {expected(_schema(question), choices)}."
+            needed = f"It must be {expected(_schema(question), choices, free=question.free)}."
             say_wrong(
                 f"It {error.what.removeprefix(f'{question.option} ')}" if text else needed, ""
             )
@@ -128,15 +152,18 @@ def _ask(question: Question, answers: Answers) -> Answers:
 
 
 def _default(question: Question, answers: Answers) -> str | None:
-    if question.path not in answers.given and not question.has_default(answers):
+    if question.at(answers) not in answers.given and not question.has_default(answers):
         return None
-    return written(answers.value(question.key))
+    value = question.value(answers)
+    return None if value is None and not question.hidden else written(value)
 
 
-def _type(prompt: str) -> str:
+def _type(prompt: str, *, hidden: bool) -> str:
     while True:
         try:
-            text: str = click.prompt(prompt, default="", show_default=False, prompt_suffix="")
+            text: str = click.prompt(
+                prompt, default="", show_default=False, prompt_suffix="", hide_input=hidden
+            )
         except UnicodeDecodeError:
             say_wrong("It can't be read as UTF-8; type it again.", "")
         else:
@@ -167,5 +194,6 @@ def given_answers(
         for question in page.questions:
             text = options[question.parameter]
             if text is not None:
-                answers = read(question, answers, text)
+                choices = () if question.free else question.choices(answers)
+                answers = read(question, answers, text, choices, typed=False)
     return answers

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
 
 from netclawd.adapters.settings_file import decode, fits, packaged_schema, parse_toml
-from netclawd.adapters.toml_edit import with_value
+from netclawd.adapters.toml_edit import with_value, without_value
 from netclawd.cli.config_write import Judged, Target, check_edit, judge
 from netclawd.cli.wizard import PAGES
 from netclawd.core import schema as schemas
 from netclawd.core.diff import Kind, diff
-from netclawd.core.edits import lookup, with_setting
-from netclawd.core.interview import Answers, changed_settings
+from netclawd.core.edits import lookup, with_setting, without_setting
+from netclawd.core.interview import Answers, Question, changed_settings
 from netclawd.core.origins import Path
 from netclawd.core.values import replace
 from netclawd.errors import NotRunningError
 
 _HEAD = "# The configuration of netclawd; netclaw.toml(5) explains every setting.\n"
 _COLOURS = {Kind.ADDED: "green", Kind.REMOVED: "red", Kind.PLACE: "cyan"}
+
+
+def _settings() -> Iterator[Question]:
+    """Yield the questions that decide a setting."""
+    for page in PAGES:
+        yield from (question for question in page.questions if question.schema is None)
+
+
+def _places(path: Path, names: Iterable[str]) -> list[Path]:
+    """Return the settings that a question may be about."""
+    if schemas.ANY_NAME not in path:
+        return [path]
+    return [tuple(name if part == schemas.ANY_NAME else part for part in path) for name in names]
 
 
 class Draft:
@@ -36,9 +50,8 @@ class Draft:
         self._mends = mends
         self._text = decode(where.content or b"", where.path)
         self._values = parse_toml(self._text, where.path)
-        for page in PAGES:
-            for question in page.questions:
-                with_setting(self._values, question.path, None)
+        for question in _settings():
+            with_setting(self._values, question.path, None)
 
     def answers(self) -> Answers:
         """Return what is configured; a value that can't be one gives way to its default."""
@@ -46,42 +59,65 @@ class Draft:
         values: Mapping[str, Any] = self._values
         for path, default in self._unfit().items():
             values = with_setting(values, path, default)
-        return Answers(self._values, schemas.with_defaults(schema, values))
+        folder = os.path.dirname(os.path.abspath(self.where.path))
+        return Answers(self._values, schemas.with_defaults(schema, values), folder=folder)
 
     def _unfit(self) -> Mapping[Path, Any]:
         """Return the asked settings whose value in the file can't be one, with their defaults."""
         unfit = {}
-        for question in (question for page in PAGES for question in page.questions):
+        names = self._values.get("providers", {})
+        for question in _settings():
             known = schemas.find(packaged_schema(), question.path) or {}
-            found = lookup(self._values, question.path)
-            if found is not None and not fits(known, found):
-                unfit[question.path] = known["default"]
+            for path in _places(question.path, names if isinstance(names, Mapping) else {}):
+                found = lookup(self._values, path)
+                if found is not None and not fits(known, found):
+                    unfit[path] = known.get("default")
         return unfit
 
-    def content(self, answers: Answers) -> bytes | None:
-        """Return the file that would come of the answers: what it was, if nothing changes."""
+    def wanted(self, answers: Answers) -> dict[Path, Any]:
+        """Return the settings that come of the answers; None: it is not set."""
         wanted: dict[Path, Any] = {}
         for page in PAGES:
-            wanted |= page.settings(answers)
+            settings = page.settings(answers)
+            if page.terse:
+                differs = changed_settings(answers, settings)
+                settings = {path: settings[path] for path in differs}
+            wanted |= settings
         if not self._mends:
             unfit = self._unfit().keys() - answers.given.keys()
             wanted = {path: value for path, value in wanted.items() if path not in unfit}
+        return wanted
+
+    def content(self, answers: Answers) -> bytes | None:
+        """Return the file that would come of the answers: what it was, if nothing changes."""
+        return self._content(answers, self.wanted(answers))
+
+    def _content(self, answers: Answers, wanted: Mapping[Path, Any]) -> bytes | None:
         text, values = self._text, self._values
         begins = not text.strip()  # then the file says everything
-        changed = wanted if begins else changed_settings(answers, wanted)
+        changed = changed_settings(answers, wanted)
+        if begins:
+            changed = {path: value for path, value in wanted.items() if value is not None}
         if not changed:
             return self.where.content
         for path, value in changed.items():
-            values = with_setting(values, path, value)
-            text = with_value(text, path, value)
+            if value is None:
+                values, text = without_setting(values, path), without_value(text, path)
+            else:
+                values, text = with_setting(values, path, value), with_value(text, path, value)
         check_edit(self.where, text, values)
         if begins:
             text = _HEAD + re.sub(r"(?:\A|\n+)(?=\[)", "\n\n", text).removeprefix("\n")
         return text.encode()
 
     def judge(self, answers: Answers) -> Judged:
-        """Judge it as the daemon would, or as a start would; ConfigError says what is wrong."""
-        content = self.content(answers) or b""
+        """Judge it as the daemon would, or as a start would; ConfigError says what is wrong.
+
+        A secret that is not kept yet is nowhere to be found, so its reference is left out.
+        """
+        wanted = self.wanted(answers)
+        wanted |= dict.fromkeys(answers.pending(wanted))
+        content = self._content(answers, wanted) or b""
         try:
             return judge(self.where, content)
         except NotRunningError:  # it has stopped since the first question

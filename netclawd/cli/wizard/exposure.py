@@ -77,8 +77,9 @@ def _withdrawn(answers: Answers) -> Mapping[Path, Any]:
     return {} if _same_mode(answers) or _CONSENT in answers.given else {_CONSENT: False}
 
 
-def _try_out(trial: Trial) -> None:
+def _try_out(trial: Trial) -> Answers:
     trial.judge()
+    return trial.answers
 
 
 EXPOSURE = Page(

@@ -20,14 +20,17 @@ class Trial:
     answers: Answers
     #: Judges the file as it would be now, as the daemon does; ConfigError says what is wrong.
     judge: Callable[[], object]
+    #: Calls the model that would answer, and returns the answers with what was learned by it; ConfigError
+    #: or ProviderError says why it does not answer.
+    call: Callable[[Answers], Answers]
 
 
 def _no_more(_answers: Answers) -> Mapping[Path, Any]:
     return {}
 
 
-def _untried(_trial: Trial) -> None:
-    return
+def _untried(trial: Trial) -> Answers:
+    return trial.answers
 
 
 @frozen
@@ -39,14 +42,24 @@ class Page:
     #: Settings that follow from the answers, besides the answers themselves.
     more: Callable[[Answers], Mapping[Path, Any]] = _no_more
     #: Called once its questions are answered: a ConfigError or ProviderError is shown, and the page is
-    #: asked again. Nothing is saved before every page has passed.
-    try_out: Callable[[Trial], None] = _untried
+    #: asked again. Nothing is saved before every page has passed. Returns the answers.
+    try_out: Callable[[Trial], Answers] = _untried
+    #: Whether a new file, too, has of it only what differs from the defaults.
+    terse: bool = False
+
+    def applies(self, answers: Answers) -> bool:
+        """Whether there is anything to ask."""
+        return any(question.applies(answers) for question in self.questions)
 
     def settings(self, answers: Answers) -> dict[Path, Any]:
-        """Return the settings that come of the page: of what matters, or was answered all the same."""
+        """Return the settings that come of the page: of what matters, or was answered all the same.
+
+        None: it is not set.
+        """
         own = {
-            question.path: answers.value(question.key)
+            question.at(answers): question.value(answers)
             for question in self.questions
-            if question.applies(answers) or question.path in answers.given
+            if question.schema is None
+            and (question.applies(answers) or question.at(answers) in answers.given)
         }
         return {**own, **self.more(answers)}
