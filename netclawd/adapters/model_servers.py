@@ -28,10 +28,10 @@ _ANTHROPIC_VERSION = "2023-06-01"
 
 
 def find_local(
-    ports: Sequence[tuple[int, str]] = LOCAL_PORTS, timeout_s: float = 0.5
+    ports: Sequence[tuple[int, str]] | None = None, timeout_s: float = 0.5
 ) -> tuple[ModelServer, ...]:
     """Ask this host's loopback, all ports at once; servers in the order of the ports."""
-    urls = [(f"http://127.0.0.1:{port}/v1", name) for port, name in ports]
+    urls = [(f"http://127.0.0.1:{port}/v1", name) for port, name in ports or LOCAL_PORTS]
     asked = [_Ask(f"{url}/models") for url, _ in urls]
     deadline = time.monotonic() + timeout_s
     found = []

@@ -150,11 +150,10 @@ def _models(answers: Answers) -> Sequence[Choice]:
 
 
 def _default_model(answers: Answers) -> str | None:
-    configured = answers.value_at(_MODEL.at(answers))
-    if configured and _same_server(answers):
-        return str(configured)
-    known = _found(answers)
-    return known.models[0] if known is not None else None
+    configured, known = answers.value_at(_MODEL.at(answers)), _found(answers)
+    if known is not None and (not configured or not _same_server(answers)):
+        return known.models[0]
+    return str(configured) if configured else None
 
 
 def _judge_model(value: Any, _answers: Answers) -> None:

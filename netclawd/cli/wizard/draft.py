@@ -38,6 +38,14 @@ def _places(path: Path, names: Iterable[str]) -> list[Path]:
     return [tuple(name if part == schemas.ANY_NAME else part for part in path) for name in names]
 
 
+def _in_order(settings: Mapping[Path, Any]) -> list[tuple[Path, Any]]:
+    """Return the settings table by table, the kind of each first: it explains the rest."""
+    tables = list(dict.fromkeys(path[:-1] for path in settings))
+    return sorted(
+        settings.items(), key=lambda item: (tables.index(item[0][:-1]), item[0][-1] != "kind")
+    )
+
+
 class Draft:
     """A file as it was read, and what the answers make of it."""
 
@@ -100,7 +108,7 @@ class Draft:
             changed = {path: value for path, value in wanted.items() if value is not None}
         if not changed:
             return self.where.content
-        for path, value in changed.items():
+        for path, value in _in_order(changed):
             if value is None:
                 values, text = without_setting(values, path), without_value(text, path)
             else:
