@@ -14,7 +14,8 @@ monotonic nanoseconds), and ``faults``, a list of ``{"do", "when", "effect", "nt
   (write the names of all imported modules to ``until``), ``execve`` (the next execve fails, as by ``errno``).
 * ``text``: what an error says (``raise``).
 * ``when``: ``before`` or ``after``.
-* ``effect``: a class name of netclawd.core.effects, a step of a proposal (:data:`PROPOSAL`), or
+* ``effect``: a class name of netclawd.core.effects, a step of a proposal (:data:`PROPOSAL`),
+  ``Checkpoint`` for a commit of a turn before its last, or
   ``Image`` for the start of an image, ``Import``
   for the moment when the stub imports what serves, or ``Rehearsal`` for the start of the rehearsing
   child (these three only ``before``).
@@ -48,6 +49,10 @@ class Faults:
     @property
     def of_proposals(self) -> bool:
         return any(fault["effect"] in PROPOSAL for fault in self._faults)
+
+    @property
+    def of_checkpoints(self) -> bool:
+        return any(fault["effect"] == "Checkpoint" for fault in self._faults)
 
     def meet(self, when: str, effect: str) -> None:
         """Note that the point was reached, and do what was asked for there."""
@@ -199,7 +204,24 @@ def wrap_proposals(faults: Faults) -> None:
     wrap(store, "close_proposal", lambda *_: "CloseProposal")
 
 
+def wrap_checkpoints(faults: Faults) -> None:
+    """Meet each commit of a turn, also of those that are made beside each other: one at a time."""
+    store: Any = importlib.import_module("netclawd.adapters.store.sqlite").SqliteStore
+    real, lock = store.commit, threading.Lock()
+
+    def commit(*arguments: Any) -> Any:
+        with lock:
+            faults.meet("before", "Checkpoint")
+            answer = real(*arguments)
+            faults.meet("after", "Checkpoint")
+            return answer
+
+    store.commit = commit
+
+
 def wrap_performer(faults: Faults) -> None:
+    if faults.of_checkpoints:
+        wrap_checkpoints(faults)
     if faults.of_proposals:
         wrap_proposals(faults)
     performer = importlib.import_module("netclawd.daemon.performer").Performer
