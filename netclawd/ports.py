@@ -119,7 +119,10 @@ class Store(Protocol):
         """Lease many turns in one transaction (warm-up), in their order; all of them or none."""
 
     def commit(self, change: Change, at: float) -> tuple[SessionEvent, ...]:
-        """Commit one checkpoint whole; FencedError when the lease is not the current one."""
+        """Commit one checkpoint whole; FencedError when the lease is not the current one.
+
+        A turn that nobody has ever leased is leased by its first commit.
+        """
 
     def commit_all(self, changes: Sequence[Change], at: float) -> None:
         """Commit many checkpoints in one transaction (warm-up, drain)."""

@@ -129,6 +129,9 @@ class TurnRun:
                 return RunEnd.ENDED
             case plan.Wait():
                 return RunEnd.PARKED
+        if turn.generation == 0:  # Its first commit takes the lease.
+            self._lease = Lease(turn.id, self.session_id, self.board.generation)
+            return self._advance()
         # A person who lets it go on is answerable for it; what goes on by itself has a limit.
         # A restart that the turn itself has brought about is none of its resumes.
         resumed = (

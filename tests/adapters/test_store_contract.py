@@ -255,6 +255,16 @@ def test_a_commit_for_a_turn_that_another_generation_leases_is_fenced(store: Sto
         store.commit(Change(Lease(store.lease(turn_id, new).turn_id, B, new), (note(),)), 3.0)
 
 
+def test_the_first_commit_leases_a_turn_that_nobody_has_held(store: Store) -> None:
+    old = store.begin_generation(1.0, None)
+    turn_id = admit(store)
+    new = store.begin_generation(2.0, None)
+    with pytest.raises(FencedError):
+        store.commit(Change(Lease(turn_id, A, old), (note(),)), 3.0)
+    store.commit(Change(Lease(turn_id, A, new), (note(),), TurnState.RUNNING), 3.0)
+    assert store.turn(turn_id).generation == new
+
+
 @pytest.mark.parametrize("state", [TurnState.COMPLETED, TurnState.FAILED, TurnState.CANCELLED])
 def test_an_ended_turn_takes_no_lease_and_no_commit(store: Store, state: TurnState) -> None:
     lease = leased(store)

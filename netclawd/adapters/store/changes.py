@@ -92,7 +92,9 @@ def _hold(db: sqlite3.Connection, change: Change) -> _Held:
     if found is None:
         raise no_turn(lease.turn_id)
     position, session, state, generation = found
-    if generation != lease.generation:
+    if generation == 0:  # Nobody has ever held it: a transaction of its own is saved.
+        writes.lease(db, lease.turn_id, lease.generation)
+    elif generation != lease.generation:
         raise FencedError(
             f"Generation {lease.generation} does not hold the turn {lease.turn_id}: "
             f"generation {generation} does.",
