@@ -62,6 +62,7 @@ def make_tools(
     from netclawd.adapters.tools.confirm import ConfirmTool
     from netclawd.adapters.tools.edit_file import EditFileTool
     from netclawd.adapters.tools.environment import scrubbed
+    from netclawd.adapters.tools.fetch_url import FetchUrlTool
     from netclawd.adapters.tools.ledger import LedgerTool
     from netclawd.adapters.tools.list_files import ListFilesTool
     from netclawd.adapters.tools.read_file import ReadFileTool
@@ -81,6 +82,7 @@ def make_tools(
         WriteFileTool(workspaces),
         EditFileTool(workspaces),
         ListFilesTool(workspaces),
+        FetchUrlTool(settings.tools),
         ClockTool(SystemClock()),
         ConfirmTool(),
         LedgerTool(f"{state}/ledger.txt"),

@@ -472,6 +472,8 @@ def import_rest() -> None:
     import netclawd.adapters.providers.openai
     import netclawd.adapters.providers.transport
     import netclawd.adapters.store.counts
+    import netclawd.adapters.tools.page
+    import netclawd.adapters.tools.web
     import netclawd.adapters.watch
     import netclawd.daemon.crash
     import netclawd.daemon.plan
