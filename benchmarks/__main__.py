@@ -25,6 +25,8 @@ ALL = (
     "crash",
     "packaged",
     "status_command",
+    "first_token",
+    "concurrent_turns",
 )
 
 

@@ -71,6 +71,19 @@ def _server(module: str, threads: int) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
+@contextmanager
+def model_server(pace_s: float = 0.0) -> Iterator[str]:
+    """Serve chat completions as a model server does, in a process of its own; yield the base_url."""
+    command = [sys.executable, "-m", "tests.counterparts", "chat", "--pace", str(pace_s)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.communicate()
+
+
 def cpu_s(pid: int) -> float:
     """Return how long the threads of a process that live now have been on a CPU, seconds."""
     total_ns = 0
