@@ -173,7 +173,10 @@ class Answer:
             case EventType.TURN_COMPLETED:
                 self._close(End(Ending.WHOLE, self._finish))
             case EventType.TURN_FAILED:
-                self._close(End(Ending.FAILED, slug=data["slug"], what=data["reason"]))
+                remedy = data.get("remedy", "")
+                self._close(
+                    End(Ending.FAILED, slug=data["slug"], what=data["reason"], remedy=remedy)
+                )
             case EventType.TURN_CANCELLED:
                 what = f"The turn was cancelled ({data['by']})."
                 self._close(End(Ending.CANCELLED, slug="cancelled", what=what))

@@ -14,10 +14,21 @@ from collections.abc import Callable
 from netclawd.core.session import ModelReply, ModelRequest
 from netclawd.daemon.board import Board, CancelFlag
 from netclawd.daemon.turn_parts import Parts
-from netclawd.errors import CutError, DrainingError, HungUpError, NetclawError, ProviderError
+from netclawd.errors import (
+    ContextOverflowError,
+    CutError,
+    DrainingError,
+    HungUpError,
+    NetclawError,
+    ProviderError,
+    ProviderRefusedError,
+)
 from netclawd.ports import CallListener, Cancelled
 
 _log = logging.getLogger(__name__)
+
+#: What is wrong with what the client wants, not with the provider.
+_OF_THE_REQUEST = (ProviderRefusedError, ContextOverflowError)
 
 #: Starts a thread of this name that the engine's stop waits for.
 Begin = Callable[[str, Callable[[], None]], None]
@@ -86,15 +97,19 @@ class ModelCalls:
     def _ask(
         self, call: ModelCall, request: ModelRequest, hears: CallListener
     ) -> ModelReply | NetclawError:
-        agent = self._parts.agent
+        agent, wall = self._parts.agent, self._parts.clock.wall
         try:
-            return agent.provider.reply(request, hears.on_text, call.cancel)
+            reply = agent.provider.reply(request, hears.on_text, call.cancel)
+            agent.state.replied(wall())
+            return reply
         except Cancelled:
             return call.cut()
         except NetclawError as error:
             if call.cancel.is_set():
                 return call.cut()
             error.what, error.remedy = agent.redact(error.what), agent.redact(error.remedy)
+            if not isinstance(error, _OF_THE_REQUEST):
+                agent.state.failed(error.slug, error.what, wall(), error.remedy)
             return error
         except Exception as error:  # noqa: BLE001 - a provider's defect ends its call, no more
             if call.cancel.is_set():

@@ -19,6 +19,7 @@ from netclawd.adapters.http.options import HttpOptions
 from netclawd.adapters.http.origin import Gatekeeper
 from netclawd.adapters.http.pump import Pump
 from netclawd.adapters.http.query import whole_number
+from netclawd.adapters.http.raw import phrase_of
 from netclawd.adapters.http.sessions import add_session_routes
 from netclawd.errors import BadRequestError, DrainingError, NetclawError
 from netclawd.ports import Exposition, Service
@@ -207,7 +208,7 @@ class Problems:
         status = int(str(error.status).split(" ", 1)[0])
         if error.headers:
             resp.set_headers(error.headers)
-        detail = error.description or f"{req.method} {req.path}: {problem.phrase_of(status)}."
+        detail = error.description or f"{req.method} {req.path}: {phrase_of(status)}."
         slug = problem.slug_of(status)
         self._answer(req, resp, status, slug, detail, problem.remedy_of(status))
 
@@ -225,6 +226,6 @@ class Problems:
             failure = openai_error.Failure(status, slug, f"{detail} {remedy}".strip())
             show(resp, failure, self._service.retry_after_s())
             return
-        resp.status = f"{status} {problem.phrase_of(status)}"
+        resp.status = f"{status} {phrase_of(status)}"
         resp.content_type = problem.MEDIA_TYPE
         resp.data = problem.body(status, slug, detail, remedy, req.path)

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.task import ErrorTask, WSGITask
 
-from netclawd.adapters.http import problem
+from netclawd.adapters.http import openai_error, problem
 from netclawd.adapters.http.leaving import LeaveWorker
 from netclawd.adapters.http.parser import Parser
+from netclawd.adapters.http.raw import GENERATION_HEADER
 from netclawd.adapters.http.sockets import unread
 
 #: In the WSGI environment: the connection came by a Unix socket; the request was parked before; the
@@ -70,7 +71,7 @@ class Task(WSGITask):  # type: ignore[misc]
 
     def build_response_header(self) -> bytes:
         generation = str(self.channel.server.generation())
-        self.response_headers.append((problem.GENERATION_HEADER, generation))
+        self.response_headers.append((GENERATION_HEADER, generation))
         head: bytes = super().build_response_header()
         return head
 
@@ -93,13 +94,19 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
         self.status = f"{error.code} {error.reason}"
         slug, remedy = problem.slug_of(error.code), problem.remedy_of(error.code)
         detail = problem.detail_of(error.code) or f"{error.body.rstrip('.')}."
-        content = problem.body(error.code, slug, detail, getattr(error, "remedy", remedy))
+        remedy, media = getattr(error, "remedy", remedy), problem.MEDIA_TYPE
+        content = problem.body(error.code, slug, detail, remedy)
+        if openai_error.concerns(self.channel.path):
+            media = openai_error.MEDIA_TYPE
+            content = openai_error.body(
+                openai_error.Failure(error.code, slug, f"{detail} {remedy}".strip())
+            )
         self.response_headers.extend(
             [
                 ("Cache-Control", "no-store"),
                 ("Connection", "close"),
-                ("Content-Type", problem.MEDIA_TYPE),
-                (problem.GENERATION_HEADER, str(self.channel.server.generation())),
+                ("Content-Type", media),
+                (GENERATION_HEADER, str(self.channel.server.generation())),
             ]
         )
         self.close_on_finish = True
@@ -157,6 +164,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     @property
     def half_received(self) -> bool:
         return self.request is not None and self.request.begun
+
+    @property
+    def path(self) -> str:
+        """What the request that is answered, or received, asks for; empty while that isn't known."""
+        request = self.requests[0] if self.requests else self.request
+        return str(getattr(request, "path", ""))
 
     @property
     def waiting_since(self) -> float | None:
@@ -247,7 +260,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                     return
             elif self.half_received and not self.requests and self.cut_off():
                 # The client has ended its side; it may still read.
-                self.server.answer(self, problem.incomplete_response(self.server.generation()))
+                self.server.answer(
+                    self, problem.incomplete_response(self.server.generation(), self.path)
+                )
                 return
         super().handle_close()
 

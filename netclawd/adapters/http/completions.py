@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from netclawd.adapters.http import openai_error, problem, sse
+from netclawd.adapters.http import openai_error, sse
 from netclawd.adapters.http.channel import ENV_TICKET
 from netclawd.adapters.http.chat_request import (
     MODEL,
@@ -27,6 +27,7 @@ from netclawd.adapters.http.openai_error import SESSION_HEADER, Failure, TurnErr
 from netclawd.adapters.http.problem import TooManyStreamsError
 from netclawd.adapters.http.pump import Pump
 from netclawd.adapters.http.query import idempotency_key, json_object
+from netclawd.adapters.http.raw import phrase_of
 from netclawd.adapters.http.relay import Ends, Relay, Ticket
 from netclawd.core.answer import Answer, Ending
 from netclawd.core.session import ModelReply, ModelRequest, SessionId
@@ -193,7 +194,7 @@ def _nothing() -> None:
 
 def show(resp: Any, failure: Failure, retry_after_s: int) -> None:
     """Make the response tell a failure."""
-    resp.status = f"{failure.status} {problem.phrase_of(failure.status)}"
+    resp.status = f"{failure.status} {phrase_of(failure.status)}"
     resp.content_type = openai_error.MEDIA_TYPE
     for name, value in openai_error.headers(failure, retry_after_s).items():
         resp.set_header(name, value)

@@ -348,7 +348,7 @@ class Loop:
             if channel.half_received:
                 late = now - channel.begun_at > self._options.receive_timeout_s
                 if late and not channel.requests and channel.cut_off():
-                    self.answer(channel, self._too_slow())
+                    self.answer(channel, self._too_slow(channel.path))
             elif channel.active_at < idle_since:
                 if channel.total_outbufs_len:
                     # Its reader has stopped; a worker may be waiting for it.
@@ -370,13 +370,14 @@ class Loop:
             if not channel.half_received:
                 self.answer(channel, b"")
             elif channel.cut_off():
-                self.answer(channel, problem.crowded_response(self.generation()))
+                self.answer(channel, problem.crowded_response(self.generation(), channel.path))
 
-    def _too_slow(self) -> bytes:
+    def _too_slow(self, path: str) -> bytes:
         return problem.raw_response(
             408,
             "request-timeout",
             "The request did not arrive in time.",
             problem.remedy_of(408),
             generation=self.generation(),
+            path=path,
         )

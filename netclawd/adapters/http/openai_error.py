@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from netclawd.adapters.http import problem
+from netclawd.adapters.http.raw import raw_answer
 from netclawd.core.values import frozen
 from netclawd.errors import NetclawError
 
@@ -105,6 +105,6 @@ def body(failure: Failure) -> bytes:
 
 def raw_response(failure: Failure, *, generation: int, retry_after_s: int) -> bytes:
     """Render a whole response that ends its connection, for where no application runs."""
-    return problem.raw_answer(
+    return raw_answer(
         failure.status, MEDIA_TYPE, body(failure), generation, headers(failure, retry_after_s)
     )

@@ -6,8 +6,9 @@ from typing import Any
 
 from netclawd import __version__
 from netclawd.adapters.http.options import MAX_WAIT_S
-from netclawd.adapters.http.problem import GENERATION_HEADER, MEDIA_TYPE
+from netclawd.adapters.http.problem import MEDIA_TYPE
 from netclawd.adapters.http.query import MAX_KEY_LENGTH
+from netclawd.adapters.http.raw import GENERATION_HEADER
 from netclawd.adapters.http.sessions import (
     DEFAULT_SESSIONS,
     MAX_EVENTS,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
+from netclawd.adapters.http import openai_error
+from netclawd.adapters.http.raw import raw_answer
 from netclawd.errors import NetclawError
 
 MEDIA_TYPE = "application/problem+json"
-GENERATION_HEADER = "X-Netclaw-Generation"
 
 #: Slugs of the errors that the HTTP layer itself finds, by status.
 _SLUGS = {
@@ -110,13 +110,6 @@ def detail_of(status: int) -> str:
     return _DETAILS.get(status, "")
 
 
-def phrase_of(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
-
-
 def body(
     status: int,
     slug: str,
@@ -148,30 +141,19 @@ def raw_response(
     *,
     generation: int,
     retry_after_s: int | None = None,
+    path: str = "",
 ) -> bytes:
-    """Render a whole HTTP/1.1 response that ends its connection, for where no application runs."""
-    content = body(status, slug, detail, remedy)
+    """Render a whole response, in the form of what is at this path, as far as that is known."""
     more = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-    return raw_answer(status, MEDIA_TYPE, content, generation, more)
+    if openai_error.concerns(path):
+        failure = openai_error.Failure(status, slug, f"{detail} {remedy}".strip())
+        return raw_answer(
+            status, openai_error.MEDIA_TYPE, openai_error.body(failure), generation, more
+        )
+    return raw_answer(status, MEDIA_TYPE, body(status, slug, detail, remedy), generation, more)
 
 
-def raw_answer(
-    status: int, media: str, content: bytes, generation: int, more: Mapping[str, str]
-) -> bytes:
-    """Render a whole response of any media type, with more headers."""
-    lines = [
-        f"HTTP/1.1 {status} {phrase_of(status)}",
-        "Cache-Control: no-store",
-        "Connection: close",
-        f"Content-Length: {len(content)}",
-        f"Content-Type: {media}",
-        f"{GENERATION_HEADER}: {generation}",
-    ]
-    lines += [f"{name}: {value}" for name, value in more.items()]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
-
-
-def incomplete_response(generation: int) -> bytes:
+def incomplete_response(generation: int, path: str) -> bytes:
     """Render the 400 of a request whose sender ended the connection in the middle of it."""
     return raw_response(
         400,
@@ -179,10 +161,11 @@ def incomplete_response(generation: int) -> bytes:
         "The connection was ended in the middle of the request.",
         "Send the request whole, and keep the connection open until the answer has come.",
         generation=generation,
+        path=path,
     )
 
 
-def crowded_response(generation: int) -> bytes:
+def crowded_response(generation: int, path: str) -> bytes:
     """Render the 503 of a half request that has to make room for others."""
     return raw_response(
         503,
@@ -190,11 +173,12 @@ def crowded_response(generation: int) -> bytes:
         "The daemon has as many connections as it can hold, and this request was not whole yet.",
         "Send it again after Retry-After seconds, without pauses.",
         generation=generation,
+        path=path,
         retry_after_s=1,
     )
 
 
-def cut_response(generation: int, retry_after_s: int) -> bytes:
+def cut_response(generation: int, retry_after_s: int, path: str) -> bytes:
     """Render the 503 of a request that was unfinished at the deadline of the drain."""
     return raw_response(
         503,
@@ -202,5 +186,6 @@ def cut_response(generation: int, retry_after_s: int) -> bytes:
         "The daemon restarts or stops, and this request was not finished at its deadline.",
         "Send it again after Retry-After seconds, with the same Idempotency-Key.",
         generation=generation,
+        path=path,
         retry_after_s=retry_after_s,
     )

@@ -99,7 +99,7 @@ class Quiescence:
         unanswered = bool(channel.requests or channel.half_received)
         if unanswered and channel.cut_off():
             self._cut += 1
-            raw = problem.cut_response(self._loop.generation(), self._retry_after_s)
+            raw = problem.cut_response(self._loop.generation(), self._retry_after_s, channel.path)
             self._loop.answer(channel, raw)
         elif not unanswered or now >= self._deadline + _ANSWER_GRACE_S:
             self._loop.answer(channel, b"")
@@ -147,8 +147,8 @@ class Closing:
         # address), or was given to it to keep.
         ours = [n for n in loop.listener_names() if "=" in n and n not in self._leave]
         loop.close_listeners(ours)
-        raw = problem.cut_response(loop.generation(), self._retry_after_s)
         for channel in loop.channels():
+            raw = problem.cut_response(loop.generation(), self._retry_after_s, channel.path)
             asked = channel.socket is not None and unread(channel.socket)
             loop.answer(channel, raw if asked else b"")
         for lingering in loop.lingering():
