@@ -9,7 +9,7 @@ last event that was taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from netclawd.core.session import (
@@ -152,6 +152,8 @@ class Answer:
                 self.asked_at = event.at
             case EventType.MODEL_COMPLETED:
                 self._complete(event)
+            case EventType.CONTEXT_SUMMARISED:
+                self._count(data.get("usage"))
             case EventType.APPROVAL_REQUESTED:
                 self._asked[data["approval_id"]] = data["question"]
             case (
@@ -206,7 +208,9 @@ class Answer:
             self._hear(text[self._at :])
         self._completed = key[0]
         self._finish = FinishReason(data["finish"])
-        used = data.get("usage")
+        self._count(data.get("usage"))
+
+    def _count(self, used: Mapping[str, int] | None) -> None:
         if used is not None:
             spent = Usage(int(used["input_tokens"]), int(used["output_tokens"]))
             self.usage = spent if self.usage is None else self.usage + spent

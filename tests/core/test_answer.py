@@ -28,7 +28,13 @@ def event(kind: EventType, turn: TurnId = TURN, **data: Any) -> SessionEvent:
 def completed(
     text: str, step: int = 1, attempt: int = 1, finish: str = "stop", **more: Any
 ) -> SessionEvent:
-    data = {"step": step, "attempt": attempt, "text": text, "finish": finish, "calls": []}
+    data: dict[str, Any] = {
+        "step": step,
+        "attempt": attempt,
+        "text": text,
+        "finish": finish,
+        "calls": [],
+    }
     return event(EventType.MODEL_COMPLETED, **data, **more)
 
 
@@ -80,7 +86,7 @@ def test_text_is_told_as_it_comes_and_once() -> None:
 
 def test_the_texts_of_all_steps_are_one_text() -> None:
     answer = Answer(TURN)
-    news = [delta("I look."), completed("I look.", finish="tool_calls")]
+    news: list[SessionEvent | Delta] = [delta("I look."), completed("I look.", finish="tool_calls")]
     news += [
         completed("", 2, finish="tool_calls"),
         delta("It is", 0, 3),
@@ -120,7 +126,7 @@ def test_deltas_of_what_is_over_are_passed_over() -> None:
 def test_a_repeated_call_that_says_the_same_goes_on_where_the_first_was_cut() -> None:
     answer = Answer(TURN)
     assert hear(answer, delta("1 2 3")) == "1 2 3"
-    news = [
+    news: list[SessionEvent | Delta] = [
         delta("1 2", 0, attempt=2),
         delta(" 3 4", 3, attempt=2),
         completed("1 2 3 4 5", attempt=2),
@@ -153,8 +159,10 @@ def test_tokens_are_those_of_all_steps() -> None:
     answer = Answer(TURN)
     first = completed("a", usage={"input_tokens": 10, "output_tokens": 1})
     second = completed("b", 2, usage={"input_tokens": 20, "output_tokens": 2})
-    hear(answer, first, second, ENDED)
-    assert answer.usage == Usage(30, 3)
+    used = {"input_tokens": 100, "output_tokens": 10}
+    summary = event(EventType.CONTEXT_SUMMARISED, upto_seq=1, text="So far.", usage=used)
+    hear(answer, first, summary, second, completed("c", 3), ENDED)
+    assert answer.usage == Usage(130, 13)
 
 
 def test_approvals_are_named_in_the_text_with_how_to_decide_them() -> None:
