@@ -77,8 +77,8 @@ def ending(answer: Answer) -> Ending | None:
 
 def test_text_is_told_as_it_comes_and_once() -> None:
     answer = Answer(TURN)
-    assert hear(answer, delta("Hel"), delta("lo", 3)) == "Hello"
-    assert hear(answer, delta("Hello wo", 0), completed("Hello world")) == " world"
+    assert hear(answer, delta("Sal"), delta("ve", 3)) == "Salve"
+    assert hear(answer, delta("Salve wo", 0), completed("Salve world")) == " world"
     assert answer.end is None
     assert hear(answer, ENDED) == ""
     assert answer.end == End(Ending.WHOLE)
@@ -109,18 +109,18 @@ def test_other_turns_are_waited_for_and_not_heard() -> None:
 
 def test_a_delta_without_what_comes_before_it_asks_for_that() -> None:
     answer = Answer(TURN)
-    assert not answer.place(delta("lo", 3))
-    assert answer.place(delta("Hello"))
-    assert answer.take_fresh() == "Hello"
+    assert not answer.place(delta("ve", 3))
+    assert answer.place(delta("Salve"))
+    assert answer.take_fresh() == "Salve"
     # The commit of step 1 is not known yet.
     assert not answer.place(delta("then", 0, 2))
-    assert hear(answer, completed("Hello"), delta("then", 0, 2)) == "\n\nthen"
+    assert hear(answer, completed("Salve"), delta("then", 0, 2)) == "\n\nthen"
 
 
 def test_deltas_of_what_is_over_are_passed_over() -> None:
     answer = Answer(TURN)
-    hear(answer, delta("Hel", attempt=2), completed("Hello", attempt=2))
-    assert hear(answer, delta("lo", 3, attempt=2), delta("x", 9, attempt=1)) == ""
+    hear(answer, delta("Sal", attempt=2), completed("Salve", attempt=2))
+    assert hear(answer, delta("ve", 3, attempt=2), delta("x", 9, attempt=1)) == ""
 
 
 def test_a_repeated_call_that_says_the_same_goes_on_where_the_first_was_cut() -> None:

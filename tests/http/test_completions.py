@@ -77,8 +77,8 @@ def test_a_request_becomes_a_model_call_and_its_reply_the_answer(running: Runnin
     with Asking(running, user("hi", temperature=0.5, stop="END", max_tokens=7)) as wire:
         call = running.service.model_calls.wait()
         assert dict(call.asked.options) == {"temperature": 0.5, "stop": ["END"], "max_tokens": 7}
-        call.say("Hel", "lo")
-        call.end("Hello", usage=Usage(3, 2))
+        call.say("Sal", "ve")
+        call.end("Salve", usage=Usage(3, 2))
         answer = wire.answer()
         assert answer.status == 200
         assert answer.json["object"] == "chat.completion"
@@ -86,7 +86,7 @@ def test_a_request_becomes_a_model_call_and_its_reply_the_answer(running: Runnin
         assert (answer.json["created"], answer.json["model"]) == (1_800_000_000, "netclaw")
         (choice,) = answer.json["choices"]
         assert (choice["index"], choice["finish_reason"]) == (0, "stop")
-        assert (choice["message"]["role"], choice["message"]["content"]) == ("assistant", "Hello")
+        assert (choice["message"]["role"], choice["message"]["content"]) == ("assistant", "Salve")
         assert answer.json["usage"] == {
             "prompt_tokens": 3,
             "completion_tokens": 2,
@@ -102,14 +102,14 @@ def test_a_streamed_answer_comes_in_chunks_as_it_is_made(running: Running) -> No
     with running.wire() as wire:
         chunks = Chunks(wire, user())
         call = running.service.model_calls.wait()
-        call.say("Hel")
+        call.say("Sal")
         first = chunks.begin().next()
         assert first["object"] == "chat.completion.chunk"
         assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-        assert chunks.text(3) == "Hel"
-        call.say("lo")
-        assert chunks.text(2) == "lo"
-        call.end("Hello", usage=Usage(3, 2))
+        assert chunks.text(3) == "Sal"
+        call.say("ve")
+        assert chunks.text(2) == "ve"
+        call.end("Salve", usage=Usage(3, 2))
         rest = list(chunks.rest())
         assert finish(rest) == ["stop"]
         assert rest[-1] == "[DONE]"
@@ -246,10 +246,10 @@ def test_a_failure_behind_the_first_word_is_an_error_chunk_and_no_end(running: R
     with running.wire() as wire:
         chunks = Chunks(wire, user())
         call = running.service.model_calls.wait()
-        call.say("Hel")
+        call.say("Sal")
         call.hears.on_error(ProviderError("The model server broke off.", "Try again."))
         rest = list(chunks.begin().rest())
-    assert said(rest) == "Hel"
+    assert said(rest) == "Sal"
     assert rest[-1]["error"]["message"] == "The model server broke off. Try again."
     assert (rest[-1]["error"]["type"], rest[-1]["error"]["code"]) == (
         "server_error",
@@ -308,7 +308,7 @@ def test_a_hang_up_cuts_the_model_call_only_if_that_was_wanted(
     with Asking(running, user(stream=stream), X_Netclaw_Cancel_On_Close=header):
         call = running.service.model_calls.wait()
         if stream:
-            call.say("Hel")
+            call.say("Sal")
         running.wait_until(lambda: running.server.streams() == 1, "it to be taken over")
     closed_at = time.monotonic()
     if wanted:
@@ -319,7 +319,7 @@ def test_a_hang_up_cuts_the_model_call_only_if_that_was_wanted(
         if stream:
             running.wait_until(lambda: running.server.streams() == 0, "the stream to be forgotten")
         assert not call.hung_up.wait(0.05)
-        call.end("Hello")
+        call.end("Salve")
     running.wait_until(lambda: running.server.streams() == 0, "its place to be free")
     running.wait_until(lambda: not running.channels(), "its connection to be closed")
     assert running.ask("GET", "/api/health/live").status == 200
@@ -330,8 +330,8 @@ def test_a_client_that_has_ended_its_side_gets_its_answer_all_the_same(running: 
         call = running.service.model_calls.wait()
         wire.sock.shutdown(socket.SHUT_WR)
         assert not call.hung_up.wait(0.05)
-        call.end("Hello")
-        assert wire.answer().json["choices"][0]["message"]["content"] == "Hello"
+        call.end("Salve")
+        assert wire.answer().json["choices"][0]["message"]["content"] == "Salve"
 
 
 def test_a_reset_connection_frees_its_place(running: Running) -> None:
@@ -340,7 +340,7 @@ def test_a_reset_connection_frees_its_place(running: Running) -> None:
         running.wait_until(lambda: running.server.streams() == 1, "it to wait")
         wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     running.wait_until(lambda: running.server.streams() == 0, "its place to be free")
-    call.end("Hello")
+    call.end("Salve")
     assert running.ask("GET", "/api/health/live").status == 200
 
 
@@ -351,16 +351,16 @@ def test_a_drain_ends_a_stream_with_an_error_and_never_with_an_end(running: Runn
     with running.wire() as wire:
         chunks = Chunks(wire, user())
         call = running.service.model_calls.wait()
-        call.say("Hel")
+        call.say("Sal")
         chunks.begin()
-        assert chunks.text(3) == "Hel"
+        assert chunks.text(3) == "Sal"
         running.quiesce()
         rest = list(chunks.rest())
     assert [set(chunk) for chunk in rest] == [{"error"}]
     assert rest[0]["error"]["code"] == "cut_by_restart"
     # Whoever still feeds it does no harm.
-    call.say("lo")
-    call.end("Hello")
+    call.say("ve")
+    call.end("Salve")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -372,7 +372,7 @@ def test_a_drain_answers_who_has_heard_nothing_with_503(running: Running, stream
         answer = wire.answer()
         assert error_of(answer, 503)["code"] == "cut_by_restart"
         assert answer.headers["retry-after"] == "7"
-    call.end("Hello")
+    call.end("Salve")
 
 
 def test_an_answer_that_was_whole_before_the_drain_is_told_whole(running: Running) -> None:
@@ -390,7 +390,7 @@ def test_after_a_drain_that_led_nowhere_answers_come_as_before(running: Running)
     running.quiesce()
     running.server.resume()
     with Asking(running) as wire:
-        running.service.model_calls.wait().end("Hello")
+        running.service.model_calls.wait().end("Salve")
         assert wire.answer().status == 200
 
 
@@ -404,7 +404,7 @@ def test_no_waiting_client_holds_a_worker(images: Images) -> None:
         running.wait_until(lambda: len(running.service.model_calls.begun) == 40, "all to be taken")
         assert running.ask("GET", "/api/health/live").status == 200
         for call in running.service.model_calls.begun:
-            call.end("Hello")
+            call.end("Salve")
         for one in asking:
             assert one.wire.head()[0] == 200
     finally:
