@@ -247,7 +247,7 @@ def _made_refusals() -> set[str]:
             if isinstance(node, ast.Call) and node.args:
                 called = getattr(node.func, "attr", getattr(node.func, "id", ""))
                 if called in ("Refusal", "roll_back"):
-                    found |= _texts(node.args[0])
+                    found |= _texts(node.args[0]) - {""}  # "" is no refusal, only its words
             elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
                 first = node.value.elts[0] if node.value.elts else node
                 found |= {text for text in _texts(first) if text.startswith("boot-")}
@@ -273,11 +273,15 @@ def test_the_fields_of_the_journal_are_those_that_records_are_given() -> None:
 
 
 def _fields_of_records() -> set[str]:
-    """Find the keys in capitals of all dictionaries that the daemon and its adapters write down."""
+    """Find the keys in capitals of all dictionaries that the daemon and its adapters write down.
+
+    What a command finds in its environment is none of them.
+    """
     source = Path(netclawd_package.__file__).parent
     return {
         str(key.value)
         for path in (*source.glob("daemon/**/*.py"), *source.glob("adapters/**/*.py"))
+        if path.name not in ("environment.py", "web.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Dict)
         for key in node.keys
