@@ -7,9 +7,9 @@ under way is never summarised; of it old outputs of tools are **shortened**, in 
 fits even then not is an error of the turn.
 
 Tokens are estimated from bytes, on the safe side; what the model server counted for an earlier
-request of the session corrects that by a factor (:func:`correction`). Invariants: a plan that
-summarises covers at least one turn, so that planning again comes to an end; a request for a summary
-fits the window whatever the turns hold; the events are never changed.
+request of the session, which stands in its events, corrects that by a factor (:func:`factor_of`).
+Invariants: a plan that summarises covers at least one turn, so that planning again comes to an end; a
+request for a summary fits the window whatever the turns hold; the events are never changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from netclawd.core.session import Message, ModelRequest, Role, ToolCall, ToolSpec
+from netclawd.core.session import (
+    EventType,
+    Message,
+    ModelRequest,
+    Role,
+    SessionEvent,
+    ToolCall,
+    ToolSpec,
+)
 from netclawd.core.transcript import Conversation, Told
 from netclawd.core.values import frozen, replace
 
@@ -131,6 +139,14 @@ def correction(estimated: int, counted: int) -> float:
     if counted <= 0 or estimated <= 0:
         return 1.0
     return min(max(1.1 * counted / estimated, LEAST_FACTOR), MOST_FACTOR)
+
+
+def factor_of(*histories: Sequence[SessionEvent]) -> float:
+    """Return what estimates are multiplied with, as the newest counted call in these events shows."""
+    for event in (event for events in reversed(histories) for event in reversed(events)):
+        if event.type is EventType.MODEL_COMPLETED and "estimated" in event.data:
+            return correction(event.data["estimated"], event.data["usage"]["input_tokens"])
+    return 1.0
 
 
 def window_of(context_tokens: int, max_output_tokens: int, factor: float = 1.0) -> Window:

@@ -80,9 +80,6 @@ class ModelStep:
         reply = self._make(step, request, begun, on_text)
         if not isinstance(reply, ModelReply):
             return reply.end
-        if (usage := _counted(reply.usage)) is not None:
-            factor = window.correction(self._sent, usage.input_tokens)
-            parts.agent.state.counted(run.session_id, factor)
         self.take_reply(step, reply)
         return None
 
@@ -141,10 +138,8 @@ class ModelStep:
         self, step: plan.CallModel, slug: str, what: str, remedy: str = ""
     ) -> RunEnd | None:
         run, parts = self._run, self._run.parts
-        if slug != ContextOverflowError.slug:
-            parts.agent.state.failed(slug, what, parts.clock.wall(), remedy)
-            return run.fail(slug, what, remedy)
-        if self._squeezed_at == step.step:
+        parts.agent.state.failed(slug, what, parts.clock.wall(), remedy)
+        if slug != ContextOverflowError.slug or self._squeezed_at == step.step:
             return run.fail(slug, what, remedy)
         # What was sent is too long for the server, whatever the settings say: once more with less.
         self._squeezed, self._squeezed_at = int(self._sent * window.SQUEEZE), step.step
@@ -152,8 +147,7 @@ class ModelStep:
         return None
 
     def _too_large(self, over: window.TooLarge) -> RunEnd:
-        agent = self._run.parts.agent
-        factor = agent.state.factor(self._run.session_id)
+        factor = self._factor()
         return self._run.fail(
             ContextOverflowError.slug,
             f"This turn alone has about {int(over.tokens * factor)} tokens, and the model's window has"
@@ -180,9 +174,11 @@ class ModelStep:
 
     def _window(self) -> window.Window:
         agent = self._run.parts.agent
-        factor = agent.state.factor(self._run.session_id)
-        found = window.window_of(agent.context_tokens, agent.max_output_tokens, factor)
+        found = window.window_of(agent.context_tokens, agent.max_output_tokens, self._factor())
         return found if self._squeezed is None else found.squeezed(self._squeezed)
+
+    def _factor(self) -> float:
+        return window.factor_of(self._history(), self._run.events)
 
     def _history(self) -> tuple[SessionEvent, ...]:
         if self._conversation is None:
@@ -210,7 +206,7 @@ class ModelStep:
             "text": reply.text,
             "finish": reply.finish.value,
             "calls": calls,
-            **({"usage": as_map(usage)} if usage is not None else {}),
+            **({"usage": as_map(usage), "estimated": self._sent} if usage is not None else {}),
         }
         outbox = None if calls else OutboxChange(OutboxState.PENDING, text=reply.text)
         self._run.commit(EventType.MODEL_COMPLETED, data, outbox=outbox, usage=usage)

@@ -1,4 +1,4 @@
-"""What is known of the model server that answers: for status and log, and how it counts tokens.
+"""What is known of the model server that answers: for the status and the log.
 
 Every model call reports here what came of it, whoever makes it, from any thread. Not durable: the
 next generation may have another provider. The log hears of a change, not of each failure.
@@ -11,12 +11,10 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from netclawd.core.session import SessionId
 from netclawd.core.values import as_map, frozen
+from netclawd.errors import ContextOverflowError
 
 _log = logging.getLogger(__name__)
-
-_MOST_SESSIONS = 4_096
 
 
 @frozen
@@ -35,7 +33,6 @@ class ProviderState:
         self._lock = threading.Lock()
         self._last_reply_at: float | None = None
         self._failure: Failure | None = None
-        self._factors: dict[SessionId, float] = {}
 
     def replied(self, at: float) -> None:
         """Note a whole reply; ``at`` is wall clock."""
@@ -46,24 +43,16 @@ class ProviderState:
             _log.info("model provider answers again", extra={"SLUG": before.slug})
 
     def failed(self, slug: str, what: str, at: float, remedy: str = "") -> None:
-        """Note a model call that failed, not one that was cancelled; ``what`` has no secret."""
+        """Note a model call that failed, not one that was cancelled; ``what`` has no secret.
+
+        That a conversation is too long says nothing of the server.
+        """
+        if slug == ContextOverflowError.slug:
+            return
         with self._lock:
             before, self._failure = self._failure, Failure(slug, what, at, remedy)
         if before is None or before.slug != slug:
             _log.warning("model provider fails: %s", what, extra={"SLUG": slug})
-
-    def factor(self, session_id: SessionId) -> float:
-        """Return what an estimate of tokens is multiplied with, as the session's newest call has shown."""
-        with self._lock:
-            return self._factors.get(session_id, 1.0)
-
-    def counted(self, session_id: SessionId, factor: float) -> None:
-        """Note how far an estimate was off; that of the sessions asked about last is remembered."""
-        with self._lock:
-            self._factors.pop(session_id, None)
-            self._factors[session_id] = factor
-            if len(self._factors) > _MOST_SESSIONS:
-                del self._factors[next(iter(self._factors))]
 
     def told(self) -> Mapping[str, Any]:
         """Return {last_reply_at, error: {slug, what, at, remedy} or None}, as the status shows it."""
