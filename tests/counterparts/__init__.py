@@ -23,9 +23,10 @@ from tests.counterparts.answers import (
 )
 from tests.counterparts.chat import ChatServer
 from tests.counterparts.messages import MessagesServer
-from tests.counterparts.wire import Asked, Server
+from tests.counterparts.wire import CERTIFICATE, Asked, Server
 
 __all__ = [
+    "CERTIFICATE",
     "Answer",
     "Asked",
     "Call",

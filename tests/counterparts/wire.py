@@ -10,6 +10,7 @@ import contextlib
 import json
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Self
 
 from tests.counterparts.answers import (
@@ -35,6 +37,9 @@ from tests.counterparts.answers import (
 
 #: What a stream is made of: bytes, a pause in seconds, or how the connection ends.
 Item = bytes | float | Ending
+
+#: The certificate of a server with ``tls``, which nobody trusts, and its key.
+CERTIFICATE = Path(__file__).parent / "tls" / "for-tests-only.pem"
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -78,6 +83,7 @@ class Server(ABC):
         pace_s: float = 0.0,
         models: Sequence[str] = ("test-model",),
         host: str = "127.0.0.1",
+        tls: bool = False,
     ) -> None:
         from tests.counterparts.talk import answer_by_input
 
@@ -88,6 +94,7 @@ class Server(ABC):
         self.api_key = api_key
         #: Every request, those for models and to wrong paths too.
         self.requests: list[Asked] = []
+        self._tls = _server_tls() if tls else None
         self._answer = answer or answer_by_input
         self._script = deque(answers)
         self._lock = threading.Lock()
@@ -108,7 +115,7 @@ class Server(ABC):
 
     @property
     def root(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     @abstractmethod
@@ -223,6 +230,10 @@ class Server(ABC):
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         try:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                with self._lock:
+                    self._open[number] = connection
             _Connection(self, connection, number).run()
         except (_GoneError, OSError):
             pass
@@ -367,6 +378,12 @@ class _Connection:
 
 class _EndedError(_GoneError):
     """The script ends the connection here."""
+
+
+def _server_tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    return context
 
 
 def paced(reply: Reply, pace_s: float) -> Iterator[Piece | float]:

@@ -86,8 +86,8 @@ class Caller:
     def __init__(self, settings: ProviderSettings, wire: Wire, key: str) -> None:
         self._settings = settings
         self._wire = wire
-        url = urlsplit(wire.url)
-        self._server = Server(settings.name, f"{url.scheme}://{url.netloc}", settings.model, key)
+        place = _find_place(wire.url, f"providers.{settings.name}.base_url")
+        self._server = Server(settings.name, place, settings.model, key)
         self._lock = threading.Lock()
         self._made: tuple[Transport, Deadlines] | None = None
 
@@ -324,6 +324,21 @@ class Caller:
             case _:
                 return
         raise _FailedTryError(verdict) from None
+
+
+def _find_place(url: str, setting: str) -> str:
+    """Return scheme, host and port; ConfigMeaningError where there are none to connect to."""
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigMeaningError(
+            f"{setting} names no server to connect to.",
+            "Write it like https://models.example.org/v1 or http://127.0.0.1:11434/v1.",
+        )
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def check_key(key: str, setting: str) -> str:

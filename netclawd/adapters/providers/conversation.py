@@ -18,6 +18,7 @@ from netclawd.core.session import Message, Role, ToolCall
 from netclawd.core.values import field, frozen
 
 UNANSWERED = "[unknown] This call has no recorded outcome."
+EMPTY = "(an empty message)"
 GOES_ON = "[netclawd] The conversation goes on here."
 
 
@@ -68,10 +69,12 @@ def arrange(messages: Sequence[Message]) -> tuple[Said | Replied, ...]:
                     draft.calls.append((f"call{number:05d}", call))
             case Role.TOOL:
                 _take_result(draft, message)
+            case Role.SYSTEM if not message.text.strip():
+                pass
             case Role.SYSTEM if draft.calls and not draft.said:
                 draft.notes.append(message.text)
             case _:
-                draft.said.append(message.text)
+                draft.said.append(message.text if message.text.strip() else EMPTY)
     return tuple(_entries(drafts))
 
 
@@ -91,9 +94,8 @@ def _entries(drafts: Sequence[_Draft]) -> list[Said | Replied]:
             text = "\n\n".join(text for text in draft.texts if text.strip())
             entries.append(Replied(text, tuple(draft.calls)))
         results = tuple((name, draft.results.get(name, UNANSWERED)) for name, _ in draft.calls)
-        said = tuple(text for text in draft.said if text.strip())
-        if results or draft.notes or said:
-            entries.append(Said(results, tuple(draft.notes), said))
+        if results or draft.notes or draft.said:
+            entries.append(Said(results, tuple(draft.notes), tuple(draft.said)))
     if not entries or isinstance(entries[0], Replied):
         entries.insert(0, Said(texts=(GOES_ON,)))
     return entries

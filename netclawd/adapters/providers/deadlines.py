@@ -46,8 +46,8 @@ class Line:
         #: Monotonic instant of the deadline, and which it is.
         self.due: tuple[float, Cut] = (total_at, Cut.TOTAL)
         self.why: Cut | None = None
-        #: Whether the connection was made for an earlier call.
-        self.reused = False
+        #: Whether the connection was made for an earlier call, until it is made for this one.
+        self.reused = True
         #: The head has come; its http.client.HTTPResponse.
         self.answer: Any = None
 

@@ -207,7 +207,8 @@ class Server:
 
 def one_line(text: str) -> str:
     """Return the text in one line, without control characters."""
-    return "".join(c if c.isprintable() else " " for c in " ".join(text.split())).strip(" .")
+    shown = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(shown.split()).strip(" .")
 
 
 def _message(body: str) -> str:

@@ -57,23 +57,24 @@ class _Connecting:
     """What both kinds of connection do differently: see the module."""
 
     response_class = _Answer
-    _fresh = False
+
+    def connect(self) -> None:
+        """Connect, TLS and a proxy's tunnel included."""
+        _here.line.allow(Cut.CONNECT, _here.timeouts_s[0])
+        _here.line.reused = False
+        super().connect()  # type: ignore[misc]
+        _here.line.allow(Cut.FIRST_BYTE, _here.timeouts_s[1])
 
     def _new_conn(self) -> Any:
         this: Any = self
-        self._fresh = True
-        host = this.host.strip("[]")
-        return _here.line.connect(host, this.port, this.socket_options or ())
+        return _here.line.connect(this.host.strip("[]"), this.port, this.socket_options or ())
 
     def putrequest(self, *arguments: Any, **more: Any) -> None:
         this: Any = self
-        line: Line = _here.line
-        line.reused = not self._fresh and this.sock is not None
-        if this.sock is not None:
-            line.attach(this.sock)
-        line.allow(Cut.FIRST_BYTE, _here.first_byte_timeout_s)
+        if this.sock is not None and _here.line.reused:
+            _here.line.attach(this.sock)
+            _here.line.allow(Cut.FIRST_BYTE, _here.timeouts_s[1])
         super().putrequest(*arguments, **more)  # type: ignore[misc]
-        self._fresh = False
 
 
 class _HttpConnection(_Connecting, urllib3.connection.HTTPConnection):  # type: ignore[misc]
@@ -156,9 +157,8 @@ class Transport:
             proxies = find_proxies(url)
         except (requests.RequestException, ValueError):
             raise UnreachableError("its address can't be used", again=False) from None
-        _here.line, _here.first_byte_timeout_s = line, timeouts_s[1]
+        _here.line, _here.timeouts_s = line, timeouts_s
         try:
-            line.allow(Cut.CONNECT, timeouts_s[0])
             line.check()
             response = self._adapter.send(
                 prepared, stream=True, timeout=None, verify=find_certificates(), proxies=proxies
