@@ -31,7 +31,13 @@ class GuardedTool:
 
     def idempotent(self, call: ToolCall) -> bool:
         """Whether the call may be issued again; one that is denied by now may not."""
-        return self._policy is not Policy.DENY and self._tool.idempotent(call)
+        if self._policy is Policy.DENY:
+            return False
+        try:
+            return self._tool.idempotent(call)
+        except Exception:  # noqa: BLE001 - what a model may have put into a call must not end its turn
+            _log.exception("tool met a defect", extra={"CALL_ID": call.id})
+            return False
 
     def refusal(self, call: ToolCall) -> ToolOutcome | None:
         """Return the answer to a call that is not run, whatever a person says."""
@@ -43,12 +49,12 @@ class GuardedTool:
 
     def question(self, call: ToolCall) -> str | None:
         """Return what a person must grant first, None when the call may run, or fail, at once."""
-        if self._policy is not Policy.ASK or self._tool.refusal(call) is not None:
+        if self._policy is not Policy.ASK:
             return None
         try:
-            return self._tool.describe(call)
-        except Exception:  # noqa: BLE001 - what a model may have put into a call must not end its turn
-            _log.exception("tool has no words for a call", extra={"CALL_ID": call.id})
+            return self._tool.describe(call) if self._tool.refusal(call) is None else None
+        except Exception:  # noqa: BLE001 - as above; whoever grants it sees the call itself
+            _log.exception("tool met a defect", extra={"CALL_ID": call.id})
             return f"{call.name} {json.dumps(dict(call.arguments))}"
 
     def run(self, call: ToolCall, context: CallContext, cancel: Cancel) -> ToolOutcome:

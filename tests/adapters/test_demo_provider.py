@@ -154,6 +154,7 @@ def test_a_person_can_have_any_tool_called_that_is_offered(
         "/tool {}",
         "/tool clock {",
         "/tool clock [1]",
+        '/tool clock {"a": NaN}',
         "/tool clock {} {}",
         "/tool clock ; clock",
         "/tool clock ;",

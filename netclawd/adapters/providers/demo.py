@@ -55,6 +55,13 @@ _HELP = (
 
 _NAME = re.compile(r"\s*(?P<name>[^\s;{]+)\s*")
 
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+
 #: Name and arguments of a tool to call.
 _Wanted = tuple[str, dict[str, Any]]
 
@@ -226,7 +233,7 @@ def _parse_calls(text: str) -> list[_Wanted]:
         values: Any = {}
         if text.startswith("{"):
             try:
-                values, end = json.JSONDecoder().raw_decode(text)
+                values, end = _JSON.raw_decode(text)
             except (ValueError, RecursionError):
                 return []
             text = text[end:].lstrip()
