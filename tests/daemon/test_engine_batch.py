@@ -210,7 +210,7 @@ def test_a_batch_of_a_superseded_engine_ends_and_writes_nothing(home: Home) -> N
     home.await_completed(turn)
     before = home.types(turn)
     one.step.go.set()  # Its end is refused, which ends the other, too.
-    wait_for(lambda: not old.running(), LONG_S, "the old worker to let go")
+    wait_for(lambda: not old.running(), LONG_S / 3, "the old worker to let go")
     assert home.types(turn) == before
 
 
