@@ -89,7 +89,7 @@ def ask_window(
 def _list(kind: str, base_url: str, key: str | None, timeout_s: float) -> list[Mapping[str, Any]]:
     url, headers = f"{base_url.rstrip('/')}/models", {}
     if kind == "anthropic":
-        url = f"{base_url.rstrip('/')}/v1/models?limit=100"
+        url = f"{base_url.rstrip('/')}/v1/models"
         headers["anthropic-version"] = _ANTHROPIC_VERSION
     if key is not None:
         headers |= {"x-api-key": key} if kind == "anthropic" else {"Authorization": f"Bearer {key}"}
