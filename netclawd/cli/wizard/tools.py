@@ -73,12 +73,12 @@ def _choices(tool: str) -> Sequence[Choice]:
 
 
 def _question(tool: str) -> Question:
-    schema = schemas.find(packaged_schema(), _path(tool)) or {}
+    table = schemas.find(packaged_schema(), _path(tool)[:2]) or {}
     return Question(
         _path(tool),
         f"--tool-{tool.replace('_', '-')}",
         _TEXTS[tool],
-        schema["description"].replace("`", ""),
+        table["description"].replace("`", ""),
         choices=lambda _answers: _choices(tool),
         applies=_each,
         stays=True,
