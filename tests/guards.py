@@ -227,6 +227,55 @@ GUARDS = (
         '    found = read_baseline(client.call("status")) or Baseline(0, "")\n',
         "tests/cli/test_init_daemons.py::test_who_does_not_tell_what_it_runs_gets_nothing_written",
     ),
+    Guard(
+        "the model is called only behind the outcome",
+        "core/turn.py",
+        "    if standing.awaited:\n        return AwaitOutcome(tuple(standing.awaited))\n",
+        "",
+        "tests/core/test_turn.py::test_the_model_is_called_only_once_the_outcome_is_told",
+    ),
+    Guard(
+        "a drain doesn't wait for the outcome that it brings about",
+        "core/turn.py",
+        "STARTS_WORK = (CallModel, Retry, RunTools, AwaitOutcome)\n",
+        "STARTS_WORK = (CallModel, Retry, RunTools)\n",
+        "tests/daemon/test_engine_outcomes.py::test_a_drain_does_not_wait_for_it_and_the_restart_costs_no_resume",
+    ),
+    Guard(
+        "a restart that a turn brings about is none of its resumes",
+        "daemon/turn_run.py",
+        "            and not self.standing.own_restart\n",
+        "",
+        "tests/daemon/test_engine_outcomes.py::test_a_drain_does_not_wait_for_it_and_the_restart_costs_no_resume",
+    ),
+    Guard(
+        "a turn that waits for an outcome is not parked for its resumes",
+        "core/turn.py",
+        "    if awaiting and turn.state is TurnState.INTERRUPTED:\n        return Resume(counted=False)\n",
+        "",
+        "tests/core/test_warm_up.py::test_a_restart_that_a_turn_has_brought_about_costs_it_nothing",
+    ),
+    Guard(
+        "what a person was shown is what is written",
+        "daemon/proposals.py",
+        "        if shown is not None and (\n",
+        "        if shown is None and (\n",
+        "tests/process/test_proposals.py::test_what_was_shown_is_written_or_nothing",
+    ),
+    Guard(
+        "a call whose end nobody knows never writes",
+        "daemon/proposals.py",
+        "                if context.again:\n",
+        "                if cancel.is_set():\n",
+        "tests/process/test_proposal_kill_points.py::test_a_kill_writes_nothing_twice_and_tells_each_outcome_once",
+    ),
+    Guard(
+        "an outcome is told once nothing leads back",
+        "daemon/proposals.py",
+        "        if not self._ready:\n            return\n",
+        "",
+        "tests/process/test_proposal_kill_points.py::test_an_outcome_is_not_told_by_an_image_on_trial",
+    ),
 )
 
 

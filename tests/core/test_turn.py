@@ -288,11 +288,18 @@ def test_a_cancel_anywhere_leaves_no_call_and_no_question_open(
         assert isinstance(turn.plan_next(play.events, TOOLS), turn.Ended)
 
 
+def _advance_to_wait(play: Play) -> None:
+    for _ in range(20):
+        if isinstance(turn.plan_next(play.events, TOOLS), turn.AwaitOutcome):
+            return
+        play.advance()
+    raise AssertionError("the turn doesn't wait for the outcome")
+
+
 def _written(*, told: bool = False) -> Play:
     """Play up to where the outcome of what was written is waited for, or was told."""
     play = Play((("writes",),))
-    while not isinstance(turn.plan_next(play.events, TOOLS), turn.AwaitOutcome):
-        play.advance()
+    _advance_to_wait(play)
     if told:
         play.advance()
     return play
@@ -339,8 +346,7 @@ def test_a_restart_is_the_turns_own_while_it_waits_for_the_outcome(
 
 def test_an_outcome_that_is_told_beside_the_calls_is_read_in_any_order() -> None:
     play = Play((("writes", "once"),))
-    while not isinstance(turn.plan_next(play.events, TOOLS), turn.AwaitOutcome):
-        play.advance()
+    _advance_to_wait(play)
     told = stamp([(EventType.CONFIG_OUTCOME, {"call_id": turn.call_id(TURN, 1, 1)})])
     ended = next(n for n, e in enumerate(play.events) if "proposal" in e.data)
     for place in range(ended + 1, len(play.events) + 1):

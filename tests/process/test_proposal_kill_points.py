@@ -57,15 +57,31 @@ def test_a_kill_writes_nothing_twice_and_tells_each_outcome_once(
     text = daemon.config_path.read_text()
     finished = of_type(rows, "tool.finished")[0]
     assert len(of_type(rows, "reply.sent")) == 1
-    if finished["status"] == "ok":
+    never = (point.when, point.effect) in (("after", "StartProposal"), ("before", "WriteProposal"))
+    assert (finished["status"] == "error") is never
+    if not never:
         assert text == before + "\n[drain]\ntimeout_s = 25\n"
         (outcome,) = outcomes(rows)
         last_good = daemon.status()["configuration"] == "last-good"
         assert outcome == ("rolled-back" if last_good else "applied")
         assert "Your change of the configuration (drain.timeout_s)" in reply(rows)
     else:
-        # Killed between the start of the call and the write: it is not made up for.
-        assert point.effect in ("StartProposal", "WriteProposal")
+        # Killed between the start of the call and the write: that is not made up for.
         assert "Not written" in finished["text"]
         assert text == before
         assert outcomes(rows) == []
+
+
+def test_an_outcome_is_not_told_by_an_image_on_trial(make_daemon: Callable[..., Daemon]) -> None:
+    """Resumed before READY, the turn finds that the image serves its change; the image then fails."""
+    fails = Fault("raise", "before", "NotifyReady", nth=2)
+    daemon = make_daemon(tables=dict(ALLOWED), faults=[fails])
+    commented(daemon)
+    daemon.start()
+    session = new_session(daemon)
+    accepted(daemon, session, propose({"drain.timeout_s": 25}))
+    rows = wait_all_ended(daemon, [session])[session]
+    check_turn(rows)
+    assert outcomes(rows) == ["rolled-back"]
+    assert len(of_type(rows, "turn.resumed")) == 2
+    assert [row["resumes"] for row in of_type(rows, "turn.resumed")][-1] <= 1

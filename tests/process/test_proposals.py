@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tests.counterparts import Call, ChatServer, Reply
 from tests.process.client import listens
 from tests.process.faults import Fault
 from tests.process.harness import Daemon, free_port
@@ -241,4 +243,74 @@ def test_a_policy_that_denies_leaves_the_file_alone(make_daemon: Make) -> None:
     before = written(daemon)
     rows = run(daemon, propose({"drain.timeout_s": 25}))
     assert "I am offered no tool config_propose" in reply(rows)
+    assert written(daemon) == before
+
+
+def test_a_real_model_is_told_in_its_own_words(make_daemon: Make) -> None:
+    changes = {"drain.timeout_s": 25}
+    call = Call("config_propose", {"changes": changes, "reason": "slow tools"})
+    with ChatServer(Reply("", calls=[call]), Reply("Good.")) as server:
+        model = {"kind": "openai", "base_url": server.base_url, "model": "m"}
+        tables = {**ALLOWED, "providers.model": model, "agent": {"provider": "model"}}
+        daemon = proposing(make_daemon, tables)
+        rows = run(daemon, "Give my tools more time.")
+        first, second = server.asked
+    assert outcomes(rows) == ["applied"]
+    assert reply(rows) == "Good."
+    assert "config_propose" in [tool["function"]["name"] for tool in first.body["tools"]]
+    told = [m for m in second.body["messages"] if "Your change of the configuration" in str(m)]
+    assert len(told) == 1
+    assert "(drain.timeout_s) is applied: generation 2" in str(told[0]["content"])
+
+
+def test_a_stop_while_a_turn_waits_leaves_the_outcome_to_the_next_start(
+    make_daemon: Make, tmp_path: Any
+) -> None:
+    hold = Fault("hold", "before", "Rehearse", until=tmp_path / "go")
+    daemon = proposing(make_daemon, faults=[hold])
+    session = new_session(daemon)
+    accepted(daemon, session, propose({"drain.timeout_s": 25}))
+    wait_for(lambda: hold.reached, 10.0, "the daemon to have begun with it")
+    daemon.signal(signal.SIGTERM)
+    hold.release()
+    assert daemon.wait_exit() == 0
+    daemon.start()
+    rows = wait_all_ended(daemon, [session])[session]
+    check_turn(rows)
+    assert [row["cause"] for row in of_type(rows, "turn.interrupted")] == ["stop"]
+    assert outcomes(rows) == ["applied"]
+
+
+def test_a_change_that_a_person_replaces_before_it_is_tried_is_superseded(
+    make_daemon: Make, tmp_path: Any
+) -> None:
+    hold = Fault("hold", "before", "Judge", until=tmp_path / "go")
+    daemon = proposing(make_daemon, faults=[hold])
+    before = daemon.config_path.read_text()
+    session = new_session(daemon)
+    accepted(daemon, session, propose({"drain.timeout_s": 25}))
+    wait_for(lambda: hold.reached, 10.0, "the daemon to begin with it")
+    daemon.write_config(text=before)
+    hold.release()
+    rows = wait_all_ended(daemon, [session])[session]
+    check_turn(rows)
+    assert outcomes(rows) == ["superseded"]
+    assert "replaced in the file by somebody else" in reply(rows)
+    assert daemon.generation() == 1
+
+
+def test_a_change_that_somebody_makes_at_the_same_time_is_not_overwritten(
+    make_daemon: Make, tmp_path: Any
+) -> None:
+    hold = Fault("hold", "before", "WriteProposal", until=tmp_path / "go")
+    daemon = proposing(make_daemon, faults=[hold])
+    session = new_session(daemon)
+    accepted(daemon, session, propose({"drain.timeout_s": 25}))
+    wait_for(lambda: hold.reached, 10.0, "the tool to be about to write")
+    daemon.write_config(text=COMMENT + daemon.config_text(tables={"drain": {"timeout_s": 21}}))
+    before = written(daemon)
+    hold.release()
+    rows = wait_all_ended(daemon, [session])[session]
+    check_turn(rows)
+    assert "changed meanwhile by somebody else" in reply(rows)
     assert written(daemon) == before
