@@ -209,7 +209,9 @@ class FileNow:
 @frozen
 class Told:
     outcome: ProposalOutcome
-    refusal: Refusal | None = None
+    #: Why, and what to do about it; empty where there is nothing to say.
+    reason: str = ""
+    remedy: str = ""
 
 
 def judge_outcome(
@@ -234,9 +236,11 @@ def judge_outcome(
 
 
 def _refused(refusal: Refusal | None) -> Told:
-    rolled_back = refusal is not None and refusal.slug.startswith("boot-")
+    if refusal is None:
+        return Told(ProposalOutcome.REFUSED)
+    rolled_back = refusal.slug.startswith("boot-")
     outcome = ProposalOutcome.ROLLED_BACK if rolled_back else ProposalOutcome.REFUSED
-    return Told(outcome, refusal)
+    return Told(outcome, refusal.reason, refusal.remedy)
 
 
 def as_changes(edits: Sequence[Edit]) -> dict[str, Any]:

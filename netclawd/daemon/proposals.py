@@ -251,12 +251,14 @@ class Proposals:
 
     def give_up(self, calls: Collection[CallId]) -> None:
         """Tell that nobody knows, for a turn that has waited as long as it may."""
-        refusal = Refusal(
-            "", "The daemon didn't come to it in time.", "Look at `netclaw restarts` and the log."
+        unknown = Told(
+            ProposalOutcome.UNKNOWN,
+            "The daemon didn't come to it in time.",
+            "Look at `netclaw restarts` and the log.",
         )
         for proposal in self._image.the_store().open_proposals():
             if proposal.call_id in calls:
-                self._tell(proposal, Told(ProposalOutcome.UNKNOWN, refusal))
+                self._tell(proposal, unknown)
 
     def _tell(self, proposal: OpenProposal, told: Told) -> None:
         """Write the outcome, then wake the turn. Crash: in between it reads it at its resume."""
@@ -266,8 +268,8 @@ class Proposals:
         data = {
             "call_id": proposal.call_id,
             "outcome": outcome.value,
-            "reason": told.refusal.reason if told.refusal is not None else "",
-            "remedy": told.refusal.remedy if told.refusal is not None else "",
+            "reason": told.reason,
+            "remedy": told.remedy,
             "generation": image.generation,
             "restart_id": str(last.id) if fits and last is not None else "",
             "changes": dict(proposal.proposal.changes),

@@ -12,7 +12,6 @@ from netclawd.core.proposals import (
     Edit,
     FileNow,
     Standing,
-    Told,
     as_changes,
     as_edits,
     describe,
@@ -143,14 +142,11 @@ def test_another_edit_elsewhere_changes_nothing_of_what_was_shown() -> None:
     assert shown != essence(describe("/c", edits, "", "a = 1\n", "a = 2\nb = 1\n"))
 
 
-def judged(
-    standing: Standing, file: FileNow, digest: str = "mine"
-) -> tuple[ProposalOutcome, Refusal | None] | None:
+def judged(standing: Standing, file: FileNow, digest: str) -> tuple[ProposalOutcome, str] | None:
     written = Proposal(digest, {"a": 1})
     proposal = OpenProposal(CallId("c"), SessionId("s"), TurnId("t"), written, 1.0)
     told = judge_outcome(proposal, standing, lambda: file)
-    assert told is None or isinstance(told, Told)
-    return None if told is None else (told.outcome, told.refusal)
+    return None if told is None else (told.outcome, told.reason)
 
 
 HAS, LACKS = {"a": 1}, {"a": 2}
@@ -160,26 +156,26 @@ HAS, LACKS = {"a": 1}, {"a": 2}
     ("standing", "file", "digest", "outcome"),
     [
         # What is served or refused is known, whatever the file has become.
-        (Standing("mine", None, None), FileNow(LACKS, "else"), "mine", (APPLIED, None)),
-        (Standing("old", "mine", WHY), FileNow(LACKS, "else"), "mine", (REFUSED, WHY)),
-        (Standing("old", "mine", BOOT), FileNow(HAS, "mine"), "mine", (ROLLED_BACK, BOOT)),
+        (Standing("mine", None, None), FileNow(LACKS, "else"), "mine", (APPLIED, "")),
+        (Standing("old", "mine", WHY), FileNow(LACKS, "else"), "mine", (REFUSED, WHY.reason)),
+        (Standing("old", "mine", BOOT), FileNow(HAS, "mine"), "mine", (ROLLED_BACK, BOOT.reason)),
         # Nobody has looked at the file yet.
         (Standing("old", None, None), FileNow(HAS, "mine"), "mine", None),
         (Standing("old", "other", WHY), FileNow(HAS, "mine"), "mine", None),
         # Somebody else has written since.
-        (Standing("old", None, None), FileNow(LACKS, "old"), "mine", (SUPERSEDED, None)),
-        (Standing("old", None, None), FileNow({}, None), "mine", (SUPERSEDED, None)),
+        (Standing("old", None, None), FileNow(LACKS, "old"), "mine", (SUPERSEDED, "")),
+        (Standing("old", None, None), FileNow({}, None), "mine", (SUPERSEDED, "")),
         # Another change beside it: its fate is that of both.
-        (Standing("both", None, None), FileNow(HAS, "both"), "mine", (APPLIED, None)),
-        (Standing("old", "both", WHY), FileNow(HAS, "both"), "mine", (REFUSED, WHY)),
+        (Standing("both", None, None), FileNow(HAS, "both"), "mine", (APPLIED, "")),
+        (Standing("old", "both", WHY), FileNow(HAS, "both"), "mine", (REFUSED, WHY.reason)),
         (Standing("old", None, None), FileNow(HAS, "both"), "mine", None),
         # The file has become wrong.
-        (Standing("old", None, WHY), FileNow(HAS, None, WHY), "mine", (REFUSED, WHY)),
+        (Standing("old", None, WHY), FileNow(HAS, None, WHY), "mine", (REFUSED, WHY.reason)),
         (Standing("old", None, None), FileNow(HAS, None, WHY), "mine", None),
-        (Standing("old", None, WHY), FileNow(None, None, WHY), "mine", (REFUSED, WHY)),
+        (Standing("old", None, WHY), FileNow(None, None, WHY), "mine", (REFUSED, WHY.reason)),
         (Standing("old", None, None), FileNow(None, None, WHY), "mine", None),
         # A call of which only the file tells that it wrote.
-        (Standing("now", None, None), FileNow(HAS, "now"), "", (APPLIED, None)),
+        (Standing("now", None, None), FileNow(HAS, "now"), "", (APPLIED, "")),
         (Standing("old", None, None), FileNow(HAS, None), "", None),
     ],
 )
