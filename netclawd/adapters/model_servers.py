@@ -23,6 +23,8 @@ from netclawd.core.interview import ModelServer
 LOCAL_PORTS = ((11434, "Ollama"), (8080, "llama.cpp"), (8000, "vLLM"))
 #: By the owner that a server names for its models.
 _OWNERS = {"library": "Ollama", "llamacpp": "llama.cpp", "vllm": "vLLM"}
+#: Our own API, behind which there is this very agent.
+_OURS = "netclawd"
 _LIMIT_BYTES = 4 * 1024 * 1024
 _ANTHROPIC_VERSION = "2023-06-01"
 
@@ -37,8 +39,8 @@ def find_local(
     found = []
     for (url, name), ask in zip(urls, asked, strict=True):
         entries = _entries(ask.wait(deadline))
-        if entries:
-            owner = str(entries[0].get("owned_by", ""))
+        owner = str(entries[0].get("owned_by", "")) if entries else _OURS
+        if owner != _OURS:
             found.append(ModelServer(_OWNERS.get(owner, name), url, _ids(entries)))
     return tuple(found)
 

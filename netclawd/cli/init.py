@@ -106,7 +106,7 @@ def init(
         answers = call(answers)
         content = draft.content(answers)
         if not as_json:
-            _summarise(draft, judged, content)
+            _summarise(draft, judged, content, answers)
         if (
             not non_interactive
             and content != draft.where.content
@@ -199,14 +199,14 @@ def _may_replace(path: str) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _summarise(draft: Draft, judged: Judged, content: bytes | None) -> None:
+def _summarise(draft: Draft, judged: Judged, content: bytes | None, answers: Answers) -> None:
     where = draft.where
     if content == where.content:
         click.echo(f"Nothing changes in {where.path}; nothing is written.")
     else:
         click.echo(f"{where.path} {'changes' if where.content is not None else 'is new'}:")
         draft.show(content)
-    asked = {question.key for page in PAGES for question in page.questions}
+    asked = {".".join(q.at(answers)) for page in PAGES for q in page.questions}
     for key, variable in judged.environment.items():
         if key in asked:
             note(f"{variable} wins: it decides {key}, whatever the file says.")

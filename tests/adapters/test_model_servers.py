@@ -77,7 +77,9 @@ def test_what_answers_in_the_right_form_is_found_and_the_rest_holds_nobody_up(
     wrong = tell({"/v1/models": b"<html>"})
     empty = tell({"/v1/models": {"data": []}})
     odd = tell({"/v1/models": {"data": [{"id": 3}, {"id": "\x1b[2J"}, 5]}})
-    ports = [(port, "Ollama") for port in (silent, 1, wrong.port, empty.port, odd.port, right.port)]
+    ours = tell({"/v1/models": {"data": [{"id": "netclaw", "owned_by": "netclawd"}]}})
+    others = [server.port for server in (wrong, empty, odd, ours, right)]
+    ports = [(port, "Ollama") for port in (silent, 1, *others)]
     began = time.monotonic()
     found = find_local(ports, timeout_s=0.5)
     assert time.monotonic() - began < 3.0

@@ -157,6 +157,22 @@ def test_a_write_that_fails_takes_the_key_back(init: Any, home: Path, server: Ch
     assert os.listdir(home) == [".netclaw.toml.new"]
 
 
+def test_a_key_in_the_file_itself_gives_way_and_is_not_shown(
+    init: Any, home: Path, server: ChatServer
+) -> None:
+    (home / "netclaw.toml").write_text(
+        f'[agent]\nprovider = "openai"\n[providers.openai]\nkind = "openai"\nmodel = "small"\n'
+        f'base_url = "{server.base_url}"\napi_key = "{KEY}"\n'
+    )
+    refused = init("--drain-timeout", "5")
+    assert refused.exit_code == 78
+    mended = init("--api-key-file", "-", stdin=OTHER)
+    assert (mended.exit_code, "[redacted]" in mended.stdout) == (0, True)
+    for result in (refused, mended):
+        assert KEY not in result.stdout + result.stderr
+    assert provider(home)["api_key"] == f"file:{home}/openai.key"
+
+
 def test_no_server_gets_the_key_of_another(init: Any, home: Path, server: ChatServer) -> None:
     assert init(*answers(server), "--api-key-file", "-", stdin=KEY).exit_code == 0
     with ChatServer() as other:

@@ -53,3 +53,19 @@ def test_who_may_not_start_the_unit_is_told_what_is_written(stopped: Service) ->
     said = stopped.netclaw(*INIT, "--drain-timeout", "20", user="alice", check=False)
     assert said.code == 1
     assert f"{CONFIG} is written. systemd does not let this user start netclawd.service" in said.err
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("user", "access"), [(None, "netclaw:netclaw 600"), ("alice", "alice:netclaw 640")]
+)
+def test_a_key_can_be_read_by_the_daemon_whoever_gives_it(
+    service: Service, user: str | None, access: str
+) -> None:
+    service.machine.write("/tmp/key", "sk-1234\n")
+    service.machine.run("chmod", "644", "/tmp/key")
+    model = ("--provider", "openai", "--model", "m", "--no-try", "--api-key-file", "/tmp/key")
+    said = service.netclaw(*INIT, *model, user=user)
+    assert "generation 2" in said.out
+    found = service.machine.run("stat", "--format=%U:%G %a", "/etc/netclaw/openai.key").out
+    assert found.strip() == access

@@ -18,6 +18,7 @@ from netclawd.core.diff import Kind, diff
 from netclawd.core.edits import lookup, with_setting, without_setting
 from netclawd.core.interview import Answers, Question, changed_settings
 from netclawd.core.origins import Path
+from netclawd.core.redact import Redactor
 from netclawd.core.values import replace
 from netclawd.errors import NotRunningError
 
@@ -132,11 +133,21 @@ class Draft:
             self.where = replace(self.where, client=None)
             return judge(self.where, content)
 
+    def _literal_secrets(self) -> list[str]:
+        """Return what stands in the file where a reference to a secret belongs."""
+        found = []
+        for path in self._unfit():
+            if schemas.is_secret(schemas.find(packaged_schema(), path) or {}):
+                value = lookup(self._values, path)
+                found.append(value if isinstance(value, str) else str(value))
+        return found
+
     def show(self, content: bytes | None) -> None:
-        """Show what a content changes."""
+        """Show what a content changes; a secret that stands in the file itself is not shown."""
         new = decode(content or b"", self.where.path)
+        redact = Redactor(self._literal_secrets()).text
         for line in diff(self._text, new):
             if line.kind is Kind.PLACE and not self._text:
                 continue
-            text = f"  {line.text}".rstrip()
+            text = f"  {redact(line.text)}".rstrip()
             click.echo(click.style(text, fg=_COLOURS[line.kind]) if line.kind in _COLOURS else text)
