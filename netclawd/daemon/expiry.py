@@ -10,10 +10,11 @@ import logging
 import threading
 
 from netclawd.core.approvals import is_overdue
+from netclawd.core.session import SessionId, TurnId
 from netclawd.daemon.board import Board
 from netclawd.daemon.decisions import Decisions
 from netclawd.daemon.turn_parts import Parts
-from netclawd.errors import NetclawError, StoreClosedError
+from netclawd.errors import ConflictError, NetclawError, StoreClosedError
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +60,13 @@ class Expiry:
         pending = self._parts.store.approvals(pending_only=True)
         now, timeout_s = self._parts.clock.wall(), self._parts.agent.approval_timeout_s
         turns = {a.turn_id: a.session_id for a in pending if is_overdue(a, timeout_s, now)}
-        return sum(self._decisions.expire(session, turn) for turn, session in turns.items())
+        return sum(self._expire(session, turn) for turn, session in turns.items())
+
+    def _expire(self, session_id: SessionId, turn_id: TurnId) -> int:
+        try:
+            return self._decisions.expire(session_id, turn_id)
+        except ConflictError:
+            return 0  # Somebody decides about it right now; the next look finds what is left.
 
     def _until_next(self) -> float:
         if not self._board.lets_expire():
