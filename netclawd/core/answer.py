@@ -79,8 +79,10 @@ class _Told:
 class Answer:
     """One turn, as far as it was told."""
 
-    def __init__(self, turn_id: TurnId) -> None:
+    def __init__(self, turn_id: TurnId, *, patient: bool = False) -> None:
         self.turn_id = turn_id
+        #: An interruption ends nothing: the turn may yet go on.
+        self._patient = patient
         #: Wall clock of its input's admission, seconds since the epoch.
         self.asked_at = 0.0
         self.usage: Usage | None = None
@@ -112,16 +114,13 @@ class Answer:
         for event in events:
             if self.end is None:
                 self._take(event)
-        still = self._still
-        if self.end is None and still is not None and still.ending is not Ending.INTERRUPTED:
-            self._close(still)
+        self._stand(patient=True)
 
     def take(self, event: SessionEvent) -> None:
         """Take an event that has just happened."""
         if self.end is None:
             self._take(event)
-        if self.end is None and self._still is not None:
-            self._close(self._still)
+        self._stand(patient=self._patient)
 
     def place(self, delta: Delta) -> bool:
         """Take text of the running model call; False when text or an event before it is missing."""
@@ -142,6 +141,14 @@ class Answer:
         return True
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _stand(self, *, patient: bool) -> None:
+        """End where the turn stands still."""
+        still = self._still
+        if self.end is not None or still is None:
+            return
+        if not (patient and still.ending is Ending.INTERRUPTED):
+            self._close(still)
 
     def _take(self, event: SessionEvent) -> None:
         if event.turn_id != self.turn_id:

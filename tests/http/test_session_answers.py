@@ -243,22 +243,31 @@ def test_a_stream_that_a_drain_cuts_ends_with_an_error_that_carries_the_session(
 
 
 @pytest.mark.parametrize("key", [None, "k"])
-@pytest.mark.parametrize("how", ["event", "quiesce"])
-def test_who_waits_at_a_drain_is_sent_away_with_the_session(
-    talk: Talk, key: str | None, how: str
-) -> None:
+def test_who_waits_at_a_drain_is_sent_away_with_the_session(talk: Talk, key: str | None) -> None:
     with Asking(talk.running, user("go"), **talk.headers(Idempotency_Key=key)) as wire:
         turn = talk.turn()
         talk.wait_followed()
-        if how == "event":
-            talk.add(EventType.TURN_INTERRUPTED, turn, cause="restart", restart_id="r", state="cut")
-        else:
-            talk.running.quiesce()
+        talk.add(EventType.TURN_INTERRUPTED, turn, cause="restart", restart_id="r", state="cut")
+        talk.running.quiesce()
         answer = wire.answer()
     assert error_of_session(answer, 503, talk)["code"] == "cut_by_restart"
+    assert talk.session_id in answer.json["error"]["message"]
     assert answer.headers["retry-after"] == "7"
     # With its key the request joins the same turn.
     assert answer.headers["x-should-retry"] == ("false" if key is None else "true")
+
+
+def test_who_waits_has_the_answer_of_a_turn_that_a_failed_restart_has_interrupted(
+    talk: Talk,
+) -> None:
+    with Asking(talk.running, user("go"), **talk.headers()) as wire:
+        turn = talk.turn()
+        talk.wait_followed()
+        talk.add(EventType.TURN_INTERRUPTED, turn, cause="restart", restart_id="r", state="cut")
+        talk.add(EventType.TURN_RESUMED, turn, generation=3, resumes=1, cause="restart")
+        talk.reply(turn, "All the same.")
+        talk.end(turn)
+        assert wire.answer().json["choices"][0]["message"]["content"] == "All the same."
 
 
 def test_a_retry_that_says_something_else_is_an_error(talk: Talk) -> None:

@@ -6,7 +6,7 @@ Pure but for what it asks the daemon of the moment: its generation, and when to 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from netclawd.adapters.http import openai_error, sse
@@ -30,6 +30,7 @@ class ChatWords:
         answer_id: str,
         created: float,
         *,
+        retry_after_s: Callable[[], int],
         include_usage: bool = False,
         session_id: SessionId | None = None,
         may_repeat: bool = False,
@@ -38,6 +39,7 @@ class ChatWords:
         self._id = answer_id
         #: Wall clock, seconds since the epoch.
         self.created = created
+        self._retry_after_s = retry_after_s
         self._include_usage = include_usage
         self.session_id = session_id
         #: Whether the same request, sent again, finds the same turn.
@@ -94,7 +96,7 @@ class ChatWords:
         return openai_error.raw_response(
             failure,
             generation=self._service.generation(),
-            retry_after_s=self._service.retry_after_s(),
+            retry_after_s=self._retry_after_s(),
         )
 
     def cut(self) -> NetclawError:

@@ -31,7 +31,7 @@ from netclawd.adapters.http.raw import phrase_of
 from netclawd.adapters.http.relay import Ends, Relay, Ticket
 from netclawd.core.answer import Answer, Ending
 from netclawd.core.session import ModelReply, ModelRequest, SessionId
-from netclawd.errors import CutError, NetclawError
+from netclawd.errors import NetclawError
 from netclawd.ports import Call, CallListener, Service
 
 CANCEL_HEADER = "X-Netclaw-Cancel-On-Close"
@@ -122,7 +122,7 @@ class Completions:
             resp.data = sse.encode(answer)
             return
         error = answer if answer is not None else words.cut()
-        show(resp, words.of_session(openai_error.failure_of(error)), self._service.retry_after_s())
+        show(resp, words.of_session(openai_error.failure_of(error)), self._pump.retry_after_s())
 
     # -- a model call of the client's ------------------------------------------------------------
 
@@ -130,7 +130,13 @@ class Completions:
         """Begin it, and leave the worker to whoever feeds the answer."""
 
         def words_of(call: Call) -> ChatWords:
-            return ChatWords(self._service, call.id, call.at, include_usage=chat.include_usage)
+            return ChatWords(
+                self._service,
+                call.id,
+                call.at,
+                retry_after_s=self._pump.retry_after_s,
+                include_usage=chat.include_usage,
+            )
 
         def ends(call: Call) -> Ends:
             return Ends(call.hang_up if cancels else _nothing, _nothing)
@@ -163,6 +169,7 @@ class Completions:
             self._service,
             turn_id,
             0.0,
+            retry_after_s=self._pump.retry_after_s,
             include_usage=chat.include_usage,
             session_id=session_id,
             may_repeat=key is not None,
@@ -249,7 +256,7 @@ class StreamedTurn:
 
     def on_end(self, answer: Answer) -> None:
         self._words.created = answer.asked_at
-        error = error_of(answer)
+        error = error_of(answer, self._words)
         if error is not None:
             self._relay.fail(error)
         else:
@@ -273,7 +280,7 @@ class AwaitedTurn:
 
     def on_end(self, answer: Answer) -> None:
         self._words.created = answer.asked_at
-        error = error_of(answer)
+        error = error_of(answer, self._words)
         if error is not None:
             self._ticket.give(error)
         else:
@@ -285,13 +292,13 @@ class AwaitedTurn:
         self._ticket.give(error)
 
 
-def error_of(answer: Answer) -> NetclawError | None:
+def error_of(answer: Answer, words: ChatWords) -> NetclawError | None:
     """Return why a turn has no whole answer, None when it has."""
     end = answer.end
     assert end is not None
     if end.ending in (Ending.WHOLE, Ending.ASKED):
         return None
     if end.ending is Ending.INTERRUPTED:
-        return CutError(end.what, end.remedy)
+        return words.cut()
     status = openai_error.status_of(end.slug, 502)
     return TurnError(Failure(status, end.slug, f"{end.what} {end.remedy}".strip()))

@@ -42,9 +42,9 @@ class Follower:
     ) -> None:
         self.session_id = session_id
         self._service = service
-        self._answer = Answer(turn_id)
+        self._answer = Answer(turn_id, patient=not live)
         self._teller = teller
-        #: Whether text is told before it is durable.
+        #: Whether text is told before it is durable, and an interruption at once.
         self._live = live
         #: Number of the last event that was read.
         self._cursor = 0

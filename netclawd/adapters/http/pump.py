@@ -77,6 +77,7 @@ class Pump:
         self._beat_at = time.monotonic() + heartbeat_s
         self._last_word_until = 0.0
         self._draining = False
+        self._after_s = 1
         self._ended = False
         self._closed = False
 
@@ -141,9 +142,13 @@ class Pump:
     def unfollow(self, follower: Follower) -> None:
         self._post(self._followers.discard, follower)
 
-    def drain(self) -> None:
+    def retry_after_s(self) -> int:
+        """Return whole seconds after which a request that is refused now should come again."""
+        return self._after_s if self._draining else self._service.retry_after_s()
+
+    def drain(self, retry_after_s: int) -> None:
         """End every stream with its last word and answer all that waits, now and from now on."""
-        self._post(self._drain)
+        self._post(self._drain, retry_after_s)
 
     def resume(self) -> None:
         self._post(self._undrain)
@@ -429,7 +434,8 @@ class Pump:
             if not room.watchers:
                 del self._rooms[watcher.session_id]
 
-    def _drain(self) -> None:
+    def _drain(self, retry_after_s: int) -> None:
+        self._after_s = retry_after_s
         self._draining = True
         data = self._resume_token()
         self._waits.drain()

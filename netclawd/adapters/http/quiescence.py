@@ -58,7 +58,7 @@ class Quiescence:
         """Stop accepting and end the streams."""
         self._last_accept = time.monotonic()
         self._loop.quiescing = True
-        self._loop.pump.drain()
+        self._loop.pump.drain(self._retry_after_s)
         self._loop.each_turn = self.turn
 
     def turn(self, now: float) -> None:
