@@ -202,7 +202,8 @@ class Store(Protocol):
         """Count the events behind a place, the oldest first, up to ``most`` of them.
 
         The details: of ``input.admitted`` whether it was deferred (``true``, ``false``), of
-        ``turn.parked`` the reason, of ``turn.resumed`` the cause, of ``turn.interrupted`` the state.
+        ``turn.parked`` the reason, of ``turn.resumed`` the cause, of ``turn.interrupted`` the state, of
+        ``turn.failed`` the slug.
         """
 
     def census(self) -> Census:

@@ -32,6 +32,7 @@ from netclawd.core.reading import Census, ListenQueue, ListenTrouble, Reading
 from netclawd.core.restart import Outcome
 from netclawd.core.session import EventType, OutboxState, ParkReason, TurnState
 from netclawd.core.values import frozen
+from netclawd.errors import NetclawError, ProviderError
 
 #: Label values and number of one sample.
 Sample = tuple[tuple[str, ...], float]
@@ -39,6 +40,12 @@ Sample = tuple[tuple[str, ...], float]
 #: Distributions whose version is told.
 LIBRARIES = ("cbor2", "falcon", "prometheus_client", "waitress")
 
+#: Why a turn may fail.
+_FAILURES = (
+    NetclawError.slug,
+    ProviderError.slug,
+    *(kind.slug for kind in ProviderError.__subclasses__()),
+)
 _OPEN = tuple(state.value for state in TurnState if not state.ended)
 
 
@@ -215,6 +222,20 @@ ROWS: tuple[Row | HistogramRow, ...] = (
         ("end",),
         "Turns that have ended, by how.",
         each(_ends),
+    ),
+    Row(
+        "netclawd_turns_failed_total",
+        "counter",
+        ("slug",),
+        "Turns that have failed, by why.",
+        each(of_type(EventType.TURN_FAILED), _FAILURES),
+    ),
+    Row(
+        "netclawd_tokens_total",
+        "counter",
+        ("kind",),
+        "Tokens of all model calls of sessions, as the model servers count them.",
+        each(of_census(lambda census: census.tokens), ("input", "output")),
     ),
     Row(
         "netclawd_turns_interrupted_total",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from netclawd.core.counters import Totals
-from netclawd.core.values import frozen
+from netclawd.core.values import field, frozen
 
 
 @frozen
@@ -20,6 +20,8 @@ class Census:
     outbox: Mapping[str, int]
     #: Entries of the restart journal that have ended, by outcome.
     restarts: Mapping[str, int]
+    #: Of all model calls of sessions there ever were: ``input`` and ``output``.
+    tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 @frozen

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from netclawd import errors
 from netclawd.adapters.metrics import PrometheusExposition
 from netclawd.core.lifecycle import Phase
 from netclawd.core.reading import Reading
@@ -20,6 +21,13 @@ from netclawd.core.restart import Outcome
 from netclawd.core.session import OutboxState, ParkReason, TurnState
 from tests.readings import TOTALS, a_reading
 
+
+def _of_a_model(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, errors.ProviderError)
+
+
+#: Why a turn may fail.
+FAILURES = {kind.slug for kind in vars(errors).values() if _of_a_model(kind)} | {"internal-error"}
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 #: What a client of Prometheus sends.
@@ -125,6 +133,8 @@ def test_the_numbers_are_those_of_the_reading() -> None:
         ("failed",): 1,
         ("cancelled",): 0,
     }
+    assert samples(reading, "netclawd_turns_failed_total")["provider-busy",] == 1
+    assert samples(reading, "netclawd_tokens_total") == {("input",): 900, ("output",): 70}
     assert samples(reading, "netclawd_tool_outcomes_unknown_total") == {(): 1}
     assert samples(reading, "netclawd_restarts_total")["applied",] == 2
     assert samples(reading, "netclawd_sessions")["idle",] == 6
@@ -146,6 +156,8 @@ def test_the_numbers_are_those_of_the_reading() -> None:
         ("netclawd_sessions", {"idle", *(s for s in TurnState if not s.ended)}),
         ("netclawd_turns", {s for s in TurnState if not s.ended}),
         ("netclawd_turns_ended_total", {s for s in TurnState if s.ended}),
+        ("netclawd_turns_failed_total", FAILURES),
+        ("netclawd_tokens_total", {"input", "output"}),
         ("netclawd_turns_parked_total", set(ParkReason)),
         ("netclawd_outbox", set(OutboxState) - {OutboxState.SENT}),
     ],

@@ -13,6 +13,7 @@ from netclawd.core.session import (
     ParkReason,
     RestartId,
     TurnState,
+    Usage,
 )
 from netclawd.core.values import replace
 from netclawd.ports import Store
@@ -62,6 +63,7 @@ def test_the_details_tell_deferral_reason_cause_and_state(store: Store) -> None:
         note(EventType.TURN_RESUMED, generation=2, resumes=1, cause="crash"),
         note(EventType.TURN_PARKED, reason="resume-limit"),
         note(EventType.TURN_INTERRUPTED, cause="stop", restart_id="r", state="drained"),
+        note(EventType.TURN_FAILED, slug="provider-busy", reason="It is busy."),
         note(EventType.TOOL_STARTED, reason="none of these", cause="nor this", state="nor this"),
     )
     store.commit(Change(lease, rows), 2.0)
@@ -72,8 +74,16 @@ def test_the_details_tell_deferral_reason_cause_and_state(store: Store) -> None:
         (EventType.TURN_INTERRUPTED, "drained"): 1,
         (EventType.TURN_RESUMED, "crash"): 1,
         (EventType.TURN_PARKED, "resume-limit"): 1,
+        (EventType.TURN_FAILED, "provider-busy"): 1,
         (EventType.TOOL_STARTED, ""): 1,
     }
+
+
+def test_the_census_has_the_tokens_of_all_sessions(store: Store) -> None:
+    assert store.census().tokens == {"input": 0, "output": 0}
+    for session in (A, B):
+        store.commit(Change(leased(store, session), (note(),), usage=Usage(10, 2)), 1.0)
+    assert store.census().tokens == {"input": 20, "output": 4}
 
 
 def test_counting_goes_on_from_a_place_in_portions(store: Store) -> None:

@@ -52,6 +52,12 @@ def of_store(daemon: Daemon, sessions: Iterable[str]) -> dict[str, float]:
         "netclawd_turns_ended_total completed": count("turn.completed"),
         "netclawd_turns_ended_total failed": count("turn.failed"),
         "netclawd_turns_ended_total cancelled": count("turn.cancelled"),
+        "netclawd_turns_failed_total provider-failed": count(
+            "turn.failed", "slug", "provider-failed"
+        ),
+        "netclawd_tokens_total input": sum(
+            row["usage"]["input_tokens"] for row in of_type(rows, "model.completed")
+        ),
         "netclawd_turns_interrupted_total drained": count("turn.interrupted", "state", "drained"),
         "netclawd_turns_interrupted_total cut": count("turn.interrupted", "state", "cut"),
         "netclawd_turns_resumed_total restart": count("turn.resumed", "cause", "restart"),

@@ -23,6 +23,7 @@ _BEHIND = """SELECT e.type, CASE e.type
         WHEN 'turn.parked' THEN json_extract(e.data, '$.reason')
         WHEN 'turn.resumed' THEN json_extract(e.data, '$.cause')
         WHEN 'turn.interrupted' THEN json_extract(e.data, '$.state')
+        WHEN 'turn.failed' THEN json_extract(e.data, '$.slug')
         END AS detail, count(*), max(e.n)
     FROM (SELECT n, type, turn, data FROM events WHERE n > ? ORDER BY n LIMIT ?) e
     GROUP BY e.type, detail"""
@@ -38,6 +39,8 @@ _CENSUS = f"""SELECT 'session', state, count(*) FROM
         WHERE {rows.OPEN_TURN} GROUP BY t.state
     UNION ALL SELECT 'outbox', state, count(*) FROM outbox
         WHERE state IN ({", ".join("?" * len(_UNSENT))}) GROUP BY state
+    UNION ALL SELECT 'tokens', 'input', coalesce(sum(input_tokens), 0) FROM sessions
+    UNION ALL SELECT 'tokens', 'output', coalesce(sum(output_tokens), 0) FROM sessions
     UNION ALL SELECT 'restart', outcome, count(*) FROM restarts
         WHERE outcome <> 'pending' GROUP BY outcome"""
 
@@ -56,4 +59,10 @@ def census(db: sqlite3.Connection) -> Census:
         counts[what][state] = count
     busy = counts["session"]
     idle = counts["sessions"][""] - sum(busy.values())
-    return Census({"idle": idle, **busy}, counts["turn"], counts["outbox"], counts["restart"])
+    return Census(
+        {"idle": idle, **busy},
+        counts["turn"],
+        counts["outbox"],
+        counts["restart"],
+        counts["tokens"],
+    )
