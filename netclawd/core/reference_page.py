@@ -77,6 +77,40 @@ address, and so no trusted proxy. A tunnel's program connects from this host: `1
 
 """
 
+_TOOLS = """\
+## TOOLS
+
+**The working folder.** Each session has one, `workspaces/SESSION` in the state folder, of mode 0700.
+`read_file`, `write_file`, `edit_file` and `list_files` see nothing else: neither `..`, an absolute path nor
+a symbolic link leads out of it, and only regular files are read and written. A file is replaced whole and
+keeps its mode.
+
+**A command** of `shell` is run with sh in that folder, which is its HOME, without a terminal and without
+input. **It has the rights of the daemon**: it can read the state folder, the files of secrets and, by /proc,
+the daemon's environment, and use the control socket, over which approvals are granted. `ask` shows a person
+each command before it runs; `allow` trusts the model, and whoever can send it a message, with all of that.
+Run the daemon as a user of its own, as the Debian package and the container do.
+
+From the environment these are left out: the variables of netclawd (NETCLAW_*), systemd and s6, those
+that lead to the user's other sessions (XDG_*, DBUS_*), those that the configuration refers to by `env:`,
+those whose name looks like a secret's (TOKEN, SECRET, PASSWORD, KEY, AUTH and such), and those whose value
+has a secret of the configuration, a private key or a URL with a password. NETCLAW_CALL names the call.
+
+What a command has started ends with it, in whatever session or group it is: by TERM, and by KILL two seconds
+later; so it is after `timeout_s`, at the drain's deadline, when the turn is cancelled, and at a stop. What a
+daemon that was killed has left is ended by the next start. What should run on belongs to a supervisor.
+
+Of what it prints the model reads the first and the last part, `output_limit_bytes` together; the whole is in
+the file `output/CALL.txt` of the working folder, up to `output_file_limit_bytes`. Nothing removes working
+folders: they stay as long as their sessions.
+
+**`fetch_url`** speaks http and https, without the proxies of the environment. A host of which any address
+is private, loopback, link-local, multicast or otherwise not of the public Internet is refused, also as the
+target of a redirect, of which five are followed; the connection goes to the address that was judged. Text,
+HTML (without its markup), JSON and XML are returned, other content types named.
+
+"""
+
 _SECRETS = """\
 ## SECRETS
 
@@ -103,7 +137,7 @@ netclaw(1), netclawd(8), netclawd-restart(7), netclawd-wait(8)
 def reference_page(schema: Schema) -> str:
     """Write the whole page."""
     sections = [_section(name, sub) for name, sub in schema["properties"].items()]
-    return "\n".join([_HEAD, *sections, _EXPOSURE + _SECRETS])
+    return "\n".join([_HEAD, *sections, _EXPOSURE + _TOOLS + _SECRETS])
 
 
 def _section(name: str, schema: Schema) -> str:

@@ -14,7 +14,7 @@ import pytest
 from netclawd.adapters.tools.edit_file import EditFileTool
 from netclawd.adapters.tools.list_files import MOST_ROWS, ListFilesTool
 from netclawd.adapters.tools.read_file import MOST_BYTES, ReadFileTool
-from netclawd.adapters.tools.workspace import Workspaces, outside
+from netclawd.adapters.tools.workspace import Workspace, WorkspaceError, Workspaces, outside
 from netclawd.adapters.tools.write_file import WriteFileTool
 from netclawd.core.session import ToolOutcome, ToolStatus
 from netclawd.daemon.board import CancelFlag
@@ -306,6 +306,22 @@ def test_an_edit_that_does_not_say_what_it_means_changes_nothing(
 
 def test_an_edit_that_changes_nothing_is_refused(files: Files) -> None:
     assert files.edit.refusal(a_call("edit_file", path="f", old="a", new="a"))
+
+
+def test_a_file_that_changes_under_an_edit_is_left_alone(files: Files) -> None:
+    path = files.folder / "f"
+    path.write_text("abc")
+    workspace = Workspace(str(files.folder))
+    try:
+        _descriptor, place = workspace.open_file("f")
+        path.write_text("changed by a command")
+        with pytest.raises(WorkspaceError, match="has changed meanwhile"):
+            workspace.replace("f", b"xyz", "token", expected=place)
+    finally:
+        workspace.close()
+    assert [(p.name, p.read_text()) for p in files.folder.iterdir()] == [
+        ("f", "changed by a command")
+    ]
 
 
 def test_edits_beside_each_other_lose_nothing(files: Files) -> None:

@@ -235,8 +235,10 @@ def test_commands_beside_each_other_do_not_end_each_other(tmp_path: Path) -> Non
     tool, cancel = shell(tmp_path), CancelFlag()
     thread, outcomes = start(tool, "sleep 600", cancel)
     wait_for((tmp_path / SESSION / "up").exists, 10, "the command to run")
+    first = running_here()
     for _ in range(3):
-        assert run(tool, command="setsid sleep 600 & exit 0").status is ToolStatus.OK
+        assert run(tool, command="(setsid sleep 600 &) ; exit 0").status is ToolStatus.OK
+        assert running_here() == first
     assert thread.is_alive()
     cancel.set()
     thread.join(scaled(5))
@@ -326,6 +328,14 @@ def test_a_link_where_the_output_is_kept_is_not_followed(tmp_path: Path) -> None
     assert list(outside.iterdir()) == []
     assert "they are not kept: " in outcome.text
     assert outcome.status is ToolStatus.OK
+
+
+def test_a_link_for_the_file_of_the_output_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    command = f'mkdir output; ln -s {precious} "output/$NETCLAW_CALL.txt"; seq 1 1000'
+    assert "they are not kept: " in run(shell(tmp_path, limit=256), command=command).text
+    assert precious.read_text() == "precious"
 
 
 # -- bad calls -----------------------------------------------------------------------------------
