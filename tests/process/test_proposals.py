@@ -7,6 +7,8 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytest
+
 from tests.counterparts import Call, ChatServer, Reply
 from tests.process.client import listens
 from tests.process.faults import Fault
@@ -119,6 +121,7 @@ def test_a_configuration_that_fails_is_rolled_back_and_the_model_told_why(
     assert daemon.effects().count("Rehearse") == 1, "it was not proposed again"
 
 
+@pytest.mark.long
 def test_a_change_that_was_asked_for_before_a_restart_is_granted_after_it(
     make_daemon: Make,
 ) -> None:
@@ -141,6 +144,7 @@ def test_a_change_that_was_asked_for_before_a_restart_is_granted_after_it(
     assert daemon.generation() == 3
 
 
+@pytest.mark.long
 def test_what_was_shown_is_written_or_nothing(make_daemon: Make) -> None:
     daemon = proposing(make_daemon, {"drain": {"timeout_s": 20}})
     session = new_session(daemon)
@@ -195,6 +199,7 @@ def test_what_the_environment_decides_is_not_proposed_in_vain(make_daemon: Make)
     assert written(daemon) == before
 
 
+@pytest.mark.long
 def test_several_changes_of_one_reply_are_all_written_and_each_is_told(make_daemon: Make) -> None:
     daemon = proposing(make_daemon)
     changes = [
@@ -209,6 +214,7 @@ def test_several_changes_of_one_reply_are_all_written_and_each_is_told(make_daem
     assert all(f"{key.split('.')[1]} = " in text for each in changes for key in each)
 
 
+@pytest.mark.long
 def test_an_agent_may_change_the_configuration_more_often_than_a_turn_is_resumed(
     make_daemon: Make,
 ) -> None:
@@ -224,6 +230,7 @@ def test_an_agent_may_change_the_configuration_more_often_than_a_turn_is_resumed
     assert daemon.generation() == 4
 
 
+@pytest.mark.long
 def test_a_turn_that_waits_can_be_cancelled(make_daemon: Make, tmp_path: Any) -> None:
     hold = Fault("hold", "before", "Rehearse", until=tmp_path / "go")
     daemon = proposing(make_daemon, faults=[hold])
@@ -263,6 +270,7 @@ def test_a_real_model_is_told_in_its_own_words(make_daemon: Make) -> None:
     assert "(drain.timeout_s) is applied: generation 2" in str(told[0]["content"])
 
 
+@pytest.mark.long
 def test_a_stop_while_a_turn_waits_leaves_the_outcome_to_the_next_start(
     make_daemon: Make, tmp_path: Any
 ) -> None:
@@ -281,6 +289,7 @@ def test_a_stop_while_a_turn_waits_leaves_the_outcome_to_the_next_start(
     assert outcomes(rows) == ["applied"]
 
 
+@pytest.mark.long
 def test_a_change_that_a_person_replaces_before_it_is_tried_is_superseded(
     make_daemon: Make, tmp_path: Any
 ) -> None:
@@ -299,6 +308,7 @@ def test_a_change_that_a_person_replaces_before_it_is_tried_is_superseded(
     assert daemon.generation() == 1
 
 
+@pytest.mark.long
 def test_a_change_that_somebody_makes_at_the_same_time_is_not_overwritten(
     make_daemon: Make, tmp_path: Any
 ) -> None:
@@ -314,3 +324,21 @@ def test_a_change_that_somebody_makes_at_the_same_time_is_not_overwritten(
     check_turn(rows)
     assert "changed meanwhile by somebody else" in reply(rows)
     assert written(daemon) == before
+
+
+def test_no_secret_is_in_what_is_told(make_daemon: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        demo = {"kind": "demo", "word_interval_s": 0, "api_key": "env:KEY"}
+        tables = {**ALLOWED, "providers.demo": demo}
+        daemon = proposing(make_daemon, tables, environment={"KEY": str(port)})
+        session = new_session(daemon)
+        listen = [f"127.0.0.1:{daemon.port}", f"127.0.0.1:{port}"]
+        accepted(daemon, session, propose({"daemon.listen": listen}))
+        rows = wait_all_ended(daemon, [session])[session]
+    check_turn(rows)
+    told = of_type(rows, "config.outcome")[0]
+    assert told["outcome"] == "refused"
+    assert "[redacted]" in told["reason"]
+    ends = of_type(rows, "tool.finished", "config.outcome", "reply.sent")
+    assert not [row for row in ends if str(port) in str({k: row[k] for k in row if k != "at"})]
