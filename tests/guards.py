@@ -276,6 +276,22 @@ GUARDS = (
         "",
         "tests/process/test_proposal_kill_points.py::test_an_outcome_is_not_told_by_an_image_on_trial",
     ),
+    Guard(
+        "nothing of a command crosses execve",
+        "adapters/tools/commands.py",
+        "            self._closed = True\n            for command",
+        "            return\n            for command",
+        "tests/process/test_commands.py::"
+        "test_a_drain_that_is_over_before_a_command_is_leaves_nothing_of_it",
+    ),
+    Guard(
+        "what a dead daemon's commands have left is ended",
+        "cli/wiring.py",
+        "(ended := end_leftovers(folders.state)) > 0",
+        "(ended := 0) > 0",
+        "tests/process/test_commands.py::"
+        "test_what_a_killed_daemon_leaves_is_ended_by_the_next_start_and_never_run_again",
+    ),
 )
 
 

@@ -122,6 +122,7 @@ def test_a_drain_that_is_over_before_a_command_is_leaves_nothing_of_it(make_daem
     ask(daemon, session, "shell", command=STUBBORN)
     wait_begun(daemon, session)
     assert daemon.reload(force=True)["outcome"] == "applied"
+    assert "that a dead daemon left" not in daemon.errors(), "the old image has ended it"
     assert commands() == frozenset()
     assert children(daemon.pid) == set()
     rows = wait_all_ended(daemon, [session])[session]
