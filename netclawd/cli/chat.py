@@ -16,7 +16,7 @@ from netclawd.cli import stream, suggest
 from netclawd.cli.display import Display
 from netclawd.cli.output import json_option
 from netclawd.cli.questions import Questions
-from netclawd.cli.reach import reach
+from netclawd.cli.reach import call_patiently, reach
 from netclawd.cli.send import admit, open_session, read_message, send_one
 from netclawd.core.remarks import usage
 from netclawd.core.screen import Kind, Piece, Screen
@@ -83,7 +83,7 @@ class Conversation:
                     self._own.add(turn_id)
                     self.follow(turn_id)
                 elif self._questions.pending():
-                    self.follow(None)
+                    self._go_on("parked")
         except NotRunningError:
             self._display.remark(
                 "the daemon is gone; the session and its turn are kept", Kind.TROUBLE
@@ -129,34 +129,58 @@ class Conversation:
         state = self._session["turn_state"]
         if state in MOVING:
             self._display.remark("a turn is running; here is what comes of it")
-            self.follow(None)
-        elif state == "parked" and self._session["park_reason"] == "approval":
-            self.follow(None)
-        elif state == "parked":
-            remedy = f"`netclaw sessions resume {self._session['id']}` lets it go on"
-            reason = self._session["park_reason"]
-            self._display.remark(f"a turn is parked ({reason}): {remedy}", Kind.TROUBLE)
+        self._go_on(state)
 
-    def follow(self, turn_id: str | None) -> None:
-        """Show the session until this turn (or whichever is first) has ended, or is left waiting."""
+    def _go_on(self, state: str | None) -> None:
+        """Show the turns that have not ended, until none is left or one is left waiting."""
+        while state is not None and self.follow(None):
+            self._catch_up()
+            state = self._look()["turn_state"]
+
+    def _look(self) -> dict[str, Any]:
+        found: dict[str, Any] = call_patiently(
+            self._client, "session", session_id=self._session["id"]
+        )
+        return found
+
+    def follow(self, turn_id: str | None) -> bool:
+        """Show the session until this turn (or whichever is first) has ended.
+
+        False: one is left waiting for a person.
+        """
         self._ended.clear()
         while self._questions.ask_all():
-            if self._has_ended(turn_id) or self._watch(turn_id):
-                return
+            if self._has_ended(turn_id):
+                return True
+            if self._is_held():
+                return False
+            if self._watch(turn_id):
+                return True
         self._display.remark("it waits: Enter asks again, `netclaw approvals list` has it too")
+        return False
+
+    def _is_held(self) -> bool:
+        """Say what moves a turn that is parked for another reason than a question, if one is."""
+        session = self._look()
+        reason = session["park_reason"]
+        if session["turn_state"] != "parked" or reason == "approval":
+            return False
+        remedy = f"`netclaw sessions resume {session['id']}` lets it go on"
+        self._display.remark(f"a turn is parked ({reason}): {remedy}", Kind.TROUBLE)
+        return True
 
     def _has_ended(self, turn_id: str | None) -> bool:
         return bool(self._ended) if turn_id is None else turn_id in self._ended
 
     def _watch(self, turn_id: str | None) -> bool:
-        """Show what comes; return True once the turn has ended, False when a person is waited for."""
+        """Show what comes; return True once the turn has ended, False when one waits for a person."""
         with closing(self._stream.items()) as items:
             for item in items:
                 pieces = self._pieces(item)
                 self._take(pieces)
                 if self._has_ended(turn_id):
                     return True
-                if any(piece.kind is Kind.WAITS for piece in pieces):
+                if any(_parks(piece) for piece in pieces):
                     return False
         raise AssertionError("the stream goes on for ever")
 
@@ -194,3 +218,7 @@ class Conversation:
             case Kind.DECIDED:
                 return piece.about in self._questions.own
         return False
+
+
+def _parks(piece: Piece) -> bool:
+    return piece.kind is Kind.WAITS or (piece.kind is Kind.TURN_ENDED and piece.text == "parked")

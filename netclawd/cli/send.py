@@ -69,6 +69,10 @@ def send_one(text: str, session_id: str | None, *, wait: bool, as_json: bool) ->
         _say_reply(ended)
     if ended.waits:
         _say_what_waits(client, session["id"])
+    elif ended.state == "queued":
+        note(
+            f"the message waits behind a turn that is parked: netclaw chat --session {session['id']}"
+        )
     return 0 if ended.state == "completed" else 1
 
 
@@ -136,6 +140,8 @@ class Ended:
 
 def wait_for_reply(client: ControlClient, ids: dict[str, Any], session: Mapping[str, Any]) -> Ended:
     """Wait until the turn ends or is parked; what happens meanwhile is said on stderr."""
+    if session["turn_state"] == "parked":
+        return Ended("queued", "")
     screen, reading = Screen(session["last_seq"]), _Reading(ids["turn_id"])
     screen.used = usage(session.get("usage"))
     while True:
@@ -172,8 +178,8 @@ class _Reading:
 
     def take(self, event: Mapping[str, Any], pieces: Iterable[Piece]) -> str | None:
         """Take an event; return the turn's state once it needs nobody, or somebody else."""
-        if event["turn_id"] != self._turn_id:
-            return None
+        if event["turn_id"] != self._turn_id:  # One before it, which it may have to wait for.
+            return "queued" if event["type"] == "turn.parked" else None
         if event["type"] == "reply.sent":
             self.reply = event["text"]
         if event["type"] == "turn.failed":

@@ -146,10 +146,10 @@ def question(event: Mapping[str, Any], place: str, width: int) -> str:
     return f"{head}: {_rest(event['question'], head, width)}"
 
 
-def decision(event: Mapping[str, Any]) -> str:
-    """Word the end of an approval."""
+def decision(event: Mapping[str, Any], name: str) -> str:
+    """Word the end of an approval; ``name`` is the tool's, empty where it is not known."""
     state = event["type"].removeprefix("approval.")
-    about = f" of the tool {event['name']}" if event.get("name") else ""
+    about = f" of the tool {name}" if name else ""
     if state == "expired" and not event.get("by"):
         return f"the approval{about} has expired, which denies it"
     by = f" by {event['by']}" if event.get("by") else ""

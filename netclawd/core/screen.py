@@ -83,6 +83,8 @@ class Screen:
     _used_by_turn: dict[str, Usage] = field(default_factory=dict)
     #: Which of a reply's calls a call is, where there are several.
     _places: dict[str, str] = field(default_factory=dict)
+    #: The tool that an approval is about.
+    _asked: dict[str, str] = field(default_factory=dict)
     _replies: dict[Step, _Reply] = field(default_factory=dict)
     #: The step whose text stands open at the end of the screen.
     _open: Step | None = None
@@ -133,9 +135,11 @@ class Screen:
                 return self._on_tool_end(event, place)
             case "approval.requested":
                 text = remarks.question(event, place, self.width)
+                self._asked[event["approval_id"]] = f"{event.get('name', '')}{place}"
                 return [Piece(Kind.ASK, text, turn_id, event["approval_id"])]
             case "approval.granted" | "approval.denied" | "approval.expired":
-                return [Piece(Kind.DECIDED, remarks.decision(event), turn_id, event["approval_id"])]
+                text = remarks.decision(event, self._asked.pop(event["approval_id"], ""))
+                return [Piece(Kind.DECIDED, text, turn_id, event["approval_id"])]
             case "context.summarised":
                 self._count(event)
                 return [Piece(Kind.NOTE, remarks.summary(event, self.width), turn_id)]

@@ -15,7 +15,8 @@ from netclawd.adapters.control_client import ControlClient
 from netclawd.cli import chat, display, stream
 from netclawd.cli.display import Display
 from netclawd.core.screen import DIFFERS, Kind, Piece
-from netclawd.core.session import EventType, SessionId, TurnId
+from netclawd.core.session import EventType, ParkReason, SessionId, TurnId, TurnState
+from netclawd.core.values import replace
 from tests.cli.event_server import END, EventServer, Reply, delta, event
 from tests.service_double import ServiceDouble
 from tests.waiting import scaled
@@ -257,13 +258,21 @@ def test_where_no_terminal_is_standard_output_is_the_replies_alone(
 
 
 def test_who_joins_a_session_with_a_parked_turn_is_told_what_moves_it(
-    client: ControlClient, service: ServiceDouble, capsys: pytest.CaptureFixture[str]
+    client: ControlClient,
+    service: ServiceDouble,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    session = client.call("create_session") | {"turn_state": "parked", "park_reason": "request"}
-    chat.Conversation(client, session, 3)._join()
+    session = service.create_session()
+    parked = replace(session, turn_state=TurnState.PARKED, park_reason=ParkReason.REQUEST)
+    monkeypatch.setattr(service, "session", lambda _: parked)
+    conversation = chat.Conversation(client, client.call("session", session_id=session.id), 3)
+    conversation._join()
     said = capsys.readouterr().out
     assert "parked (request)" in said
     assert "netclaw sessions resume ses_1" in said
+    conversation.follow("t")
+    assert capsys.readouterr().out == said, "nobody waits for ever behind it"
 
 
 def test_who_goes_on_with_a_session_sees_its_last_turn(

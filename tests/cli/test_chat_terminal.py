@@ -224,6 +224,34 @@ def test_a_message_from_a_pipe_that_needs_an_approval_says_how_to_grant_it(
     )
 
 
+def test_a_message_behind_a_turn_that_waits_is_not_waited_for(netclaw: CommandLine) -> None:
+    session = netclaw.json("chat", stdin="/ask Delete it?")["session_id"]
+    behind = netclaw.json("send", "--wait", "--session", session, "/count 3 0")
+    assert behind["state"] == "queued"
+    said = netclaw("chat", "--session", session, stdin="/count 4 0")
+    assert (said.exit_code, said.stdout) == (1, "")
+    assert f"waits behind a turn that is parked: netclaw chat --session {session}" in said.stderr
+    with Terminal("chat", "--session", session) as chat:
+        chat.read_to(QUESTION)
+        say(chat, "n")
+        chat.read_to("1 2 3\r\n")
+        chat.read_to("1 2 3 4\r\n")
+
+
+def test_a_question_that_nobody_answers_in_time_is_denied_before_their_eyes() -> None:
+    with (
+        Daemon(tables={"approvals": {"timeout_s": 1}}) as one,
+        Terminal("chat", environment={"NETCLAW_HOME": str(one.start().home)}) as chat,
+    ):
+        chat.read_to("> ")
+        say(chat, "/ask Delete it?")
+        chat.read_to("unless answered in")
+        chat.read_to(QUESTION)
+        chat.read_to("the approval of the tool confirm has expired, which denies it")
+        chat.read_to("The answer is here: [denied]")
+        chat.read_to(PROMPT)
+
+
 def test_a_pipe_at_both_ends_is_plain_text(netclaw: CommandLine) -> None:
     done = subprocess.run(
         [sys.executable, "-c", NETCLAW, "chat"],

@@ -223,8 +223,8 @@ def test_text_that_was_cut_and_parked_goes_on_when_it_is_resumed() -> None:
         ),
         (
             "approval.expired",
-            {"approval_id": "a", "by": "", "name": "shell"},
-            "the approval of the tool shell has expired, which denies it",
+            {"approval_id": "a", "by": ""},
+            "the approval has expired, which denies it",
         ),
         ("turn.failed", {"slug": "x", "reason": "No model."}, "the turn failed: No model. —"),
         (
@@ -351,6 +351,12 @@ def test_what_is_asked_and_decided_names_its_approval() -> None:
     stream = Stream().event("approval.requested", approval_id="a", call_id="c", question="q")
     stream.event("approval.denied", approval_id="a", call_id="c", by="uid 0")
     assert [(p.kind, p.about) for p in stream.pieces] == [(Kind.ASK, "a"), (Kind.DECIDED, "a")]
+
+
+def test_the_end_of_an_approval_names_the_tool_that_was_asked_for() -> None:
+    stream = Stream().event("approval.requested", approval_id="a", question="q", name="shell")
+    stream.event("approval.expired", approval_id="a", by="")
+    assert "the approval of the tool shell has expired, which denies it" in stream.text
 
 
 def test_a_note_in_the_middle_of_a_reply_stands_on_its_own_line() -> None:
