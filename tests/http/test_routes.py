@@ -315,6 +315,9 @@ def test_the_description_names_every_route_and_method(running: Running) -> None:
         ("/api/sessions/{session_id}/turns/{turn_id}/park", "post"),
         ("/api/sessions/{session_id}/turns/{turn_id}/resume", "post"),
         ("/api/sessions/{session_id}/turns/{turn_id}/cancel", "post"),
+        ("/v1/models", "get"),
+        ("/v1/models/{model}", "get"),
+        ("/v1/chat/completions", "post"),
     }
 
 
@@ -349,6 +352,8 @@ def test_the_description_names_every_type_of_event(running: Running) -> None:
         ("/api/health/live", "application/json"),
         ("/api/health/ready", "application/json"),
         ("/api/status", "application/json"),
+        ("/v1/models", "application/json"),
+        ("/v1/models/netclaw", "application/json"),
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
     ],
 )

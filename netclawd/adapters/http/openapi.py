@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from netclawd import __version__
+from netclawd.adapters.http import openapi_v1
 from netclawd.adapters.http.options import MAX_WAIT_S
 from netclawd.adapters.http.problem import MEDIA_TYPE
 from netclawd.adapters.http.query import MAX_KEY_LENGTH
@@ -30,9 +31,9 @@ def document() -> Json:
             "description": "Agent sessions that survive restarts. Accepted input is durable before "
             "it is acknowledged. There is no endpoint that restarts or configures the daemon.",
         },
-        "paths": {**_daemon_paths(), **_session_paths()},
+        "paths": {**_daemon_paths(), **_session_paths(), **openapi_v1.paths()},
         "components": {
-            "schemas": _schemas(),
+            "schemas": {**_schemas(), **openapi_v1.schemas()},
             "headers": {
                 "Generation": {
                     "description": f"{GENERATION_HEADER}: the generation that answered.",
@@ -43,7 +44,8 @@ def document() -> Json:
                 "Problem": {
                     "description": "What went wrong and what to do (RFC 9457).",
                     "content": {MEDIA_TYPE: {"schema": _ref("Problem")}},
-                }
+                },
+                **openapi_v1.responses(),
             },
         },
     }
