@@ -280,7 +280,7 @@ class Proposals:
         )
         if first:
             more = {"SESSION_ID": proposal.session_id, "TURN_ID": proposal.turn_id}
-            _log.info("configuration written by an agent: %s", outcome.value, extra=more)
+            _log.info("what an agent wrote into the configuration: %s", outcome.value, extra=more)
         if image.engine is not None:
             image.engine.on_outcome(proposal.session_id)
 

@@ -209,6 +209,8 @@ class TurnRun:
         if not woken and outcomes is not None:
             self.patiently(lambda: outcomes.give_up(step.calls))
         self._read_again()
+        if not woken and self.standing.awaited:
+            raise RuntimeError("an outcome is waited for that nobody can tell")
 
     def _read_again(self) -> None:
         """Take the events of the turn that others have written."""

@@ -168,3 +168,13 @@ def test_a_wait_has_an_end(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     told = home.data(turn, EventType.CONFIG_OUTCOME)
     assert [row["outcome"] for row in told] == ["unknown", "unknown"]
     assert home.store.open_proposals() == ()
+
+
+def test_a_wait_that_nobody_can_end_fails_its_turn(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgets, "PROPOSAL_S", 0.05)
+    home.outcomes = None
+    turn = home.send(home.boot(), "a", "x")
+    home.await_state(turn, TurnState.FAILED)
+    assert home.data(turn, EventType.TURN_FAILED)[0]["slug"] == "internal-error"
