@@ -20,6 +20,7 @@ from netclawd.core.session import (
     ToolStatus,
     TurnId,
 )
+from netclawd.core.tokens import tokens_of
 from netclawd.core.values import frozen
 
 UNKNOWN_TEXT = (
@@ -40,43 +41,57 @@ class Told:
     #: Number of its last event.
     last_seq: int
     messages: tuple[Message, ...]
+    #: Of its messages, estimated.
+    tokens: int
+
+
+@frozen
+class History:
+    """What the model may be told of earlier turns; it is read once for a turn that runs."""
+
+    #: The newest summary, empty when there is none.
+    summary: str
+    #: Turns that it doesn't cover, the oldest first.
+    turns: tuple[Told, ...]
 
 
 @frozen
 class Conversation:
     """All that there is to tell a model."""
 
-    #: The newest summary, empty when there is none.
+    #: As in the history, but for what was summarised since.
     summary: str
-    #: Turns that it doesn't cover, the oldest first.
     turns: tuple[Told, ...]
     #: The turn under way.
     current: tuple[Message, ...]
 
 
-def converse(history: Iterable[SessionEvent], current: Sequence[SessionEvent]) -> Conversation:
-    """Read earlier turns, and the turn under way, as a conversation.
-
-    ``history`` may begin with the newest summary of an earlier turn, as the store returns it.
-    """
-    turns: dict[TurnId | None, list[SessionEvent]] = {}
-    newest: SessionEvent | None = None
-    for event in history:
+def tell(events: Iterable[SessionEvent]) -> History:
+    """Read earlier turns, which the newest summary may precede, as the store returns them."""
+    summary, turns = "", dict[TurnId | None, list[SessionEvent]]()
+    for event in events:
         if event.type is EventType.CONTEXT_SUMMARISED:
-            newest = event if newest is None or event.seq > newest.seq else newest
+            summary = event.data["text"]
         else:
             turns.setdefault(event.turn_id, []).append(event)
+    return History(summary, tuple(_told(own) for own in turns.values()))
+
+
+def _told(events: Sequence[SessionEvent]) -> Told:
+    read = messages(events)
+    return Told(events[-1].seq, read, tokens_of(read))
+
+
+def converse(history: History, current: Sequence[SessionEvent]) -> Conversation:
+    """Put the turn under way behind the earlier ones; a summary that it has made replaces what it covers."""
+    summary, turns = history.summary, history.turns
     for event in current:
         if event.type is EventType.CONTEXT_SUMMARISED:
-            newest = event
-    summary, left = "", list(turns.values())
-    if newest is not None:
-        summary, upto = newest.data["text"], newest.data["upto_seq"]
-        covered = [n for n, turn in enumerate(left, 1) if any(e.seq == upto for e in turn)]
-        left = left[covered[-1] if covered else 0 :]
-    return Conversation(
-        summary, tuple(Told(turn[-1].seq, messages(turn)) for turn in left), messages(current)
-    )
+            summary, upto = event.data["text"], event.data["upto_seq"]
+            # Not there: it was made before the history was read, which is without those turns.
+            covered = next((n for n, turn in enumerate(turns, 1) if turn.last_seq == upto), 0)
+            turns = turns[covered:]
+    return Conversation(summary, turns, messages(current))
 
 
 def messages(*histories: Iterable[SessionEvent]) -> tuple[Message, ...]:

@@ -14,8 +14,8 @@ request for a summary fits the window whatever the turns hold; the events are ne
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from netclawd.core.session import (
     EventType,
@@ -24,15 +24,19 @@ from netclawd.core.session import (
     Role,
     SessionEvent,
     ToolCall,
-    ToolSpec,
+)
+from netclawd.core.tokens import (
+    BYTES_PER_TOKEN,
+    MESSAGE_TOKENS,
+    arguments_of,
+    fixed_tokens,
+    message_tokens,
+    text_tokens,
+    tokens_of,
 )
 from netclawd.core.transcript import Conversation, Told
 from netclawd.core.values import frozen, replace
 
-#: Prose of most languages has more bytes in a token, code and numbers about as many.
-BYTES_PER_TOKEN = 3
-#: What a message costs besides its text.
-MESSAGE_TOKENS = 8
 #: Between an estimate and what was counted; counts outside of it are not believed.
 LEAST_FACTOR, MOST_FACTOR = 0.6, 4.0
 #: Parts of the room that the conversation should take after a summary, the first that can be had.
@@ -105,28 +109,6 @@ class TooLarge:
 # -- estimates ---------------------------------------------------------------------------------
 
 
-def text_tokens(text: str) -> int:
-    return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
-
-
-def message_tokens(message: Message) -> int:
-    """Return what a message takes, its calls included."""
-    calls = sum(
-        MESSAGE_TOKENS + text_tokens(call.name + _arguments(call)) for call in message.calls
-    )
-    return MESSAGE_TOKENS + text_tokens(message.text) + calls
-
-
-def tokens_of(messages: Iterable[Message]) -> int:
-    return sum(map(message_tokens, messages))
-
-
-def fixed_tokens(system: str, tools: Iterable[ToolSpec]) -> int:
-    """Return what each request takes besides its messages."""
-    specs = (tool.name + tool.description + json.dumps(dict(tool.parameters)) for tool in tools)
-    return MESSAGE_TOKENS + text_tokens(system) + sum(map(text_tokens, specs))
-
-
 def request_tokens(request: ModelRequest) -> int:
     return fixed_tokens(request.system, request.tools) + tokens_of(request.messages)
 
@@ -156,10 +138,6 @@ def window_of(context_tokens: int, max_output_tokens: int, factor: float = 1.0) 
     return Window(int(room / factor), int(summary / max(factor, 1.0)))
 
 
-def _arguments(call: ToolCall) -> str:
-    return json.dumps(dict(call.arguments), ensure_ascii=False)
-
-
 # -- the plan ----------------------------------------------------------------------------------
 
 
@@ -170,32 +148,35 @@ def plan_window(told: Conversation, fixed: int, window: Window) -> Send | Summar
     others.
     """
     base = fixed + tokens_of(_note(told.summary)) + tokens_of(told.current)
-    turns = [tokens_of(turn.messages) for turn in told.turns]
-    over = base + sum(turns) - window.room
+    earlier = sum(turn.tokens for turn in told.turns)
+    over = base + earlier - window.room
     if over <= 0:
         return Send(joined(told, told.current))
-    if sum(turns) - window.summary >= over:
-        return _plan_summary(told, base, turns, window)
-    room = window.room - base - sum(turns) + tokens_of(told.current)
+    if earlier - window.summary >= over:
+        return _plan_summary(told, base, window)
+    room = window.room - base - earlier + tokens_of(told.current)
     current, cut = shorten_old(told.current, room)
     if tokens_of(current) <= room:
         return Send(joined(told, current), cut)
-    if turns:
-        return _plan_summary(told, base, turns, window)
+    if told.turns:
+        return _plan_summary(told, base, window)
     current, more = _shorten_newest(current, room)
     if tokens_of(current) <= room:
         return Send(joined(told, current), cut + more)
     return TooLarge(fixed + tokens_of(current), window.room)
 
 
-def _plan_summary(told: Conversation, base: int, turns: Sequence[int], window: Window) -> Summarise:
+def _plan_summary(told: Conversation, base: int, window: Window) -> Summarise:
     """Choose the oldest turns that have to go, as many of them as one summary can take."""
     base += window.summary
-    count = len(turns)
+    # What is left when the first 1, 2, … turns are gone.
+    left = [0, *accumulate(turn.tokens for turn in reversed(told.turns[1:]))][::-1]
+    count = len(left)
     for goal in GOALS:
-        left = window.room * goal - base
-        wanted = next((n for n in range(1, count + 1) if sum(turns[n:]) <= left), None)
-        if wanted is not None:
+        wanted = next(
+            (n for n, after in enumerate(left, 1) if after <= window.room * goal - base), 0
+        )
+        if wanted:
             count = wanted
             break
     chosen = told.turns[:count]
@@ -256,7 +237,7 @@ def _rendered(turns: Sequence[Told], earlier: str, limit: int | None) -> str:
     rows = [f"Summary so far:\n{earlier}"] if earlier else []
     for turn in turns:
         for message in turn.messages:
-            calls = (f"calls {call.name} {_arguments(call)}" for call in message.calls)
+            calls = (f"calls {call.name} {arguments_of(call)}" for call in message.calls)
             text = "\n".join(part for part in (message.text, *calls) if part)
             rows.append(f"{message.role.value}: {text if limit is None else clip(text, limit)}")
     return "\n\n".join(rows)
@@ -300,7 +281,7 @@ def _shorten(
 def _short(message: Message, limit: int) -> Message:
     if message.role is Role.TOOL and len(message.text.encode("utf-8", "surrogatepass")) > limit:
         return replace(message, text=clip(message.text, limit))
-    if any(len(_arguments(call)) > limit for call in message.calls):
+    if any(len(arguments_of(call)) > limit for call in message.calls):
         calls = tuple(replace(call, arguments=_clipped(call, limit)) for call in message.calls)
         return replace(message, calls=calls)
     return message

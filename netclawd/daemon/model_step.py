@@ -17,7 +17,8 @@ from netclawd.core.session import (
     SessionEvent,
     Usage,
 )
-from netclawd.core.transcript import converse
+from netclawd.core.tokens import fixed_tokens
+from netclawd.core.transcript import History, converse, tell
 from netclawd.core.values import as_map, frozen
 from netclawd.daemon.board import Doing, Kind
 from netclawd.daemon.turn_parts import RunEnd
@@ -40,10 +41,18 @@ class _Stopped:
     end: RunEnd | None
 
 
+@frozen
+class _Earlier:
+    """The earlier turns of the session, as they were when this run first called the model."""
+
+    events: tuple[SessionEvent, ...]
+    told: History
+
+
 class ModelStep:
     def __init__(self, run: TurnRun) -> None:
         self._run = run
-        self._conversation: tuple[SessionEvent, ...] | None = None
+        self._earlier: _Earlier | None = None
         #: The estimate of the request that was sent last.
         self._sent = 0
         #: What fits, since the server called more than that too long; and at which step it did.
@@ -159,7 +168,7 @@ class ModelStep:
 
     def request(self) -> ModelRequest:
         """Return what the model is to be told, as if all fitted."""
-        told = converse(self._history(), self._run.events)
+        told = converse(self._history().told, self._run.events)
         return self._request(window.Send(window.joined(told, told.current)))
 
     def _request(self, send: window.Send) -> ModelRequest:
@@ -168,8 +177,8 @@ class ModelStep:
 
     def _plan(self) -> window.Send | window.Summarise | window.TooLarge:
         agent = self._run.parts.agent
-        fixed = window.fixed_tokens(agent.system, agent.offered)
-        told = converse(self._history(), self._run.events)
+        fixed = fixed_tokens(agent.system, agent.offered)
+        told = converse(self._history().told, self._run.events)
         return window.plan_window(told, fixed, self._window())
 
     def _window(self) -> window.Window:
@@ -178,15 +187,16 @@ class ModelStep:
         return found if self._squeezed is None else found.squeezed(self._squeezed)
 
     def _factor(self) -> float:
-        return window.factor_of(self._history(), self._run.events)
+        return window.factor_of(self._history().events, self._run.events)
 
-    def _history(self) -> tuple[SessionEvent, ...]:
-        if self._conversation is None:
+    def _history(self) -> _Earlier:
+        if self._earlier is None:
             lease = self._run.leased()
-            self._conversation = self._run.patiently(
+            events = self._run.patiently(
                 lambda: self._run.parts.store.conversation(self._run.session_id, lease.turn_id)
             )
-        return self._conversation
+            self._earlier = _Earlier(events, tell(events))
+        return self._earlier
 
     def take_reply(self, step: plan.CallModel, reply: ModelReply) -> None:
         """Commit a whole reply, with the calls' lasting identities."""

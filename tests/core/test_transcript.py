@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from netclawd.core.session import EventType, Role, SessionEvent, TurnId
-from netclawd.core.transcript import converse, messages
+from netclawd.core.transcript import converse, messages, tell
 from netclawd.core.values import replace
 from tests.core.turns import Row, stamp
 
@@ -114,7 +114,7 @@ def _summary(upto_seq: int, text: str) -> Row:
 def test_a_conversation_is_told_turn_by_turn() -> None:
     one = _turn("t1", 1, _input("one"), _reply(text="first"))
     two = _turn("t2", 3, _input("two"), _reply(text="second"))
-    told = converse([*one, *two], _turn("t3", 5, _input("three")))
+    told = converse(tell([*one, *two]), _turn("t3", 5, _input("three")))
     assert told.summary == ""
     assert [turn.last_seq for turn in told.turns] == [2, 4]
     assert [m.text for m in told.turns[1].messages] == ["two", "second"]
@@ -125,21 +125,21 @@ def test_the_newest_summary_stands_for_the_turns_that_it_covers() -> None:
     one = _turn("t1", 1, _input("one"), _reply(text="first"))
     two = _turn("t2", 3, _input("two"), _reply(text="second"))
     now = _turn("t3", 5, _input("three"), _summary(2, "They spoke."))
-    told = converse([*one, *two], now)
+    told = converse(tell([*one, *two]), now)
     assert (told.summary, [turn.last_seq for turn in told.turns]) == ("They spoke.", [4])
-    told = converse([*one, *two], [*now, *_turn("t3", 7, _summary(4, "Of two things."))])
+    told = converse(tell([*one, *two]), [*now, *_turn("t3", 7, _summary(4, "Of two things."))])
     assert (told.summary, told.turns) == ("Of two things.", ())
     assert [m.text for m in told.current] == ["three"]
 
 
 def test_a_summary_of_an_earlier_turn_comes_with_what_it_does_not_cover() -> None:
     stored = [*_turn("t2", 6, _summary(2, "One.")), *_turn("t2", 3, _input("two"), _reply())]
-    told = converse(stored, _turn("t3", 9, _input("three")))
+    told = converse(tell(stored), _turn("t3", 9, _input("three")))
     assert (told.summary, [turn.last_seq for turn in told.turns]) == ("One.", [4])
 
 
 def test_what_came_late_to_a_covered_turn_does_not_bring_it_back() -> None:
     one = [*_turn("t1", 1, _input("one"), _reply()), *_turn("t1", 9, _restart())]
     two = _turn("t2", 3, _input("two"), _reply())
-    told = converse([*one, *two], _turn("t3", 10, _input("three"), _summary(4, "Both.")))
+    told = converse(tell([*one, *two]), _turn("t3", 10, _input("three"), _summary(4, "Both.")))
     assert told.turns == ()

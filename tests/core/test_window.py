@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netclawd.core import window
+from netclawd.core import tokens, window
 from netclawd.core.session import CallId, Message, Role, ToolCall, ToolSpec
 from netclawd.core.transcript import Conversation, Told
 from netclawd.core.values import replace
@@ -15,13 +15,13 @@ from netclawd.core.window import Send, Summarise, TooLarge, Window, plan_window
 ROOM = Window(room=1_000, summary=100)
 
 
-def user(tokens: int) -> Message:
+def user(size: int) -> Message:
     """Make a message of so many tokens, all in all."""
-    return Message(Role.USER, "x" * window.BYTES_PER_TOKEN * (tokens - window.MESSAGE_TOKENS))
+    return Message(Role.USER, "x" * tokens.BYTES_PER_TOKEN * (size - tokens.MESSAGE_TOKENS))
 
 
-def tool(tokens: int, call: str = "c") -> Message:
-    return replace(user(tokens), role=Role.TOOL, call_id=CallId(call))
+def tool(size: int, call: str = "c") -> Message:
+    return replace(user(size), role=Role.TOOL, call_id=CallId(call))
 
 
 def reply(text: str = "", **arguments: object) -> Message:
@@ -31,7 +31,7 @@ def reply(text: str = "", **arguments: object) -> Message:
 
 def told(*turns: int, current: tuple[Message, ...] = (), summary: str = "") -> Conversation:
     """Make a conversation of turns with so many tokens, the n-th ending with event 10 n."""
-    earlier = (Told(10 * n, (user(tokens),)) for n, tokens in enumerate(turns, 1))
+    earlier = (Told(10 * n, (user(size),), size) for n, size in enumerate(turns, 1))
     return Conversation(summary, tuple(earlier), current or (user(20),))
 
 
@@ -39,16 +39,16 @@ def told(*turns: int, current: tuple[Message, ...] = (), summary: str = "") -> C
 
 
 def test_tokens_are_estimated_from_bytes_and_calls_count() -> None:
-    assert window.text_tokens("") == 0
-    assert window.text_tokens("abcd") == 2
-    assert window.text_tokens("日本語") == 3
-    assert window.text_tokens("half \ud83d") > 0
+    assert tokens.text_tokens("") == 0
+    assert tokens.text_tokens("abcd") == 2
+    assert tokens.text_tokens("日本語") == 3
+    assert tokens.text_tokens("half \ud83d") > 0
     bare, call = Message(Role.ASSISTANT, "x"), reply("x", path="/etc/hosts")
-    assert window.message_tokens(call) > window.message_tokens(bare) + window.text_tokens(
+    assert tokens.message_tokens(call) > tokens.message_tokens(bare) + tokens.text_tokens(
         "/etc/hosts"
     )
     spec = ToolSpec("shell", "Runs a command.", {"type": "object"})
-    assert window.fixed_tokens("Be kind.", (spec,)) > window.fixed_tokens("Be kind.", ())
+    assert tokens.fixed_tokens("Be kind.", (spec,)) > tokens.fixed_tokens("Be kind.", ())
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,10 @@ def test_planning_ends_and_nothing_is_ever_sent_that_does_not_fit(
     current: list[Message] = [user(asked)]
     for n in outputs:
         current += [reply(a=1), tool(n)]
-    earlier = (Told(n, (user(sizes[0]), *map(tool, sizes[1:]))) for n, sizes in enumerate(turns, 1))
+    earlier = (
+        Told(n, (user(sizes[0]), *map(tool, sizes[1:])), sum(sizes))
+        for n, sizes in enumerate(turns, 1)
+    )
     conversation = Conversation("", tuple(earlier), tuple(current))
     for _ in range(len(turns) + 1):
         plan = plan_window(conversation, 30, size)
@@ -175,14 +178,14 @@ def test_planning_ends_and_nothing_is_ever_sent_that_does_not_fit(
         request = window.summary_request(plan, size)
         assert window.request_tokens(request) <= room
         text = window.summary_text("s" * said, plan, size)
-        assert window.text_tokens(text) <= max(size.summary, window.SHORT_BYTES // 3) + 1
+        assert tokens.text_tokens(text) <= max(size.summary, window.SHORT_BYTES // 3) + 1
         left = conversation.turns[len(plan.turns) :]
         assert len(left) < len(conversation.turns)
         conversation = Conversation(text, left, conversation.current)
     else:
         raise AssertionError("planning does not end")
     if isinstance(plan, Send):
-        assert 30 + window.tokens_of(plan.messages) <= room
+        assert 30 + tokens.tokens_of(plan.messages) <= room
         assert plan.messages[-1].role is conversation.current[-1].role
     else:
         assert not conversation.turns
@@ -192,7 +195,7 @@ def test_planning_ends_and_nothing_is_ever_sent_that_does_not_fit(
 
 
 def test_a_request_for_a_summary_holds_what_was_said_and_done() -> None:
-    turn = Told(7, (Message(Role.USER, "Look."), reply("I do.", path="/x"), tool(20)))
+    turn = Told(7, (Message(Role.USER, "Look."), reply("I do.", path="/x"), tool(20)), 60)
     request = window.summary_request(Summarise((turn,), "They met."), ROOM)
     (message,) = request.messages
     assert message.role is Role.USER
@@ -208,7 +211,7 @@ def test_a_request_for_a_summary_holds_what_was_said_and_done() -> None:
 
 
 def test_a_model_that_says_nothing_leaves_what_people_had_asked() -> None:
-    turn = Told(7, (Message(Role.USER, "Mend\n the  roof."), reply("Done.")))
+    turn = Told(7, (Message(Role.USER, "Mend\n the  roof."), reply("Done.")), 30)
     text = window.summary_text(" \n", Summarise((turn,), "They met."), ROOM)
     assert text.startswith("They met.")
     assert text.endswith("- Mend the roof.")
