@@ -9,7 +9,7 @@ last event that was taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 
 from netclawd.core.session import (
@@ -18,6 +18,7 @@ from netclawd.core.session import (
     FinishReason,
     ParkReason,
     SessionEvent,
+    SessionId,
     TurnId,
     Usage,
 )
@@ -85,6 +86,8 @@ class Answer:
         self._patient = patient
         #: Wall clock of its input's admission, seconds since the epoch.
         self.asked_at = 0.0
+        #: Whether somebody has begun to work on it.
+        self.started = False
         self.usage: Usage | None = None
         self.end: End | None = None
         self._fresh: list[str] = []
@@ -140,6 +143,12 @@ class Answer:
             self._hear(fresh)
         return True
 
+    def wait_behind(self, session_id: SessionId, questions: Mapping[str, str]) -> None:
+        """Hear that the turn can't begin: one before it waits for a person, with these approvals."""
+        if self.end is None and not self.started:
+            self._tell(behind(session_id, questions))
+            self.end = End(Ending.ASKED)
+
     # -- inside ----------------------------------------------------------------------------------
 
     def _stand(self, *, patient: bool) -> None:
@@ -157,6 +166,8 @@ class Answer:
         match event.type:
             case EventType.INPUT_ADMITTED:
                 self.asked_at = event.at
+            case EventType.TURN_STARTED:
+                self.started = True
             case EventType.MODEL_COMPLETED:
                 self._complete(event)
             case EventType.CONTEXT_SUMMARISED:
@@ -264,11 +275,34 @@ class Answer:
         self.end = end
 
 
-def ask_for(questions: dict[str, str]) -> str:
+def ask_for(questions: Mapping[str, str]) -> str:
     """Say which approvals a turn waits for, and how to decide them."""
-    lines = [f"This needs an approval before it goes on ({len(questions)} to decide):"]
-    for approval_id, question in questions.items():
-        lines += ["", question, "", f"    netclaw approvals grant {approval_id}"]
-        lines += [f"    netclaw approvals deny {approval_id}"]
-    lines += ["", "The answer goes on in the session once it is decided."]
+    lines = [
+        f"This needs an approval before it goes on ({len(questions)} to decide):",
+        *_ways(questions),
+        "The answer goes on in the session once it is decided.",
+    ]
     return "\n".join(lines)
+
+
+def behind(session_id: SessionId, questions: Mapping[str, str]) -> str:
+    """Say what a turn waits for that has not begun."""
+    waits = "The message is stored, and waits behind a turn that"
+    if not questions:
+        return (
+            f"{waits} is parked. Let that go on with `netclaw sessions resume {session_id}`, or end it "
+            f"with `netclaw sessions cancel {session_id}`; the answer to this one comes in the session."
+        )
+    lines = [
+        f"{waits} needs an approval ({len(questions)} to decide):",
+        *_ways(questions),
+        "Both go on in the session once it is decided.",
+    ]
+    return "\n".join(lines)
+
+
+def _ways(questions: Mapping[str, str]) -> Iterator[str]:
+    yield ""
+    for approval_id, question in questions.items():
+        yield from (question, "", f"    netclaw approvals grant {approval_id}")
+        yield from (f"    netclaw approvals deny {approval_id}", "")

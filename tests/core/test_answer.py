@@ -179,6 +179,23 @@ def test_approvals_are_named_in_the_text_with_how_to_decide_them() -> None:
     assert answer.end == End(Ending.ASKED)
 
 
+def test_a_turn_behind_one_that_waits_for_a_person_says_so_and_what_for() -> None:
+    answer = Answer(TURN)
+    answer.wait_behind(SESSION, {"a1": "May I?"})
+    said = answer.take_fresh()
+    assert "May I?" in said
+    assert "netclaw approvals grant a1" in said
+    assert answer.end == End(Ending.ASKED)
+    answer = Answer(TURN)
+    answer.wait_behind(SESSION, {})
+    assert "netclaw sessions resume s" in answer.take_fresh()
+    # One that has begun isn't behind anybody.
+    answer = Answer(TURN)
+    hear(answer, event(EventType.TURN_STARTED, generation=1))
+    answer.wait_behind(SESSION, {"a1": "May I?"})
+    assert (answer.take_fresh(), answer.end) == ("", None)
+
+
 def test_only_the_approvals_that_wait_are_named() -> None:
     answer = Answer(TURN)
     granted = event(EventType.APPROVAL_GRANTED, approval_id="a1", call_id="c1", by="x")

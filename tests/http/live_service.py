@@ -15,6 +15,7 @@ from netclawd.core.session import (
     ModelRequest,
     Page,
     ParkReason,
+    Session,
     SessionEvent,
     SessionId,
     Turn,
@@ -53,6 +54,8 @@ class LiveService(ServiceDouble):
         self.answering = threading.Event()
         self.admit_error: Exception | None = None
         self.model_calls = CallsDouble()
+        #: Sessions whose oldest turn is parked.
+        self.parked: set[SessionId] = set()
         #: Turns whose client has hung up and wanted them cancelled then.
         self.abandoned: list[tuple[SessionId, TurnId, str]] = []
         #: Happens once, right after the next look at the events.
@@ -163,6 +166,11 @@ class LiveService(ServiceDouble):
 
     def live_text(self, session_id: SessionId) -> Delta | None:
         return self.live.get(session_id)
+
+    def session(self, session_id: SessionId) -> Session:
+        found = super().session(session_id)
+        state = TurnState.PARKED if session_id in self.parked else None
+        return replace(found, turn_state=state)
 
     def call_model(self, request: ModelRequest, listener: Callable[[Call], CallListener]) -> Call:
         return self.model_calls.begin(request, listener)

@@ -148,6 +148,29 @@ def test_the_turns_before_it_are_waited_for(talk: Talk) -> None:
     assert finish(rest) == ["stop"]
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_a_turn_behind_a_parked_one_says_what_that_waits_for(talk: Talk, before: bool) -> None:
+    talk.service.admit(talk.session_id, "earlier", None)
+    earlier = talk.turn()
+
+    def park() -> None:
+        talk.service.ask(talk.session_id, "May I?")
+        talk.service.parked.add(talk.session_id)
+        talk.add(EventType.TURN_PARKED, earlier, reason="approval")
+
+    if before:
+        park()
+    with Asking(talk.running, user("mine"), **talk.headers()) as wire:
+        talk.turn(2)
+        if not before:
+            talk.wait_followed()
+            park()
+        (choice,) = wire.answer().json["choices"]
+    assert "netclaw approvals grant apr_1" in choice["message"]["content"]
+    assert choice["finish_reason"] == "stop"
+    assert talk.texts() == ["earlier", "mine"]
+
+
 def test_user_names_a_session_that_is_made_once(running: Running) -> None:
     talk = Talk(running)
     for number in (1, 2):

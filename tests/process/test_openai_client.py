@@ -30,6 +30,9 @@ TOOLS: Any = [
     },
     {"type": "function", "function": {"name": "clock"}},
 ]
+#: Longer than it takes from a reload to the drain.
+LONG = "/count 100 0.05"
+COUNTED = " ".join(str(n) for n in range(1, 101))
 #: The drain cuts a model call soon, and says to come again soon.
 QUICK: dict[str, Any] = {"model_timeout_s": 0.3, "timeout_s": 5}
 
@@ -317,10 +320,18 @@ def test_an_approval_is_named_and_the_turn_goes_on_when_it_is_granted(
     text = answer.choices[0].message.content
     assert "May I?" in text
     assert f"netclaw approvals grant {asked['approval_id']}" in text
-    # Whoever speaks next waits for it.
-    reading = Reading(client, "/count 2", user="alice")
+    # Whoever speaks next is told what that waits for, and need not say it again.
+    headers = {"Idempotency-Key": "next"}
+    reading = Reading(client, "/count 2", user="alice", extra_headers=headers).over()
+    assert "waits behind" in reading.text
+    assert f"netclaw approvals grant {asked['approval_id']}" in reading.text
+    assert reading.ends == ["stop"]
     daemon.control("decide", approval_id=asked["approval_id"], granted=True)
-    assert reading.over().text == "1 2"
+    wait_event(daemon, answer.session_id, "turn.completed", count=2)
+    assert (
+        say(client, "/count 2", user="alice", extra_headers=headers).choices[0].message.content
+        == "1 2"
+    )
 
 
 @pytest.mark.long
@@ -331,8 +342,8 @@ def test_streams_that_a_drain_cuts_end_with_errors_and_the_session_goes_on(
     session = new_session(daemon)
     with connect(daemon) as client:
         short = Reading(client, "/count 4 0.05").begun()
-        plain = Reading(client, "/count 200 0.05").begun()
-        bound = Reading(client, "/count 30 0.05", extra_headers=of_session(session)).begun()
+        plain = Reading(client, "/count 1200 0.05").begun()
+        bound = Reading(client, LONG, extra_headers=of_session(session)).begun()
         assert daemon.reload(force=True)["outcome"] == "applied"
         for reading in (plain, bound):
             assert reading.over().error is not None, reading.text
@@ -343,7 +354,7 @@ def test_streams_that_a_drain_cuts_end_with_errors_and_the_session_goes_on(
         assert (short.over().text, short.ends) == ("1 2 3 4", ["stop"])
         wait_event(daemon, session, "turn.completed")
         (sent,) = of_type(events(daemon, session), "reply.sent")
-        assert sent["text"] == " ".join(str(n) for n in range(1, 31))
+        assert sent["text"] == COUNTED
         assert sent["text"].startswith(bound.text)
         # The connection of the client is another one now, the session the same.
         answer = say(client, "/count 2", extra_headers=of_session(session))
@@ -359,7 +370,7 @@ def test_a_waiting_client_with_a_key_has_its_answer_over_a_restart(make_daemon: 
     with connect(daemon, max_retries=2) as client:
 
         def ask() -> None:
-            answer = say(client, "/count 30 0.05", extra_headers=headers)
+            answer = say(client, LONG, extra_headers=headers)
             found.append(answer.choices[0].message.content)
 
         asking = threading.Thread(target=ask)
@@ -367,7 +378,7 @@ def test_a_waiting_client_with_a_key_has_its_answer_over_a_restart(make_daemon: 
         wait_event(daemon, session, "turn.started")
         assert daemon.reload(force=True)["outcome"] == "applied"
         asking.join(scaled(30.0))
-    assert found == [" ".join(str(n) for n in range(1, 31))]
+    assert found == [COUNTED]
     assert len(of_type(events(daemon, session), "input.admitted")) == 1
 
 
@@ -382,7 +393,7 @@ def test_a_waiting_client_without_a_key_is_sent_away_and_says_nothing_twice(
 
         def ask() -> None:
             try:
-                say(client, "/count 30 0.05", extra_headers=of_session(session))
+                say(client, "/count 1200 0.05", extra_headers=of_session(session))
             except openai.APIStatusError as error:
                 failed.append(error)
 
@@ -395,7 +406,6 @@ def test_a_waiting_client_without_a_key_is_sent_away_and_says_nothing_twice(
         assert (error.status_code, error.code) == (503, "cut_by_restart")
         assert error.response.headers["x-netclaw-session"] == session
         assert int(error.response.headers["retry-after"]) >= 1
-        wait_event(daemon, session, "turn.completed")
         assert len(of_type(events(daemon, session), "input.admitted")) == 1
 
 

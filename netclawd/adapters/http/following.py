@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from netclawd.core.answer import Answer
-from netclawd.core.session import Delta, SessionId, TurnId
+from netclawd.core.session import Delta, EventType, SessionId, TurnId, TurnState
 from netclawd.errors import NetclawError
 from netclawd.ports import Service
 
@@ -55,6 +55,7 @@ class Follower:
         history = self._service.turn_events(self._answer.turn_id)
         self._cursor = max((event.seq for event in history), default=0)
         self._answer.take_history(history)
+        self._look_ahead()
         self._fill()
         self._tell()
 
@@ -84,8 +85,20 @@ class Follower:
             for event in events:
                 self._cursor = event.seq
                 self._answer.take(event)
+            if any(event.type is EventType.TURN_PARKED for event in events):
+                self._look_ahead()
             if len(events) < _BATCH:
                 return
+
+    def _look_ahead(self) -> None:
+        """See whether the turn can't begin because one before it waits for a person."""
+        answer = self._answer
+        if answer.started or answer.end is not None:
+            return
+        if self._service.session(self.session_id).turn_state is TurnState.PARKED:
+            asked = self._service.approvals(pending_only=True)
+            questions = {a.id: a.question for a in asked if a.session_id == self.session_id}
+            answer.wait_behind(self.session_id, {str(k): v for k, v in questions.items()})
 
     def _fill(self) -> None:
         whole = self._service.live_text(self.session_id) if self._live else None
