@@ -6,6 +6,7 @@ meant, so a layout that tomlkit doesn't master is an error and never a damaged f
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,7 +41,7 @@ def _edited(text: str, change: Callable[[Any], None]) -> str:
     try:
         document = tomlkit.parse(body)
         change(document)
-        edited = tomlkit.dumps(document)
+        edited = _spaced(body, tomlkit.dumps(document))
     except Exception as error:  # Whatever a library makes of a layout that it does not master.
         raise ConfigNotWrittenError(
             f"The layout of the file leaves no room for this change ({type(error).__name__}).",
@@ -49,6 +50,15 @@ def _edited(text: str, change: Callable[[Any], None]) -> str:
     if "\r\n" in body and not re.search(r"(?<!\r)\n", text.removeprefix(_BOM)):
         edited = re.sub(r"(?<!\r)\n", "\r\n", edited)  # what was added
     return bom + edited
+
+
+def _spaced(before: str, edited: str) -> str:
+    """Give a table back the blank line above it that one which was added above has taken."""
+    pairs = zip(reversed(before), reversed(edited), strict=False)
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    rest, had, has = edited[-same:], before[:-same].rstrip("\r"), edited[:-same].rstrip("\r")
+    taken = same and rest.startswith("\n[") and had.endswith("\n") and not has.endswith("\n")
+    return f"{edited[:-same]}\n{rest}" if taken else edited
 
 
 def _set(document: Any, path: Sequence[str], value: Any) -> None:

@@ -87,3 +87,10 @@ def test_line_ends_of_windows_and_a_byte_order_mark_stay() -> None:
 def test_a_layout_without_room_is_an_error() -> None:
     with pytest.raises(ConfigNotWrittenError, match="no room"):
         with_value("drain = 3\n", ("drain", "timeout_s"), 5)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_table_in_the_middle_leaves_the_blank_line_above_the_next(end: str) -> None:
+    text = '[a.b]\nx = 1\n\n[c] # c\ny = 2\n[d]\nz = """\n[c] # c\n"""\n'.replace("\n", end)
+    edited = with_value(text, ("a", "e", "w"), 3)
+    assert edited == text.replace(f"x = 1{end}", f"x = 1{end}{end}[a.e]{end}w = 3{end}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -65,8 +66,11 @@ class ModelCall:
     def _call(self, chosen: ProviderSettings, key: str | None) -> float:
         began = time.monotonic()
         try:
-            provider = make_provider(chosen, lambda _reference: key or "")
-            Attempt(provider, chosen.model).run(quiet=self._quiet)
+            with contextlib.ExitStack() as closed:
+                provider = make_provider(chosen, lambda _reference: key or "")
+                # Those that keep connections let them go.
+                closed.callback(getattr(provider, "close", lambda: None))
+                Attempt(provider, chosen.model).run(quiet=self._quiet)
         except NetclawError as error:
             redact = Redactor([key] if key else []).text
             error.what, error.remedy = (
