@@ -150,8 +150,10 @@ def decision(event: Mapping[str, Any], name: str) -> str:
     """Word the end of an approval; ``name`` is the tool's, empty where it is not known."""
     state = event["type"].removeprefix("approval.")
     about = f" of the tool {name}" if name else ""
-    if state == "expired" and not event.get("by"):
-        return f"the approval{about} has expired, which denies it"
+    if state == "expired":
+        if not event.get("by"):
+            return f"the approval{about} has expired, which denies it"
+        return f"the approval{about} is void: {event['by']} has cancelled the turn"
     by = f" by {event['by']}" if event.get("by") else ""
     return f"the approval{about} was {state}{by}"
 

@@ -226,6 +226,11 @@ def test_text_that_was_cut_and_parked_goes_on_when_it_is_resumed() -> None:
             {"approval_id": "a", "by": ""},
             "the approval has expired, which denies it",
         ),
+        (
+            "approval.expired",
+            {"approval_id": "a", "by": "uid 0"},
+            "the approval is void: uid 0 has cancelled the turn",
+        ),
         ("turn.failed", {"slug": "x", "reason": "No model."}, "the turn failed: No model. —"),
         (
             "turn.failed",
