@@ -10,6 +10,7 @@ from netclawd.core.lifecycle import Phase
 from netclawd.core.manifest import Work, WorkState
 from netclawd.core.values import as_map, frozen
 from netclawd.daemon.image import Image
+from netclawd.errors import StoreError
 
 
 def status(image: Image) -> Mapping[str, Any]:
@@ -42,6 +43,7 @@ def status(image: Image) -> Mapping[str, Any]:
         "new_work": image.settings.drain.new_work.value,
         "drain": _drain(image),
         "turns": _turns(image),
+        "approvals": _approvals(image),
         "provider": _provider(image),
         "streams": image.http.streams() if image.http is not None else 0,
         "last_restart": last.as_dict() if last is not None else None,
@@ -90,6 +92,15 @@ def _turns(image: Image) -> dict[str, int]:
     if image.engine is None:
         return {"running": 0, "queued": 0, "parked": 0, "deferred": 0}
     return dict(image.engine.counts())
+
+
+def _approvals(image: Image) -> int | None:
+    """Count what waits for a person's answer; None while the store can't tell."""
+    store = image.store  # Read once: the arbiter may take it away.
+    try:
+        return len(store.approvals(True)) if store is not None else None
+    except StoreError:
+        return None
 
 
 def _provider(image: Image) -> dict[str, Any]:

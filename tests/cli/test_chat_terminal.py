@@ -99,6 +99,8 @@ def test_later_and_an_interrupt_leave_the_turn_waiting(
     session = session_of(chat)
     assert chat.text.endswith(f"The turn waits: netclaw chat --session {session}\n")
     assert len(pending(netclaw, session)) == 1
+    count = netclaw.json("status")["approvals"]
+    assert count == len(netclaw.json("approvals", "list"))
     shown = netclaw("sessions", "show", session).stdout
     assert shown.endswith(
         f"(approval); `netclaw chat --session {session}` asks for what it needs.\n"
