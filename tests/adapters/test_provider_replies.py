@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,11 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netclawd.adapters.providers.anthropic import AnthropicProvider, _Messages
+from netclawd.adapters.providers.anthropic import (
+    AnthropicProvider,
+    _Messages,
+    _MessagesReader,
+)
 from netclawd.adapters.providers.call import check_key
 from netclawd.adapters.providers.events import EventParser
 from netclawd.adapters.providers.openai import _Chat, _ChatReader
-from netclawd.adapters.providers.reply import ReplyUnderWay
+from netclawd.adapters.providers.reply import FailedError, ReplyUnderWay, UnfitError
 from netclawd.core.session import (
     CallId,
     FinishReason,
@@ -339,9 +344,32 @@ def test_events_are_the_same_however_the_bytes_are_cut(parts: list[bytes], cuts:
 
 
 _OF_CHOICES = ["choices", "delta", "message", "content", "tool_calls", "function", "index", "id"]
-_NAMES = [*_OF_CHOICES, "name", "arguments", "finish_reason", "usage", "prompt_tokens", "text"]
+_OF_MESSAGES = ["type", "content_block", "input", "partial_json", "stop_reason", "input_tokens"]
+_NAMES = [
+    *_OF_CHOICES,
+    *_OF_MESSAGES,
+    "name",
+    "arguments",
+    "finish_reason",
+    "usage",
+    "prompt_tokens",
+    "text",
+]
+_FRAMES = [
+    "choices",
+    "usage",
+    "error",
+    "type",
+    "message",
+    "content_block",
+    "delta",
+    "index",
+    "content",
+]
+_WORDS = ["", "stop", "x", "error", "message", "message_start", "content_block_start", "tool_use"]
+_WORDS += ["content_block_delta", "input_json_delta", "message_delta", "text", "text_delta", "{}"]
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 600) | st.sampled_from(["", "stop", "x", "error"]),
+    st.none() | st.booleans() | st.integers(-2, 600) | st.sampled_from(_WORDS),
     lambda inner: (
         st.lists(inner, max_size=2)
         | st.dictionaries(
@@ -354,15 +382,16 @@ _JSON = st.recursive(
 )
 
 
-@given(st.lists(st.dictionaries(st.sampled_from(["choices", "usage"]), _JSON), max_size=4))
-def test_no_json_however_odd_is_a_defect(frames: list[Mapping[str, Any]]) -> None:
-    from netclawd.adapters.providers.reply import FailedError, UnfitError
-
+@given(st.lists(st.dictionaries(st.sampled_from(_FRAMES), _JSON), max_size=4), st.booleans())
+def test_no_json_however_odd_is_a_defect(
+    frames: list[Mapping[str, Any]], of_messages: bool
+) -> None:
     reply = ReplyUnderWay(lambda _: None)
-    reader = _ChatReader(reply)
+    reader = _MessagesReader(reply) if of_messages else _ChatReader(reply)
     try:
         for frame in frames:
-            reader._take_frame(frame, "", "delta")
+            reader.take("", json.dumps(frame))
+            reader.take_whole(frame)
     except (FailedError, UnfitError):
         return
     if reply.whole:

@@ -187,7 +187,7 @@ class _ChatReader:
         if isinstance(delta, Mapping):
             self._take_delta(delta)
         word = choice.get("finish_reason")
-        if word in GIVEN_UP:
+        if isinstance(word, str) and word in GIVEN_UP:
             raise FailedError(500, json.dumps({"error": f"it gave the reply up ({word})"}))
         self._reply.finish = read_finish(word) or self._reply.finish
 
