@@ -86,8 +86,6 @@ class Line:
         held = socket.socket(fileno=os.dup(connection.fileno()))
         with self._lock:
             before, self._socket = self._socket, held
-            if self.why is not None:
-                _shut(held)
         if before is not None:
             before.close()
         self.check()
