@@ -55,7 +55,9 @@ class ModelCall:
             return answers
         chosen = _settings(answers)
         if chosen.api_key is not None and resolve(chosen.api_key, answers) is None:
-            note(f"not tried: only the daemon has the key {chosen.api_key}.")
+            note(
+                f"not tried: the key {chosen.api_key} can't be had here, only where the daemon runs."
+            )
             return answers
         took_s = self._call(chosen, key)
         if not self._quiet:
