@@ -213,6 +213,11 @@ def summary_request(part: Summarise, window: Window) -> ModelRequest:
     )
 
 
+def asks_for_summary(request: ModelRequest) -> bool:
+    """Tell whether :func:`summary_request` has made it."""
+    return request.system.startswith(SUMMARY_PROMPT.partition(".")[0])
+
+
 def summary_text(reply: str, part: Summarise, window: Window) -> str:
     """Return what stands in the place of the turns; of a model that said nothing, their beginnings."""
     text = reply.strip()

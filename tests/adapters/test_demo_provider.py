@@ -19,6 +19,8 @@ from netclawd.core.session import (
     ToolSpec,
     Usage,
 )
+from netclawd.core.transcript import Told
+from netclawd.core.window import Summarise, Window, summary_request
 from netclawd.daemon.board import CancelFlag
 from netclawd.errors import ProviderError
 from netclawd.ports import Cancelled
@@ -205,6 +207,14 @@ def test_anything_else_is_told_what_there_is_and_never_the_key(text: str) -> Non
 
 def test_the_same_conversation_gets_the_same_reply() -> None:
     assert _reply("/ledger 2", ["ok"])[0] == _reply("/ledger 2", ["ok"])[0]
+
+
+def test_it_condenses_what_it_is_asked_to_and_takes_no_command_out_of_it() -> None:
+    turn = Told(1, (Message(Role.USER, "/fail " + "on and on " * 40),), 200)
+    request = summary_request(Summarise((turn,), ""), Window(1_000, 100))
+    said = DemoProvider(0.0).reply(request, lambda _text: None, CancelFlag())
+    assert said.text.startswith("It had 122 words and began so: user: /fail on and on")
+    assert len(said.text.split()) < 40
 
 
 @pytest.mark.parametrize("words", [0, 1, 3])

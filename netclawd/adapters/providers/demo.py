@@ -26,6 +26,7 @@ from netclawd.core.session import (
     Usage,
 )
 from netclawd.core.values import replace
+from netclawd.core.window import asks_for_summary
 from netclawd.errors import ProviderError
 from netclawd.ports import Cancel, Cancelled
 
@@ -96,11 +97,15 @@ class _Answer:
         self._offered = [spec.name for spec in request.tools]
         self._asked, self._outcomes = _since_newest_input(request.messages)
         self._notes = _notes_of_changes(request.messages)
+        self._condense = asks_for_summary(request)
         self._on_text = on_text
         self._cancel = cancel
 
     def make(self) -> ModelReply:
         command, *arguments = self._asked.split() or [""]
+        if self._condense:
+            first = " ".join(self._asked.split()[:30])
+            return self._say(f"It had {len(arguments) + 1} words and began so: {first}")
         match command:
             case "/count":
                 return self._count(arguments)
