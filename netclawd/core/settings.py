@@ -103,6 +103,8 @@ class SessionSettings:
     resume_limit: int
     #: A turn is resumed by itself only this long after its first interruption, seconds.
     resume_deadline_s: float
+    #: Model calls of one turn.
+    step_limit: int = 200
 
 
 @frozen
@@ -222,6 +224,8 @@ class Settings:
                 workers=sessions["workers"],
                 resume_limit=sessions["resume_limit"],
                 resume_deadline_s=float(sessions["resume_deadline_s"]),
+                # The record of an older release doesn't have it.
+                step_limit=sessions.get("step_limit", 200),
             ),
             provider=effective["agent"]["provider"],
             providers={

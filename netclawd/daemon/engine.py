@@ -72,7 +72,7 @@ class Engine:
         spawn: Spawn,
         broadcast: Broadcast,
     ) -> None:
-        self._parts = Parts(store, clock, ids, agent, broadcast, spawn)
+        self._parts = Parts(store, clock, ids, agent, broadcast, spawn, settings.step_limit)
         self._settings = settings
         self._limits = Limits(settings.resume_limit, settings.resume_deadline_s)
         self._spawn = spawn

@@ -61,6 +61,8 @@ class Parts:
     agent: Agent
     broadcast: Broadcast
     spawn: Spawn
+    #: Model calls of one turn.
+    step_limit: int
 
 
 class RunEnd(Enum):

@@ -173,6 +173,8 @@ class TurnRun:
                 self._take_up()
             case plan.Retry():
                 self._model.announce_retry(step.step, step.attempt, step.reason)
+            case plan.CallModel() if step.step > self.parts.step_limit:
+                return self._end_at_limit()
             case plan.CallModel():
                 return self._model.call(step)
             case plan.RunTools():
@@ -294,6 +296,13 @@ class TurnRun:
         )
         self.outcome = WorkState.CUT if cut else WorkState.DRAINED
         return RunEnd.INTERRUPTED
+
+    def _end_at_limit(self) -> RunEnd:
+        return self.fail(
+            "step-limit",
+            f"The turn has made {self.parts.step_limit} model calls without coming to an answer.",
+            "Say in a new message how to go on, or raise sessions.step_limit.",
+        )
 
     def fail(self, slug: str, reason: str, remedy: str = "") -> RunEnd:
         redact = self.parts.agent.redact

@@ -200,6 +200,7 @@ class Home:
         #: What else the agent is made of.
         self.agent: dict[str, Any] = {}
         self.workers = workers
+        self.step_limit = 200
         #: Of the engines that are made from here on; the wall clock stands still unless it is moved.
         self.approval_timeout_s = 600.0
         self.broadcast = Broadcast()
@@ -233,7 +234,9 @@ class Home:
         return engine
 
     def engine(self, store: Store | None = None) -> Engine:
-        settings = SessionSettings(self.workers, resume_limit=3, resume_deadline_s=600.0)
+        settings = SessionSettings(
+            self.workers, resume_limit=3, resume_deadline_s=600.0, step_limit=self.step_limit
+        )
         used = store or self.store
         used.on_commit(self.broadcast.on_commit)
         tools = {

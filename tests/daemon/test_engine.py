@@ -299,3 +299,15 @@ def test_a_stopped_engine_leaves_no_thread_and_the_turn_to_the_next_start(home: 
     home.model.gate.go.set()
     home.boot()
     home.await_completed(turn)
+
+
+def test_a_model_that_calls_tools_for_ever_is_ended(home: Home) -> None:
+    tool = home.tool(ScriptedTool("again"))
+    home.model.script = lambda _text, _step: ("again",)
+    home.step_limit = 3
+    turn = home.send(home.boot(), "a", "go")
+    home.await_state(turn, TurnState.FAILED)
+    (failed,) = home.data(turn, EventType.TURN_FAILED)
+    assert failed["slug"] == "step-limit"
+    assert "3 model calls" in failed["reason"]
+    assert len(tool.ran) == len(home.model.seen) == 3
