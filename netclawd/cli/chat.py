@@ -134,8 +134,8 @@ class Conversation:
     def _go_on(self, state: str | None) -> None:
         """Show the turns that have not ended, until none is left or one is left waiting."""
         while state is not None and self.follow(None):
-            self._catch_up()
             state = self._look()["turn_state"]
+        self._catch_up()  # Of those that ended since one was followed.
 
     def _look(self) -> dict[str, Any]:
         found: dict[str, Any] = call_patiently(
