@@ -292,6 +292,50 @@ GUARDS = (
         "tests/process/test_commands.py::"
         "test_what_a_killed_daemon_leaves_is_ended_by_the_next_start_and_never_run_again",
     ),
+    Guard(
+        "no model call of a client begins in a drain",
+        "daemon/board.py",
+        "            if self.drain is not None or self.stopping or not self.gate_open:\n"
+        "                return False\n"
+        "            self.calls.add(call)\n",
+        "            self.calls.add(call)\n",
+        "tests/daemon/test_calls.py::test_no_call_begins_while_none_may",
+    ),
+    Guard(
+        "a drain waits for the model calls of clients",
+        "daemon/drain_watch.py",
+        "while (board.runs or board.calls) and",
+        "while board.runs and",
+        "tests/daemon/test_calls.py::test_a_drain_waits_for_a_call_that_ends_in_time",
+    ),
+    Guard(
+        "who waits for an answer is admitted only while it can be given",
+        "daemon/service.py",
+        "        self._refuse_while_closed()\n        return self._admit(",
+        "        return self._admit(",
+        "tests/process/test_openai_client.py::test_in_a_drain_nothing_is_admitted_for_who_waits",
+    ),
+    Guard(
+        "a stream that a drain cuts says so",
+        "adapters/http/relay.py",
+        "self.end(self._words.failure(self._words.cut(), begun=self.begun))",
+        'self.end(b"")',
+        "tests/http/test_completions.py::test_a_drain_ends_a_stream_with_an_error_and_never_with_an_end",
+    ),
+    Guard(
+        "an interrupted turn is no whole answer",
+        "core/answer.py",
+        "                    Ending.INTERRUPTED,\n                    what",
+        "                    Ending.WHOLE,\n                    what",
+        "tests/http/test_session_answers.py::test_a_stream_that_a_drain_cuts_ends_with_an_error_that_carries_the_session",
+    ),
+    Guard(
+        "a hang-up cancels a turn only if that was wanted",
+        "adapters/http/completions.py",
+        "            if cancels:\n                self._service.abandon_turn",
+        "            if True:\n                self._service.abandon_turn",
+        "tests/http/test_session_answers.py::test_a_hang_up_cancels_the_turn_only_if_that_was_wanted",
+    ),
 )
 
 

@@ -342,6 +342,10 @@ class Drained:
     def over(self) -> bool:
         return self._over.is_set()
 
+    def over_within(self, timeout_s: float) -> bool:
+        """Wait at most so long for the end; return whether it has come."""
+        return self._over.wait(timeout_s)
+
     def wait(self) -> None:
         assert self._over.wait(scaled(2 * LONG_S)), "the drain does not end"
 

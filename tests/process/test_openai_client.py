@@ -362,6 +362,25 @@ def test_streams_that_a_drain_cuts_end_with_errors_and_the_session_goes_on(
 
 
 @pytest.mark.long
+def test_in_a_drain_nothing_is_admitted_for_who_waits(make_daemon: Make) -> None:
+    daemon = make_daemon(tables={"drain": {"model_timeout_s": 5, "timeout_s": 10}}).start()
+    session = new_session(daemon)
+    with connect(daemon) as client:
+        held = Reading(client, "/count 1200 0.05").begun()
+        daemon.control("reload", force=True)
+        wait_for(lambda: daemon.status()["phase"] == "draining", 20.0, "the drain")
+        for more in ({}, {"user": "alice"}, {"extra_headers": of_session(session)}):
+            for stream in (False, True):
+                with pytest.raises(openai.InternalServerError) as refused:
+                    say(client, "hello", stream=stream, **more)
+                assert (refused.value.status_code, refused.value.code) == (503, "draining")
+                assert int(refused.value.response.headers["retry-after"]) >= 1
+        assert [row["id"] for row in daemon.ask("/api/sessions").json["sessions"]] == [session]
+        assert events(daemon, session) == []
+        assert held.over().error.code == "cut_by_restart"
+
+
+@pytest.mark.long
 def test_a_waiting_client_with_a_key_has_its_answer_over_a_restart(make_daemon: Make) -> None:
     daemon = make_daemon(tables={"drain": QUICK}).start()
     session = new_session(daemon)
