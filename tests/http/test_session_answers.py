@@ -318,6 +318,9 @@ def test_a_hang_up_cancels_the_turn_only_if_that_was_wanted(
         talk.running.wait_until(lambda: talk.service.abandoned, "the turn to be cancelled")
         talk.add(EventType.TURN_CANCELLED, turn, by="api")
     else:
+        with talk.running.wire() as wire:
+            # What the pump does for this one comes after it has seen the other one go.
+            wire.listen(talk.session_id).hear()
         talk.reply(turn, "x")
         talk.end(turn)
     talk.running.wait_until(lambda: talk.running.server.streams() == 0, "its place to be free")
