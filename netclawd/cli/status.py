@@ -156,6 +156,8 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         pending = count(found["approvals"], "approval")
         yield "approvals", f"{pending} pending: `netclaw approvals list`"
     yield "streams", str(found["streams"])
+    if found.get("calls"):
+        yield "calls", f"{found['calls']} of the model, by clients that have no session"
     yield from _exposure(found)
     if found["gate"] != "open":
         rejects = found.get("new_work") == "reject"

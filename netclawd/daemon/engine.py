@@ -161,6 +161,10 @@ class Engine:
         elif left and not over:
             self._resumption.take_back(run.turn.id)
 
+    def open_calls(self) -> int:
+        """Return how many model calls of clients are on, which belong to no turn."""
+        return len(self._board.calls)
+
     def abandon(self, session_id: SessionId, turn_id: TurnId, by: str) -> None:
         """Cancel a turn on a thread of its own; nobody waits for what becomes of it."""
 

@@ -43,6 +43,7 @@ def status(image: Image) -> Mapping[str, Any]:
         "new_work": image.settings.drain.new_work.value,
         "drain": _drain(image),
         "turns": _turns(image),
+        "calls": _calls(image),
         "approvals": _approvals(image),
         "provider": _provider(image),
         "streams": image.http.streams() if image.http is not None else 0,
@@ -94,6 +95,11 @@ def _turns(image: Image) -> dict[str, int]:
     return dict(image.engine.counts())
 
 
+def _calls(image: Image) -> int:
+    """Count the model calls of clients, which belong to no turn."""
+    return image.engine.open_calls() if image.engine is not None else 0
+
+
 def _approvals(image: Image) -> int | None:
     """Count what waits for a person's answer; None while the store can't tell."""
     store = image.store  # Read once: the arbiter may take it away.
@@ -138,7 +144,10 @@ def _phase_line(image: Image) -> str:
     turns = _turns(image)["running"]
     if image.phase in (Phase.DRAINING, Phase.STOPPING):
         word = "stopping" if image.phase is Phase.STOPPING else "draining"
+        calls = _calls(image)
         line = f"{word}: {_count(turns, 'turn')}"
+        if calls:
+            line += f", {_count(calls, 'model call')} of clients"
         deadline = image.gate.state.deadline
         if deadline is None:  # The drain is announced before it begins.
             return line

@@ -369,6 +369,7 @@ def test_in_a_drain_nothing_is_admitted_for_who_waits(make_daemon: Make) -> None
         held = Reading(client, "/count 1200 0.05").begun()
         daemon.control("reload", force=True)
         wait_for(lambda: daemon.status()["phase"] == "draining", 20.0, "the drain")
+        assert daemon.status()["calls"] == 1
         for more in ({}, {"user": "alice"}, {"extra_headers": of_session(session)}):
             for stream in (False, True):
                 with pytest.raises(openai.InternalServerError) as refused:

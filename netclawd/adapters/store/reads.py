@@ -77,6 +77,12 @@ def session(db: sqlite3.Connection, session_id: SessionId) -> Session:
     return rows.as_session(found)
 
 
+def alias(db: sqlite3.Connection, name: str) -> SessionId | None:
+    """Return the session that a client calls so, None without one."""
+    found = db.execute("SELECT id FROM sessions WHERE alias = ?", (name,)).fetchone()
+    return None if found is None else SessionId(found[0])
+
+
 def admitted(
     db: sqlite3.Connection, session_id: SessionId, source_id: str, text: str
 ) -> Admitted | None:

@@ -177,8 +177,13 @@ class SqliteStore:
         self, alias: str, session_id: SessionId, at: float, channel: str = "api"
     ) -> Session:
         """Return the session that has this alias; make it, with this id, if none has."""
-        found = self._submit(lambda db, _: writes.open_session(db, alias, session_id, at, channel))
-        return self.session(found)
+        # An alias, once there, stays: most who ask need not wait for the writer.
+        with self._readers.lend() as db:
+            known = reads.alias(db, alias)
+        return self.session(
+            known
+            or self._submit(lambda db, _: writes.open_session(db, alias, session_id, at, channel))
+        )
 
     def admit(self, new: AdmitInput, at: float) -> Admitted:
         """Make an input and its queued turn durable; a repeated source id writes nothing."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from netclawd.adapters.store import schema
+from netclawd.adapters.store import reads, schema
 from netclawd.adapters.store.reads import first_answer, no_proposal, no_session, no_turn
 from netclawd.adapters.store.writer import Written
 from netclawd.core.restart import RestartRecord
@@ -93,9 +93,9 @@ def open_session(
     db: sqlite3.Connection, alias: str, session_id: SessionId, at: float, channel: str
 ) -> SessionId:
     """Return the session of this alias; make it, with this id, if there is none."""
-    found = db.execute("SELECT id FROM sessions WHERE alias = ?", (alias,)).fetchone()
+    found = reads.alias(db, alias)
     if found is not None:
-        return SessionId(found[0])
+        return found
     db.execute(
         "INSERT INTO sessions (id, created_at, channel, alias) VALUES (?, ?, ?, ?)",
         (session_id, at, channel, alias),
