@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netclawd.adapters.http.chat_request import (
     InvalidError,
@@ -237,3 +242,45 @@ def test_a_durable_session_refuses_what_it_cannot_take(asked: dict[str, Any], pa
     with pytest.raises(InvalidError) as caught:
         last_words(asked)
     assert caught.value.param == param
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+_WHOLE = answering() | {
+    "tools": [TOOL],
+    "tool_choice": {"type": "function", "function": {"name": "look"}},
+    "stop": ["a"],
+    "stream_options": {"include_usage": True},
+    "response_format": {"type": "text"},
+    "modalities": ["text"],
+    "max_tokens": 1,
+    "temperature": 1.0,
+    "user": "me",
+    "n": 1,
+}
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every container with every key of it."""
+    keys = (
+        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    )
+    for key in list(keys):
+        yield value, key
+        yield from _places(value[key])
+
+
+@given(st.data())
+def test_whatever_stands_in_a_request_is_taken_or_refused(data: st.DataObject) -> None:
+    asked = json.loads(json.dumps(_WHOLE))
+    for _ in range(data.draw(st.integers(1, 2))):
+        inside, key = data.draw(st.sampled_from(list(_places(asked))))
+        inside[key] = data.draw(_JSON)
+    for read in (read_chat, to_model_request, last_words):
+        with contextlib.suppress(InvalidError, ModelNotFoundError):
+            read(asked)
