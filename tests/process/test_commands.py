@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests import leftovers
+from tests.process.faults import Fault
 from tests.process.harness import Daemon
 from tests.process.process_facts import children
 from tests.process.talk import (
@@ -210,3 +211,32 @@ def test_a_file_is_written_once_however_often_the_daemon_dies(make_daemon: Make)
     assert (workspace(daemon, session) / "a/b").read_text() == "whole"
     assert [row["status"] for row in of_type(rows, "tool.finished")] == ["ok"]
     assert [p.name for p in (workspace(daemon, session) / "a").iterdir()] == ["b"]
+
+
+@pytest.mark.long
+def test_what_runs_in_an_image_that_fails_is_ended_on_the_way_back(make_daemon: Make) -> None:
+    """The way back is an execve with the command still running: it stays a child of the same process."""
+    daemon = make_daemon(tables={**ALLOWED, "drain": {"tool_timeout_s": 0.3}})
+    hold = Fault("hold", "before", "OpenGate", nth=2, until=daemon.home / "go")
+    daemon.faults = [hold, Fault("raise", "after", "OpenGate", nth=2)]
+    daemon.start()
+    pid, session = daemon.pid, new_session(daemon)
+    second = {"command": "echo begun >> second; setsid sleep 600 & sleep 600"}
+    calls = f"shell {json.dumps({'command': STUBBORN})} ; shell {json.dumps(second)}"
+    accepted(daemon, session, f"/each {calls}")
+    wait_begun(daemon, session)
+    daemon.write_config(tables={"sessions": {"workers": 3}})
+    wait_for(lambda: hold.reached, 20.0, "the new image to be held")
+    begun = workspace(daemon, session) / "second"
+    wait_for(begun.exists, 10.0, "the second command to have begun in the new image")
+    hold.release()
+    daemon.wait_ready(above=2)
+    rows = wait_all_ended(daemon, [session])[session]
+    check_history(rows)
+    assert daemon.pid == pid
+    assert "processes ended that a dead daemon left: " in daemon.errors()
+    assert commands() == frozenset()
+    assert children(pid) == set()
+    assert [row["status"] for row in of_type(rows, "tool.finished")] == ["interrupted"]
+    assert len(of_type(rows, "tool.unknown")) == 1
+    assert begun.read_text() == "begun\n"
