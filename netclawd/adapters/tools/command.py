@@ -110,11 +110,12 @@ class Command:
         """
         try:
             why = self._await_end(output, time.monotonic() + timeout_s, tidy)
-            left = 0
-            if why is Why.EXITED and self._rest():
+            rest, left = self._rest(), 0
+            if rest and why is Why.EXITED:
                 self._pump(output, _AFTERWARDS_S)
-                left = len(self._rest())
-            immortal = self._end_all(output)
+                rest = self._rest()
+                left = len(rest)
+            immortal = self._end_all(rest, output) if rest else 0
             self._drain(output)
             _pid, status = os.waitpid(self.pid, 0)
             return Ended(why, status, left, immortal)
@@ -181,10 +182,9 @@ class Command:
         marked.reap(seen for seen in found if seen.zombie and seen.pid != self.pid)
         return [seen for seen in found if not seen.zombie]
 
-    def _end_all(self, output: Output) -> int:
-        """End all of it; return how many can't be ended."""
-        rest = self._rest()
-        if rest and not self._at_once:
+    def _end_all(self, rest: list[marked.Seen], output: Output) -> int:
+        """End all of it, of which this is left; return how many can't be ended."""
+        if not self._at_once:
             for number in (signal.SIGTERM, signal.SIGCONT):  # Who is stopped hears nothing.
                 marked.send(rest, number)
             self._pump(output, GRACE_S)
