@@ -615,7 +615,7 @@ class HttpServer(Protocol):
         """
 
     def streams(self) -> int:
-        """Return how many event streams and long polls are open."""
+        """Return how many event streams, long polls and chat completions are open."""
 
 
 Post = Callable[[Event], None]

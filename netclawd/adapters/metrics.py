@@ -293,7 +293,7 @@ ROWS: tuple[Row | HistogramRow, ...] = (
         "netclawd_streams",
         "gauge",
         (),
-        "Event streams and long polls that are open.",
+        "Event streams, long polls and chat completions that are open.",
         alone(lambda reading: reading.streams),
     ),
     Row(

@@ -68,7 +68,7 @@ class DaemonSettings:
     allow_unauthenticated: bool
     #: Host header values accepted besides localhost, loopback and the configured addresses.
     allowed_hosts: tuple[str, ...]
-    #: Open event streams and long polls, at most.
+    #: Open event streams, long polls and chat completions, at most.
     max_streams: int
     #: Accept queue length asked for; the kernel bounds it by somaxconn.
     backlog: int

@@ -12,7 +12,7 @@ class HttpOptions:
 
     #: Threads that run requests.
     threads: int = 8
-    #: Event streams and long polls open at the same time, at most.
+    #: Event streams, long polls and chat completions open at the same time, at most.
     max_streams: int = 1024
     #: Configured addresses: their hosts are acceptable in Host and Origin.
     addresses: tuple[Address, ...] = ()

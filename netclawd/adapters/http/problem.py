@@ -84,7 +84,7 @@ class MediaTypeError(NetclawError):
 
 
 class TooManyStreamsError(NetclawError):
-    """daemon.max_streams event streams and long polls are open."""
+    """daemon.max_streams event streams, long polls and chat completions are open."""
 
     slug = "too-many-streams"
     status = 429

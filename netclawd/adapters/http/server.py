@@ -87,7 +87,7 @@ class WaitressHttpServer:
         return loop.turned_at if self._threads and not loop.paused else None
 
     def streams(self) -> int:
-        """Return how many event streams and long polls are open."""
+        """Return how many event streams, long polls and chat completions are open."""
         return self._pump.open()
 
     def quiesce(
