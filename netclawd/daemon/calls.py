@@ -20,6 +20,7 @@ from netclawd.errors import (
     DrainingError,
     HungUpError,
     NetclawError,
+    ProviderBadReplyError,
     ProviderError,
     ProviderRefusedError,
 )
@@ -101,7 +102,7 @@ class ModelCalls:
         try:
             reply = agent.provider.reply(request, hears.on_text, call.cancel)
             agent.state.replied(wall())
-            return reply
+            return _usable(reply)
         except Cancelled:
             return call.cut()
         except NetclawError as error:
@@ -116,3 +117,14 @@ class ModelCalls:
                 return call.cut()
             _log.exception("provider met a defect")
             return ProviderError(f"The provider failed ({type(error).__name__}).", "See the log.")
+
+
+def _usable(reply: ModelReply) -> ModelReply | NetclawError:
+    """Return the reply unless a call in it is garbled, which a client would make without arguments."""
+    for call in reply.calls:
+        if call.invalid:
+            return ProviderBadReplyError(
+                f"The model called {call.name or 'a tool'}, and the call can't be made: {call.invalid}",
+                "Send the request again.",
+            )
+    return reply

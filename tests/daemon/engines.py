@@ -117,6 +117,8 @@ class ScriptedModel:
         self.seen: list[tuple[str, int]] = []
         self.heard: list[Message] = []
         self.error: Exception | None = None
+        #: Why its calls can't be made.
+        self.garbled = ""
         self.usage: Usage | None = None
         self.finish = FinishReason.STOP
 
@@ -137,7 +139,7 @@ class ScriptedModel:
             raise Cancelled
         on_text(text[2:])
         calls = tuple(
-            ToolCall(CallId("theirs"), name, {"question": "May I?"})
+            ToolCall(CallId("theirs"), name, {"question": "May I?"}, self.garbled)
             for name in self.script(asked, step)
         )
         finish = FinishReason.TOOLS if calls else self.finish

@@ -10,9 +10,16 @@ import pytest
 
 from netclawd.core.session import Message, ModelReply, ModelRequest, Role
 from netclawd.daemon.engine import Engine
-from netclawd.errors import CutError, DrainingError, HungUpError, NetclawError, ProviderBusyError
+from netclawd.errors import (
+    CutError,
+    DrainingError,
+    HungUpError,
+    NetclawError,
+    ProviderBadReplyError,
+    ProviderBusyError,
+)
 from netclawd.ports import Call
-from tests.daemon.engines import LONG_S, SECRET, Drained, Home
+from tests.daemon.engines import LONG_S, SECRET, Drained, Home, named
 from tests.waiting import scaled, wait_for
 
 
@@ -133,6 +140,14 @@ def test_a_failure_is_passed_on_without_its_secrets(home: Home) -> None:
     heard = Heard(home.boot()).wait()
     assert isinstance(heard.error, ProviderBusyError)
     assert SECRET not in str(heard.error)
+
+
+def test_a_garbled_call_of_a_tool_is_an_error_and_never_one_without_arguments(home: Home) -> None:
+    home.model.garbled = "The arguments of the call are not valid JSON."
+    home.model.script = named(["look"])
+    heard = Heard(home.boot()).wait()
+    assert isinstance(heard.error, ProviderBadReplyError)
+    assert "not valid JSON" in heard.error.what
 
 
 def test_a_defect_of_the_provider_ends_its_call_and_no_more(home: Home) -> None:
