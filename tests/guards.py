@@ -336,6 +336,30 @@ GUARDS = (
         "            if True:\n                self._service.abandon_turn",
         "tests/http/test_session_answers.py::test_a_hang_up_cancels_the_turn_only_if_that_was_wanted",
     ),
+    Guard(
+        "a command whose end nobody knows is never run again",
+        "core/turn.py",
+        "        repeatable = standing.begun[call.id] and rules is not None and rules.idempotent(call)\n",
+        "        repeatable = True\n",
+        "tests/process/test_model_restarts.py::"
+        "test_whatever_is_under_way_is_made_once_more_or_never_again",
+    ),
+    Guard(
+        "a model call that was cut is announced when it is made again",
+        "core/turn.py",
+        "    if cut and standing.model_is_next:\n",
+        "    if False:\n",
+        "tests/process/test_model_restarts.py::"
+        "test_whatever_is_under_way_is_made_once_more_or_never_again",
+    ),
+    Guard(
+        "what a failed turn has done is told to the next",
+        "adapters/store/reads.py",
+        "t.state IN ('failed', 'cancelled')",
+        "t.state IN ('failed_', 'cancelled_')",
+        "tests/process/test_model_restarts.py::"
+        "test_what_a_turn_had_done_before_it_failed_is_told_to_the_next",
+    ),
 )
 
 

@@ -3,7 +3,8 @@
 Pure. The newest summary stands in the place of the turns that it covers (:func:`converse`), whole
 turns all of them; what follows is told in full. The order of the events is kept with one exception:
 what the daemon has to say (a restart, an interruption) waits until every call of a reply is answered,
-because model APIs want the answers right behind the reply that asked for them.
+because model APIs want the answers right behind the reply that asked for them. A turn that failed or
+was cancelled is told as far as it went, with what ended it, so that nothing is done again unknowingly.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ DENIED_TEXT = "A person did not grant this call; it was not run."
 EXPIRED_TEXT = (
     "Nobody answered in time whether this call may run, so it was denied; it was not run."
 )
+NOT_RUN_TEXT = "[not run] The turn ended before this call could run; it had no effect."
+FAILED_TEXT = "[netclawd] The turn failed here and has no reply: {}"
+CANCELLED_TEXT = "[netclawd] The turn was cancelled here and has no reply."
 ABSENT_TEXT = "There is no tool {!r}; nothing was run. Use one of those that you were told of."
 
 
@@ -108,7 +112,8 @@ class _Transcript:
     def __init__(self) -> None:
         self.rows: list[Message] = []
         self._notes: list[Message] = []
-        self._open: set[CallId] = set()
+        #: Calls of the newest reply that have no answer, in their order: whether each was started.
+        self._open: dict[CallId, bool] = {}
 
     def take(self, event: SessionEvent) -> None:
         data = event.data
@@ -121,7 +126,9 @@ class _Transcript:
                     for c in data["calls"]
                 )
                 self.rows.append(Message(Role.ASSISTANT, data["text"], calls))
-                self._open.update(call.id for call in calls)
+                self._open = {call.id: False for call in calls}
+            case EventType.TOOL_STARTED:
+                self._open[data["call_id"]] = True
             case EventType.TOOL_FINISHED:
                 self._answer(data["call_id"], tool_text(data["status"], data["text"]))
             case EventType.TOOL_UNKNOWN:
@@ -132,10 +139,21 @@ class _Transcript:
             case EventType.CONFIG_OUTCOME:
                 self._notes.append(Message(Role.SYSTEM, _outcome_note(event)))
                 self.end_history()
+            case EventType.TURN_FAILED:
+                self._end(FAILED_TEXT.format(data["reason"]))
+            case EventType.TURN_CANCELLED:
+                self._end(CANCELLED_TEXT)
 
     def _answer(self, call_id: CallId, text: str) -> None:
         self.rows.append(Message(Role.TOOL, text, call_id=call_id))
-        self._open.discard(call_id)
+        self._open.pop(call_id, None)
+        self.end_history()
+
+    def _end(self, note: str) -> None:
+        """Say that the turn ended without a reply, behind an answer to every call."""
+        self._notes.append(Message(Role.SYSTEM, note))
+        for call_id, started in tuple(self._open.items()):
+            self._answer(call_id, UNKNOWN_TEXT if started else NOT_RUN_TEXT)
         self.end_history()
 
     def end_history(self) -> None:
@@ -156,9 +174,11 @@ def _restart_note(event: SessionEvent) -> str:
         "crash": "The daemon ended without warning and was started again",
         "stop": "The daemon was stopped and started again",
     }.get(data["cause"], "The daemon restarted")
+    # A crash was no restart that anybody asked for, and has no id.
+    which = f"restart {data['restart_id']}, {data['trigger']}; " if data["restart_id"] else ""
     return (
-        f"[netclawd] {how} while this turn ran (restart {data['restart_id']}, {data['trigger']}; "
-        f"generation {data['generation']} now). The turn goes on from its last checkpoint."
+        f"[netclawd] {how} while this turn ran ({which}generation {data['generation']} now). "
+        "The turn goes on from its last checkpoint."
     )
 
 

@@ -164,6 +164,20 @@ def test_a_conversation_is_the_completed_turns_before_one_turn_after_turn(store:
     assert [event.turn_id for event in told] == [first.turn_id] * 3 + [third.turn_id] * 3
 
 
+@pytest.mark.parametrize("state", [TurnState.FAILED, TurnState.CANCELLED])
+def test_a_turn_without_a_reply_is_told_if_a_tool_was_started(
+    store: Store, state: TurnState
+) -> None:
+    vain, done, now = (leased(store, text=text) for text in ("vain", "done", "now"))
+    store.commit(Change(vain, (note(EventType.MODEL_COMPLETED),)), 3.0)
+    store.commit(Change(done, (note(EventType.MODEL_COMPLETED),)), 3.0)
+    store.commit(Change(done, (note(EventType.TOOL_STARTED),)), 3.0)
+    assert store.conversation(A, now.turn_id) == (), "neither has ended"
+    end(store, vain, state)
+    end(store, done, state)
+    assert {event.turn_id for event in store.conversation(A, now.turn_id)} == {done.turn_id}
+
+
 def test_a_conversation_begins_with_the_newest_summary_and_what_it_does_not_cover(
     store: Store,
 ) -> None:

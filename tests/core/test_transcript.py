@@ -68,6 +68,12 @@ def test_the_model_reads_why_and_which_restart() -> None:
     assert "without warning" in told["crash"]
 
 
+def test_a_restart_that_has_no_id_is_told_without_one() -> None:
+    kind, data = _restart("crash")
+    (note,) = messages(stamp([(kind, {**data, "restart_id": "", "trigger": "start"})]))
+    assert "while this turn ran (generation 7 now)." in note.text
+
+
 def test_an_outcome_other_than_success_says_so_first() -> None:
     rows = [
         _finished("a"),
@@ -79,6 +85,29 @@ def test_an_outcome_other_than_success_says_so_first() -> None:
     texts = [messages(stamp([_reply("a"), row]))[-1].text for row in rows]
     assert texts[:4] == ["done", "[error] no disk", "[interrupted] ended", "[denied] no"]
     assert texts[4].startswith("[unknown] Outcome unknown")
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (
+            (EventType.TURN_FAILED, {"slug": "x", "reason": "No key."}),
+            "failed here and has no reply: No",
+        ),
+        ((EventType.TURN_CANCELLED, {"by": "me"}), "was cancelled here"),
+    ],
+)
+def test_a_turn_without_a_reply_is_told_as_far_as_it_went(end: Row, words: str) -> None:
+    started = (EventType.TOOL_STARTED, {"step": 1, "call_id": "b", "name": "tool"})
+    rows = [_input("go"), _reply("a", "b", "c"), _restart(), _finished("a"), started, end]
+    told = messages(stamp(rows))
+    roles = ["user", "assistant", "tool", "tool", "tool", "system", "system"]
+    assert [message.role.value for message in told] == roles
+    assert [message.call_id for message in told[2:5]] == ["a", "b", "c"]
+    assert told[3].text.startswith("[unknown]")
+    assert told[4].text.startswith("[not run]")
+    assert "restarted" in told[5].text
+    assert words in told[6].text
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,10 @@ NEW_IMAGE = (
 #: What an agent's change of the configuration goes through; the launcher wraps each when one is named.
 PROPOSAL = ("StartProposal", "WriteProposal", "OpenProposal", "CloseProposal")
 
+#: What a turn with a real provider goes through besides its checkpoints: the request and the head of its
+#: answer, each piece of text, the whole reply before its commit, and the commit that sends the reply.
+MODEL = ("AskModel", "Token", "ModelReply", "Deliver")
+
 
 def kill_points() -> list[Fault]:
     """Return a SIGKILL before and after every effect of the first restart."""

@@ -15,6 +15,7 @@ monotonic nanoseconds), and ``faults``, a list of ``{"do", "when", "effect", "nt
 * ``text``: what an error says (``raise``).
 * ``when``: ``before`` or ``after``.
 * ``effect``: a class name of netclawd.core.effects, a step of a proposal (:data:`PROPOSAL`),
+  of a model call (:data:`MODEL`),
   ``Checkpoint`` for a commit of a turn before its last, or
   ``Image`` for the start of an image, ``Import``
   for the moment when the stub imports what serves, or ``Rehearsal`` for the start of the rehearsing
@@ -49,6 +50,10 @@ class Faults:
     @property
     def of_proposals(self) -> bool:
         return any(fault["effect"] in PROPOSAL for fault in self._faults)
+
+    @property
+    def of_models(self) -> bool:
+        return any(fault["effect"] in MODEL for fault in self._faults)
 
     @property
     def of_checkpoints(self) -> bool:
@@ -219,7 +224,43 @@ def wrap_checkpoints(faults: Faults) -> None:
     store.commit = commit
 
 
+#: What a real provider's model call goes through: the request up to the head of its answer, a piece of
+#: text, the whole reply; and the commit that sends it to the person.
+MODEL = ("AskModel", "Token", "ModelReply", "Deliver")
+
+
+def wrap_models(faults: Faults) -> None:
+    caller: Any = importlib.import_module("netclawd.adapters.providers.call").Caller
+    store: Any = importlib.import_module("netclawd.adapters.store.sqlite").SqliteStore
+    ask, reply, deliver = caller._ask, caller.reply, store.commit_all
+
+    def met_ask(*arguments: Any) -> Any:
+        faults.meet("before", "AskModel")
+        answer = ask(*arguments)
+        faults.meet("after", "AskModel")
+        return answer
+
+    def met_reply(self: Any, request: Any, on_text: Any, cancel: Any) -> Any:
+        def said(text: str) -> None:
+            on_text(text)
+            faults.meet("after", "Token")
+
+        answer = reply(self, request, said, cancel)
+        faults.meet("after", "ModelReply")
+        return answer
+
+    def met_deliver(*arguments: Any) -> Any:
+        faults.meet("before", "Deliver")
+        answer = deliver(*arguments)
+        faults.meet("after", "Deliver")
+        return answer
+
+    caller._ask, caller.reply, store.commit_all = met_ask, met_reply, met_deliver
+
+
 def wrap_performer(faults: Faults) -> None:
+    if faults.of_models:
+        wrap_models(faults)
     if faults.of_checkpoints:
         wrap_checkpoints(faults)
     if faults.of_proposals:

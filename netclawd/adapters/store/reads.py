@@ -27,7 +27,6 @@ from netclawd.core.session import (
     SessionId,
     Turn,
     TurnId,
-    TurnState,
 )
 from netclawd.errors import BadRequestError, KeyReusedError, NotFoundError
 
@@ -46,6 +45,10 @@ _NEXT_TURN = f"""SELECT {rows.TURN_COLUMNS} FROM sessions s
 _SUMMARY = f"""SELECT {rows.EVENT_COLUMNS} FROM events e INDEXED BY events_summarised
     JOIN turns t ON t.position = e.turn WHERE e.session = ? AND e.turn <= ?
     AND e.type = 'context.summarised' ORDER BY e.seq DESC LIMIT 1"""
+#: What has had effects is told whatever became of the turn, lest they be had again; what was only said
+#: in vain is not, since it may be what the model server refuses.
+_IS_TOLD = """(t.state = 'completed' OR t.state IN ('failed', 'cancelled') AND EXISTS
+    (SELECT 1 FROM events b WHERE b.turn = t.position AND b.type = 'tool.started'))"""
 _OUTBOX = f"""SELECT {rows.OUTBOX_COLUMNS} FROM outbox o
     JOIN turns t ON t.position = o.turn JOIN sessions s ON s.n = t.session"""
 _APPROVALS = f"""SELECT {rows.APPROVAL_COLUMNS} FROM approvals a
@@ -209,9 +212,9 @@ def conversation(
         ).fetchone()
     found = db.execute(
         f"""SELECT {rows.EVENT_COLUMNS} FROM turns t JOIN events e ON e.turn = t.position
-            WHERE t.session = ? AND t.position < ? AND t.position > ? AND t.state = ?
+            WHERE t.session = ? AND t.position < ? AND t.position > ? AND {_IS_TOLD}
             AND e.type <> ? ORDER BY t.position, e.seq""",
-        (*place, covered, TurnState.COMPLETED, EventType.CONTEXT_SUMMARISED),
+        (*place, covered, EventType.CONTEXT_SUMMARISED),
     ).fetchall()
     told = found if summary is None else [summary, *found]
     return tuple(rows.as_event(session_id, row) for row in told)

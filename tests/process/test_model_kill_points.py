@@ -1,0 +1,215 @@
+"""SIGKILL at each point of a turn with a real provider: of its model calls, its commits, its tools.
+
+The points are read off an undisturbed turn, which has two model calls, a question about a command, and a
+call beside it that may be repeated; :func:`test_the_points_are_all_that_a_turn_meets` sees that the table
+is whole. Whatever point it is: each step is asked for twice at most and kept once, the command runs once
+at most, what may be repeated has its effect once, and the model was told what the store has.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from tests.counterparts import Call, Reply
+from tests.process.faults import MODEL, Fault
+from tests.process.harness import PROVE, Daemon
+from tests.process.models import KINDS, Model, Scene, check_model_turns, until_granted
+from tests.process.proposing import ALLOWED, check_turn, commented, outcomes
+from tests.process.talk import (
+    SessionEvent,
+    accepted,
+    check_ledger,
+    events,
+    ledger,
+    new_session,
+    of_type,
+    wait_all_ended,
+)
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.long
+
+Make = Callable[..., Daemon]
+
+SHELL = Call("shell", {"command": "echo once >> ../effect"})
+KEYED = Call("ledger", {"seconds": 0.1, "idempotent": True})
+CHANGE = Call("config_propose", {"changes": {"drain.timeout_s": 25}, "reason": "slow tools"})
+SCENES = (
+    Scene("work", (Reply("I run.", (SHELL, KEYED)), Reply("All is done."))),
+    Scene("change", (Reply("I change it.", (CHANGE,)), Reply("It is changed."))),
+)
+#: How often an undisturbed turn meets each point: its commits are started, reply, asked, granted, taken
+#: up, two starts, two ends, reply; of its pieces of text two are of the first reply.
+POINTS: Mapping[tuple[str, str], int] = {
+    ("before", "Checkpoint"): 10,
+    ("after", "Checkpoint"): 10,
+    ("before", "AskModel"): 2,
+    ("after", "AskModel"): 2,
+    ("after", "Token"): 5,
+    ("after", "ModelReply"): 2,
+    ("before", "Deliver"): 1,
+    ("after", "Deliver"): 1,
+}
+#: What a reduced run takes, the kinds in turns: the first call's request, head and first word, the question,
+#: its answer, the command's start, one end, the second call's last word, whole reply and commit.
+REDUCED = [
+    ("before", "AskModel", 1),
+    ("after", "AskModel", 1),
+    ("after", "Token", 1),
+    ("after", "Checkpoint", 4),
+    ("after", "Checkpoint", 7),
+    ("after", "Token", 5),
+    ("after", "ModelReply", 2),
+    ("after", "Checkpoint", 10),
+]
+#: Of a change of the configuration: its start, its end, and the second call, behind the restart.
+CHANGE_POINTS = {
+    ("after", "OpenProposal"): 1,
+    ("before", "CloseProposal"): 1,
+    ("after", "CloseProposal"): 1,
+    ("before", "AskModel"): 2,
+    ("after", "AskModel"): 2,
+    ("after", "Token"): 6,
+    ("after", "ModelReply"): 2,
+}
+CHANGE_REDUCED = [("after", "AskModel", 2)]
+
+
+def enumerated(
+    points: Mapping[tuple[str, str], int], reduced: list[tuple[str, str, int]]
+) -> list[tuple[str, Fault]]:
+    """Return every point with every kind, or the reduced ones with one kind each."""
+    every = [(*point, nth) for point, count in points.items() for nth in range(1, count + 1)]
+    assert set(reduced) <= set(every)
+    taken = [(kind, point) for point in every for kind in KINDS]
+    if not PROVE:
+        taken = [(KINDS[n % 2], point) for n, point in enumerate(reduced)]
+    return [(kind, Fault("kill", when, effect, nth)) for kind, (when, effect, nth) in taken]
+
+
+def name_of(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value.when}-{value.effect}-{value.nth}"
+
+
+def never() -> list[Fault]:
+    """Return faults that don't fire, for the trace."""
+    return [Fault("kill", "after", effect, nth=99) for effect in (*MODEL, "Checkpoint")]
+
+
+def effects(daemon: Daemon) -> list[str]:
+    path = daemon.home / "state" / "workspaces" / "effect"
+    return path.read_text().split() if path.exists() else []
+
+
+def finish(daemon: Daemon, session: str) -> list[SessionEvent]:
+    """Answer what is asked until the turn has ended; return its events."""
+    grant = until_granted(daemon)
+
+    def completed() -> list[SessionEvent]:
+        grant()
+        return of_type(events(daemon, session), "turn.completed")
+
+    wait_for(completed, 30.0, "the end of the turn")
+    return wait_all_ended(daemon, [session])[session]
+
+
+def wait_killed(daemon: Daemon) -> None:
+    grant = until_granted(daemon)
+
+    def dead() -> bool:
+        grant()
+        return daemon.running.poll() is not None
+
+    wait_for(dead, 20.0, lambda: f"the kill; met: {Counter(daemon.effects(when='after'))}")
+    assert daemon.wait_exit() == -9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_points_are_all_that_a_turn_meets(make_daemon: Make, kind: str) -> None:
+    with Model(kind, SCENES) as model:
+        daemon = make_daemon(tables=model.settings(), faults=never()).start()
+        session = new_session(daemon)
+        accepted(daemon, session, "work")
+        rows = finish(daemon, session)
+        check_model_turns(model, "work", rows)
+    for (when, effect), count in POINTS.items():
+        assert daemon.effects(when=when).count(effect) == count, (when, effect)
+    assert effects(daemon) == ["once"]
+
+
+@pytest.mark.parametrize(("kind", "point"), enumerated(POINTS, REDUCED), ids=name_of)
+def test_a_kill_repeats_nothing_that_must_not_be_repeated(
+    make_daemon: Make, kind: str, point: Fault
+) -> None:
+    with Model(kind, SCENES) as model:
+        daemon = make_daemon(tables=model.settings(), faults=[point]).start()
+        session = new_session(daemon)
+        accepted(daemon, session, "work")
+        wait_killed(daemon)
+        daemon.start()
+        rows = finish(daemon, session)
+        check_model_turns(model, "work", rows)
+    check_ledger(daemon, rows)
+    asked = [model.times("work", step) for step in (1, 2)]
+    assert asked == expected(point)
+    assert len(of_type(rows, "step.retry")) == announced(rows)
+    assert len(of_type(rows, "approval.requested")) == len(of_type(rows, "approval.granted")) == 1
+    command, keyed = (call["id"] for call in of_type(rows, "model.completed")[0]["calls"])
+    assert ledger(daemon) == [keyed]
+    ended = {row["call_id"]: row for row in of_type(rows, "tool.finished", "tool.unknown")}
+    unknown = ended[command]["type"] == "tool.unknown"
+    assert effects(daemon) == ["once"] or (unknown and effects(daemon) == [])
+    assert of_type(rows, "reply.sent")[0]["text"] == "All is done."
+
+
+def expected(point: Fault, words: int = 2) -> list[int]:
+    """Return how often the two steps are asked for: again whatever was asked and not committed.
+
+    ``words``: pieces of text of the first reply.
+    """
+    first = {
+        ("before", "Checkpoint"): 2,
+        ("after", "AskModel"): 1,
+        ("after", "Token"): words,
+        ("after", "ModelReply"): 1,
+    }.get((point.when, point.effect))
+    if first is None or (point.effect == "Checkpoint" and point.nth not in (2, 10)):
+        return [1, 1]
+    return [2, 1] if point.nth <= first else [1, 2]
+
+
+def announced(rows: list[SessionEvent]) -> int:
+    """Return how many repeats are to be announced: of what ran, with the model's call next, at the kill."""
+    before = [row["type"] for row in rows]
+    before = before[: before.index("turn.interrupted")] if "turn.interrupted" in before else []
+    if not before or "turn.started" not in before:
+        return 0
+    replies = before.count("model.completed")
+    answered = before.count("tool.finished") + before.count("tool.unknown") == 2
+    return int(replies == 0 or (replies == 1 and answered))
+
+
+@pytest.mark.parametrize(("kind", "point"), enumerated(CHANGE_POINTS, CHANGE_REDUCED), ids=name_of)
+def test_a_kill_has_a_change_written_once_and_told_once(
+    make_daemon: Make, kind: str, point: Fault
+) -> None:
+    wrote = Fault("kill", "after", "WriteProposal", nth=99)
+    with Model(kind, SCENES) as model:
+        daemon = make_daemon(tables={**model.settings(), **ALLOWED}, faults=[point, wrote])
+        before = commented(daemon)
+        daemon.start()
+        session = new_session(daemon)
+        accepted(daemon, session, "change")
+        wait_killed(daemon)
+        daemon.start()
+        rows = finish(daemon, session)
+        check_turn(rows)
+        check_model_turns(model, "change", rows)
+    assert daemon.effects(when="after").count("WriteProposal") == 1
+    assert daemon.config_path.read_text() == before + "\n[drain]\ntimeout_s = 25\n"
+    assert len(outcomes(rows)) == 1
+    assert [model.times("change", step) for step in (1, 2)] == expected(point, words=3)
