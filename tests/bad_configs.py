@@ -197,6 +197,10 @@ IN_SCHEMA: list[tuple[str | bytes, str]] = [
     (f"[daemon]\nlisten = [{'1,' * 5000}]\n", "it has more than 5000 values"),
 ]
 IN_MEANING: list[tuple[str | bytes, str]] = [
+    (
+        "[providers.demo]\nkind = 'demo'\ncontext_tokens = 1024\nmax_output_tokens = 256\n",
+        "which leaves no room for a conversation. Raise providers.demo.context_tokens to",
+    ),
     ('[daemon]\nlisten = ["localhost:1"]\n', "names are not resolved"),
     ('[daemon]\nlisten = ["127.0.0.1:1", "127.0.0.1:1"]\n', "names 127.0.0.1:1 twice"),
     ('[daemon]\nlisten = ["127.0.0.1:1", "0.0.0.0:2"]\n', 'set daemon.exposure = "reverse-proxy"'),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 #: Longest file, bytes.
 LIMIT_BYTES = 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
+_PROMPT = "agent.system_prompt_file"
 
 
 @cache
@@ -82,12 +83,14 @@ class SettingsFile:
         find_owner: Callable[[UnixAccess], object] = lambda _access: None,
         look: Look | None = None,
         read_prompt: Callable[[str], str] = str,
+        judge_told: Callable[[Settings, str | None], None] = lambda _settings, _prompt: None,
     ) -> None:
         """``environ``: what the daemon was started with. ``digest_key``: keys the hashes of secrets,
         the same for the life of the state folder. ``resolve``: reference to value, or
         ConfigMeaningError. ``find_owner`` raises it for an account that this host lacks. ``look``
         finds out whether a tunnel's program runs; None: it is taken for running. ``read_prompt``
-        returns the text of the file with the system prompt, or raises ConfigMeaningError."""
+        returns the text of the file with the system prompt, or raises ConfigMeaningError; ``judge_told``
+        raises it where that text, None without such a file, leaves a model no room for more."""
         self.path = path
         self._environ = environ
         self._digest_key = digest_key
@@ -95,6 +98,7 @@ class SettingsFile:
         self._find_owner = find_owner
         self._look = look
         self._read_prompt = read_prompt
+        self._judge_told = judge_told
 
     def blind(self) -> SettingsFile:
         """Return a reader that looks for no program: for what was judged before, or is only shown."""
@@ -109,6 +113,7 @@ class SettingsFile:
             self._find_owner,
             look,
             self._read_prompt,
+            self._judge_told,
         )
 
     def read(self, *, running: bool, served: DaemonSettings | None = None) -> Snapshot:
@@ -159,6 +164,7 @@ class SettingsFile:
         judge_meaning(settings, self._look, served)
         self._find_owner(settings.daemon.unix)
         secrets = self._resolve_all(settings)
+        self._judge_told(settings, secrets.get(_PROMPT))
         return Snapshot(
             path=self.path,
             text=content,
@@ -216,7 +222,7 @@ class SettingsFile:
         """Return all that the settings refer to: secrets, and the system prompt."""
         rows = [(key, self._resolve, ref) for key, ref in settings.secret_references.items()]
         if prompt := settings.system_prompt_file:
-            rows.append(("agent.system_prompt_file", self._read_prompt, prompt))
+            rows.append((_PROMPT, self._read_prompt, prompt))
         values = {}
         for key, resolve, reference in rows:
             try:

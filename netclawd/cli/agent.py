@@ -9,7 +9,7 @@ from netclawd.adapters.clock import SystemClock
 from netclawd.adapters.prompt_file import read_prompt
 from netclawd.core.prompt import BUILT_IN_PROMPT
 from netclawd.core.session import ToolSpec
-from netclawd.core.settings import ProviderSettings, Settings
+from netclawd.core.settings import Policy, ProviderSettings, Settings
 from netclawd.ports import Provider, Tool
 
 #: Tools that are there for the demo agent, and that no other model is told of.
@@ -47,6 +47,26 @@ def system_prompt(settings: Settings) -> str:
     """Return what the model is told first; ConfigMeaningError when its file can't be read."""
     path = settings.system_prompt_file
     return read_prompt(path) if path else BUILT_IN_PROMPT
+
+
+def judge_told(settings: Settings, prompt: str | None) -> None:
+    """Raise ConfigMeaningError when what the model is told in each request leaves no room for more.
+
+    ``prompt``: the text of the settings' file, None without one.
+    """
+    from netclawd.core import proposals
+    from netclawd.core.providers import judge_room
+
+    chosen = settings.providers[settings.provider]
+    specs = [_spec(tool) for tool in make_tools(settings, "", {}, ())]
+    specs.append(ToolSpec(proposals.NAME, proposals.DESCRIPTION, proposals.PARAMETERS))
+    policies = settings.tools.policies
+    told = (s for s in specs if policies.get(s.name) is not Policy.DENY and _hears(chosen, s.name))
+    judge_room(settings, BUILT_IN_PROMPT if prompt is None else prompt, told)
+
+
+def _spec(tool: Tool) -> ToolSpec:
+    return ToolSpec(tool.name, tool.description, tool.parameters)
 
 
 def make_tools(
@@ -101,5 +121,10 @@ def offered(chosen: ProviderSettings, tools: Mapping[str, Offer]) -> tuple[ToolS
     return tuple(
         spec
         for name, tool in tools.items()
-        if (spec := tool.spec) is not None and (chosen.kind == "demo" or name not in DEMO_TOOLS)
+        if (spec := tool.spec) is not None and _hears(chosen, name)
     )
+
+
+def _hears(chosen: ProviderSettings, tool: str) -> bool:
+    """Whether this provider's model may be told of a tool."""
+    return chosen.kind == "demo" or tool not in DEMO_TOOLS

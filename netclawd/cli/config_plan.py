@@ -111,11 +111,14 @@ def ask_patiently(client: ControlClient, do: str, **arguments: Any) -> Any:
 
 def source(path: str) -> SettingsFile:
     """Return the reader that a daemon started here would use."""
+    from netclawd.cli.agent import judge_told
     from netclawd.cli.wiring import find_owner, look_for
 
     # The digest that this key goes into is compared within this command and never shown.
     resolve = Secrets(os.environ).resolve
-    return SettingsFile(path, os.environ, b"", resolve, find_owner, look_for, read_prompt)
+    return SettingsFile(
+        path, os.environ, b"", resolve, find_owner, look_for, read_prompt, judge_told
+    )
 
 
 def _plan_start(paths: Paths, candidate: Candidate | None) -> dict[str, Any]:

@@ -78,9 +78,11 @@ def settings_source(
     path: str, environ: Mapping[str, str], state: str, *, create: bool = False
 ) -> SettingsFile:
     """Return the reader of the configuration; ``create`` makes the digest key if there is none."""
+    from netclawd.cli.agent import judge_told
+
     key = digest_key(state, create=create)
     resolve = Secrets(environ).resolve
-    return SettingsFile(path, environ, key, resolve, find_owner, look_for, read_prompt)
+    return SettingsFile(path, environ, key, resolve, find_owner, look_for, read_prompt, judge_told)
 
 
 def find_owner(access: UnixAccess) -> None:

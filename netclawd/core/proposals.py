@@ -32,6 +32,7 @@ MOST = 50
 _REASON_BYTES = 500
 
 #: JSON Schema of the tool's arguments.
+NAME = "config_propose"
 PARAMETERS: Mapping[str, Any] = {
     "type": "object",
     "properties": {

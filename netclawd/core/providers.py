@@ -6,7 +6,11 @@ chosen, perhaps in a hurry.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from netclawd.core.session import ToolSpec
 from netclawd.core.settings import ProviderSettings, Settings
+from netclawd.core.tokens import fixed_tokens
 from netclawd.core.words import dotted, shown
 from netclawd.errors import ConfigMeaningError
 
@@ -14,6 +18,8 @@ from netclawd.errors import ConfigMeaningError
 NEED_MODEL = frozenset({"openai", "anthropic"})
 #: Part of a model's window that a reply may take at most: what is left must hold a conversation.
 MOST_FOR_REPLY = 0.75
+#: Tokens that a conversation needs at least, beside what each request takes anyway.
+LEAST_ROOM = 512
 
 
 def judge_agent(settings: Settings) -> None:
@@ -43,3 +49,24 @@ def _judge_provider(provider: ProviderSettings) -> None:
             f" conversation in {table}.context_tokens, {provider.context_tokens}.",
             f"Lower it to {most} at most, or raise context_tokens if the model's window is larger.",
         )
+
+
+def judge_room(settings: Settings, system: str, tools: Iterable[ToolSpec]) -> None:
+    """Raise ConfigMeaningError unless the system prompt and the tools leave room for a conversation.
+
+    Judged is the provider that the agent uses: with it every turn of every session would fail.
+    """
+    chosen = settings.providers[settings.provider]
+    room = chosen.context_tokens - chosen.max_output_tokens
+    fixed = fixed_tokens(system, tools)
+    if fixed + LEAST_ROOM <= room:
+        return
+    table = dotted(("providers", chosen.name))
+    prompt = "agent.system_prompt_file" if settings.system_prompt_file else "The built-in prompt"
+    raise ConfigMeaningError(
+        f"{prompt} and the tools take about {fixed} tokens of each request; {table}.context_tokens, less"
+        f" {table}.max_output_tokens, is {room}, which leaves no room for a conversation.",
+        f"Raise {table}.context_tokens to {fixed + LEAST_ROOM + chosen.max_output_tokens} if the model's"
+        " window is as large; else lower max_output_tokens, shorten the prompt, or deny tools that are not"
+        " needed.",
+    )

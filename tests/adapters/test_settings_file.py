@@ -11,6 +11,7 @@ import pytest
 from netclawd.adapters.prompt_file import read_prompt
 from netclawd.adapters.secrets import Secrets
 from netclawd.adapters.settings_file import SettingsFile, packaged_schema, preload
+from netclawd.cli.agent import judge_told
 from netclawd.core.settings import Exposure, Snapshot
 from netclawd.daemon.accounts import owner_of
 from netclawd.errors import (
@@ -26,7 +27,8 @@ KEYED = '[providers.demo]\nkind = "demo"\napi_key = '
 
 def source(path: Path | str, environ: dict[str, str] | None = None) -> SettingsFile:
     environ = environ or {}
-    return SettingsFile(str(path), environ, KEY, Secrets(environ).resolve, owner_of)
+    resolve = Secrets(environ).resolve
+    return SettingsFile(str(path), environ, KEY, resolve, owner_of, judge_told=judge_told)
 
 
 def judge(text: str | bytes, environ: dict[str, str] | None = None) -> Snapshot:

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from netclawd.core.exposure import judge_meaning
+from netclawd.core.providers import LEAST_ROOM, judge_room
+from netclawd.core.session import ToolSpec
 from netclawd.core.settings import Settings
+from netclawd.core.tokens import fixed_tokens
 from netclawd.errors import ConfigMeaningError
 from tests.core.test_settings import DEFAULTS
 
@@ -58,3 +61,26 @@ def test_the_remedy_names_a_number_that_is_taken() -> None:
         judge_meaning(_settings(x=_table(context_tokens=5001, max_output_tokens=5000)))
     (most,) = re.findall(r"Lower it to (\d+) at most", refusal.value.remedy)
     judge_meaning(_settings(x=_table(context_tokens=5001, max_output_tokens=int(most))))
+
+
+LOOK = ToolSpec("look", "Looks at things. " * 30, {"type": "object"})
+
+
+def test_a_prompt_and_tools_that_leave_no_room_are_refused_with_the_number_that_does() -> None:
+    prompt = "Be kind. " * 300
+    fixed = fixed_tokens(prompt, [LOOK])
+    small = _table(context_tokens=1024, max_output_tokens=256)
+    judge_room(_settings(demo=small), "", ())
+    with pytest.raises(ConfigMeaningError) as refusal:
+        judge_room(_settings(demo=small), prompt, [LOOK])
+    assert f"take about {fixed} tokens of each request" in refusal.value.what
+    assert "is 768, which leaves no room for a conversation" in refusal.value.what
+    (least,) = re.findall(r"Raise providers\.demo\.context_tokens to (\d+)", refusal.value.remedy)
+    assert int(least) == fixed + LEAST_ROOM + 256
+    judge_room(_settings(demo={**small, "context_tokens": int(least)}), prompt, [LOOK])
+    with pytest.raises(ConfigMeaningError):
+        judge_room(_settings(demo={**small, "context_tokens": int(least) - 1}), prompt, [LOOK])
+
+
+def test_the_room_of_a_provider_that_is_not_chosen_is_not_judged() -> None:
+    judge_room(_settings(x=_table(context_tokens=1024, max_output_tokens=768)), "x" * 1_000, ())

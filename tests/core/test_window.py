@@ -71,6 +71,13 @@ def test_the_room_is_what_a_reply_leaves() -> None:
     assert Window(8_000, 2_000).squeezed(9_000) == Window(8_000, 2_000)
 
 
+def test_a_summary_takes_its_part_of_what_the_prompt_and_the_tools_leave() -> None:
+    assert window.window_of(2_048, 512, fixed=1_136) == Window(1_536, 100)
+    assert window.window_of(2_048, 512, 2.0, fixed=368) == Window(768, 100)
+    assert window.window_of(2_048, 512, fixed=3_000).summary == 1
+    assert Window(1_536, 100).squeezed(1_336, 1_136) == Window(1_336, 50)
+
+
 # -- the plan ----------------------------------------------------------------------------------
 
 
@@ -147,6 +154,25 @@ def test_an_input_that_is_larger_than_the_room_is_too_large() -> None:
     assert isinstance(plan_window(told(5, current=(user(1_200),)), 10, ROOM), Summarise)
 
 
+def test_a_summary_gives_way_to_the_turn_under_way() -> None:
+    long = "s" * 900
+    plan = plan_window(told(current=(user(700),), summary=long), 10, ROOM)
+    assert isinstance(plan, Send)
+    note, asked = plan.messages
+    assert (note.role, asked) == (Role.SYSTEM, user(700))
+    assert "bytes left out to fit" in note.text
+    assert tokens.tokens_of(plan.messages) + 10 <= ROOM.room
+    assert plan_window(told(current=(user(600),), summary=long), 10, ROOM) == Send(
+        (Message(Role.SYSTEM, window.SUMMARY_NOTE.format(long)), user(600))
+    )
+
+
+def test_what_is_too_large_beside_a_summary_says_so_in_its_numbers() -> None:
+    plan = plan_window(told(current=(user(900),), summary="s" * 900), 10, ROOM)
+    assert isinstance(plan, TooLarge)
+    assert 910 + window.SHORT_BYTES // tokens.BYTES_PER_TOKEN < plan.tokens < 1_150
+
+
 messages_of_turns = st.lists(st.lists(st.integers(9, 3_000), min_size=1, max_size=6), max_size=12)
 
 
@@ -188,7 +214,9 @@ def test_planning_ends_and_nothing_is_ever_sent_that_does_not_fit(
         assert 30 + tokens.tokens_of(plan.messages) <= room
         assert plan.messages[-1].role is conversation.current[-1].role
     else:
+        assert isinstance(plan, TooLarge)
         assert not conversation.turns
+        assert plan.tokens > plan.room == room
 
 
 # -- summaries ---------------------------------------------------------------------------------

@@ -247,10 +247,12 @@ def test_no_secret_reaches_an_event_or_the_model(home: Home) -> None:
     home.await_completed(turn)
     assert "the key is [redacted]." in [m.text for m in home.model.heard]
     assert SECRET not in repr(home.events(turn))
-    home.model.error = StoreError(f"no {SECRET} here")
+    home.model.error = StoreError(f"no {SECRET} here", f"Look for {SECRET}.")
     failed = home.send(engine, "a", "again")
     home.await_state(failed, TurnState.FAILED)
-    assert home.data(failed, EventType.TURN_FAILED)[0]["reason"] == "no [redacted] here"
+    (told,) = home.data(failed, EventType.TURN_FAILED)
+    assert (told["reason"], told["remedy"]) == ("no [redacted] here", "Look for [redacted].")
+    assert SECRET not in repr(engine.provider())
 
 
 def test_a_tool_that_policy_denies_is_not_run_even_after_a_grant(home: Home) -> None:

@@ -223,7 +223,10 @@ def test_an_input_that_no_summary_makes_room_for_fails_alone(home: Home, model: 
     home.await_state(turn, TurnState.FAILED)
     ((data),) = home.data(turn, EventType.TURN_FAILED)
     assert data["slug"] == "context-overflow"
-    assert "has about 4016 tokens, and the model's window has room for 3000" in data["reason"]
+    assert data["reason"] == (
+        "This turn alone has about 4016 tokens, 8 of them the system prompt and the tools, and the"
+        " model's window has room for 3000 beside a reply."
+    )
     assert model.requests == []
     assert engine.provider()["error"] is None
     talk(home, engine, "small")

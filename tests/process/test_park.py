@@ -76,9 +76,11 @@ def test_a_parked_reply_is_whole_after_restart_and_resume(make_daemon: Make) -> 
 def test_a_parked_turn_survives_a_sigkill(make_daemon: Make) -> None:
     daemon = make_daemon().start()
     session = new_session(daemon)
-    accepted(daemon, session, "/ledger 2 0.3")
+    accepted(daemon, session, "/ledger 2 1")
     wait_event(daemon, session, "tool.started")
-    assert answer(daemon, "sessions", "park", session)["state"] == "parked"
+    # Not with netclaw, which may take longer to start than the tool to end.
+    daemon.control("park", session_id=session)
+    wait_event(daemon, session, "turn.parked")
     daemon.kill()
     daemon.start()
     rows = events(daemon, session)
@@ -133,7 +135,8 @@ def test_a_resume_while_the_daemon_drains_is_done_after_the_restart(make_daemon:
     session = new_session(daemon)
     accepted(daemon, session, "/count 30 0.05")
     wait_event(daemon, session, "turn.started")
-    answer(daemon, "sessions", "park", session)
+    daemon.control("park", session_id=session)
+    wait_event(daemon, session, "turn.parked")
     daemon.control("reload", force=True)
     wait_for(lambda: held.reached, 20.0, "the drain to be held")
     told = netclaw(daemon, "sessions", "resume", session)
