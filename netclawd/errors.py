@@ -310,6 +310,13 @@ class CutError(NetclawError):
     status = 503
 
 
+class TooManyCallsError(NetclawError):
+    """As many model calls of clients run as may."""
+
+    slug = "too-many-calls"
+    status = 429
+
+
 class HungUpError(NetclawError):
     """The client closed its connection, and had asked for nothing to go on then."""
 

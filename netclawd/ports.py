@@ -522,7 +522,9 @@ class Service(Protocol):
 
     # For clients that wait for the answer in the very response, so that nothing can be deferred:
     # DrainingError, and nothing has happened, while the gate is closed.
-    def call_model(self, request: ModelRequest, listener: Callable[[Call], CallListener]) -> Call:
+    def call_model(
+        self, request: ModelRequest, listener: Callable[[Call], CallListener], most: int
+    ) -> Call:
         """Begin a model call that belongs to no session; ``listener`` makes who hears of it."""
 
     def open_session(self, alias: str) -> Session:

@@ -148,7 +148,9 @@ class ServiceDouble:
     def live_text(self, session_id: SessionId) -> Delta | None:
         return None
 
-    def call_model(self, request: ModelRequest, listener: Callable[[Call], CallListener]) -> Call:
+    def call_model(
+        self, request: ModelRequest, listener: Callable[[Call], CallListener], most: int
+    ) -> Call:
         raise DrainingError("Nobody is here to be called.")
 
     def open_session(self, alias: str) -> Session:

@@ -1,7 +1,8 @@
 """Model calls that a client of the API makes for itself: no session, no event, nothing durable.
 
-Each runs on a thread of its own. The board counts them, so that a drain waits for them as for the model
-calls of turns: until their deadline, then they are cut. Nobody can go on with one after a restart, so
+Each runs on a thread of its own, and goes on when its client hangs up: so there is a most of them. The board
+counts them, so that a drain waits for them as for the model calls of turns: until their deadline, then
+they are cut. Nobody can go on with one after a restart, so
 none begins while the gate is closed.
 """
 
@@ -23,6 +24,7 @@ from netclawd.errors import (
     ProviderBadReplyError,
     ProviderError,
     ProviderRefusedError,
+    TooManyCallsError,
 )
 from netclawd.ports import CallListener, Cancelled
 
@@ -69,9 +71,18 @@ class ModelCalls:
         self._begin = begin
 
     def call(
-        self, request: ModelRequest, listener: Callable[[ModelCall], CallListener]
+        self, request: ModelRequest, listener: Callable[[ModelCall], CallListener], most: int
     ) -> ModelCall:
-        """Begin a call; ``listener`` makes who hears of it. DrainingError while the gate is closed."""
+        """Begin a call unless ``most`` run; ``listener`` makes who hears of it.
+
+        DrainingError while the gate is closed.
+        """
+        if len(self._board.calls) >= most:
+            raise TooManyCallsError(
+                f"{most} model calls of clients run, be it that some of these have hung up.",
+                "Try again after Retry-After seconds. X-Netclaw-Cancel-On-Close: 1 ends a call when its "
+                "client hangs up; daemon.max_streams is the limit.",
+            )
         call = ModelCall(self._parts.ids.new("c"), self._parts.clock.wall())
         if not self._board.open_call(call):
             raise DrainingError(

@@ -160,9 +160,11 @@ class DaemonService:
 
     # -- clients that wait for the answer in the very response -----------------------------------
 
-    def call_model(self, request: ModelRequest, listener: Callable[[Call], CallListener]) -> Call:
+    def call_model(
+        self, request: ModelRequest, listener: Callable[[Call], CallListener], most: int
+    ) -> Call:
         self._refuse_while_closed()
-        return self._image.the_engine().calls.call(request, listener)
+        return self._image.the_engine().calls.call(request, listener, most)
 
     def open_session(self, alias: str) -> Session:
         self._refuse_while_closed()

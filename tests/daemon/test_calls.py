@@ -17,6 +17,7 @@ from netclawd.errors import (
     NetclawError,
     ProviderBadReplyError,
     ProviderBusyError,
+    TooManyCallsError,
 )
 from netclawd.ports import Call
 from tests.daemon.engines import LONG_S, SECRET, Drained, Home, named
@@ -33,13 +34,13 @@ def home(tmp_path: Path) -> Iterator[Home]:
 class Heard:
     """Asks, and keeps what it hears."""
 
-    def __init__(self, engine: Engine, text: str = "hello") -> None:
+    def __init__(self, engine: Engine, text: str = "hello", most: int = 100) -> None:
         self.text = ""
         self.reply: ModelReply | None = None
         self.error: NetclawError | None = None
         self.over = threading.Event()
         self.call: Call = engine.calls.call(
-            ModelRequest((Message(Role.USER, text),)), lambda _call: self
+            ModelRequest((Message(Role.USER, text),)), lambda _call: self, most
         )
 
     def on_text(self, text: str) -> None:
@@ -133,6 +134,18 @@ def test_a_client_that_hangs_up_cuts_its_call_and_no_other(home: Home) -> None:
     assert not second.over.is_set()
     home.model.gate.go.set()
     assert second.wait().reply is not None
+
+
+def test_no_more_than_the_most_run_and_one_that_ends_makes_room(home: Home) -> None:
+    engine = home.boot()
+    first = Heard(engine, "/hold", most=1)
+    home.model.gate.await_begin()
+    with pytest.raises(TooManyCallsError):
+        Heard(engine, most=1)
+    first.call.hang_up()
+    first.wait()
+    wait_for(lambda: not engine._board.calls, LONG_S, "the call to be over")
+    assert Heard(engine, most=1).wait().reply is not None
 
 
 def test_a_failure_is_passed_on_without_its_secrets(home: Home) -> None:

@@ -172,7 +172,10 @@ class LiveService(ServiceDouble):
         state = TurnState.PARKED if session_id in self.parked else None
         return replace(found, turn_state=state)
 
-    def call_model(self, request: ModelRequest, listener: Callable[[Call], CallListener]) -> Call:
+    def call_model(
+        self, request: ModelRequest, listener: Callable[[Call], CallListener], most: int
+    ) -> Call:
+        self.model_calls.most = most
         return self.model_calls.begin(request, listener)
 
     def admit_now(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:

@@ -60,6 +60,8 @@ class CallsDouble:
     def __init__(self) -> None:
         self.begun: list[CallDouble] = []
         self.error: Exception | None = None
+        #: How many may run, as it was said last.
+        self.most = 0
 
     def begin(self, asked: ModelRequest, listener: Callable[[Call], CallListener]) -> CallDouble:
         if self.error is not None:

@@ -19,6 +19,7 @@ from netclawd.errors import (
     ProviderBusyError,
     ProviderError,
     ProviderTimeoutError,
+    TooManyCallsError,
 )
 from tests.http.model_calls import (
     PATH,
@@ -422,6 +423,17 @@ def test_they_count_among_the_streams(images: Images) -> None:
         for call in running.service.model_calls.begun:
             call.end("")
     running.wait_until(lambda: running.server.streams() == 0, "their places to be free")
+
+
+def test_calls_that_run_on_without_their_clients_have_a_most_and_say_so(images: Images) -> None:
+    running = images.first(max_streams=2)
+    calls = running.service.model_calls
+    calls.error = TooManyCallsError("2 model calls run.", "Try again.")
+    answer = running.ask("POST", PATH, user())
+    assert error_of(answer, 429)["code"] == "too_many_calls"
+    assert answer.headers["retry-after"]
+    assert calls.most == 2
+    assert running.server.streams() == 0
 
 
 def test_a_slow_reader_is_dropped_and_the_model_call_goes_on(running: Running) -> None:

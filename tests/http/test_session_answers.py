@@ -341,6 +341,25 @@ def test_a_store_that_fails_is_told(talk: Talk) -> None:
     assert error_of(answer, 404)["code"] == "not_found"
 
 
+def test_a_turn_that_cannot_be_read_is_told_and_not_waited_for(talk: Talk) -> None:
+    with Asking(talk.running, user("go"), **talk.headers()) as wire:
+        turn = talk.turn()
+        talk.wait_followed()
+        # As another release might have written it.
+        talk.reply(turn, "Salve", finish="unheard-of")
+        answer = wire.answer()
+    assert error_of(answer, 500)["code"] == "internal_error"
+    talk.running.wait_until(lambda: talk.running.server.streams() == 0, "its place to be free")
+
+
+def test_the_head_that_a_long_silence_sends_out_alone_has_its_time(images: Images) -> None:
+    talk = Talk(images.first(heartbeat_s=0.1))
+    with talk.running.wire() as wire:
+        first = Chunks(wire, user("go"), **talk.headers()).begin().next()
+    admitted = talk.service.log[talk.session_id][0]
+    assert first["created"] == int(admitted.at)
+
+
 def test_many_follow_and_each_hears_its_own(images: Images) -> None:
     running = images.first(threads=4)
     talks = [Talk(running) for _ in range(24)]

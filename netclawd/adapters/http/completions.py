@@ -155,7 +155,7 @@ class Completions:
             leaves.append(Waiting(ticket))
             return AwaitedCall(ticket)
 
-        self._service.call_model(request, stream if chat.stream else wait)
+        self._service.call_model(request, stream if chat.stream else wait, self._pump.max_streams)
         raise leaves[0]
 
     # -- a turn of a durable session -------------------------------------------------------------
@@ -250,12 +250,13 @@ class StreamedTurn:
         self._words = words
         self._relay = relay
 
-    def on_text(self, answer: Answer, text: str) -> None:
+    def on_start(self, answer: Answer) -> None:
         self._words.created = answer.asked_at
+
+    def on_text(self, text: str) -> None:
         self._relay.say(self._words.text(text))
 
     def on_end(self, answer: Answer) -> None:
-        self._words.created = answer.asked_at
         error = error_of(answer, self._words)
         if error is not None:
             self._relay.fail(error)
@@ -275,11 +276,13 @@ class AwaitedTurn:
         self._ticket = ticket
         self._text: list[str] = []
 
-    def on_text(self, _answer: Answer, text: str) -> None:
+    def on_start(self, answer: Answer) -> None:
+        self._words.created = answer.asked_at
+
+    def on_text(self, text: str) -> None:
         self._text.append(text)
 
     def on_end(self, answer: Answer) -> None:
-        self._words.created = answer.asked_at
         error = error_of(answer, self._words)
         if error is not None:
             self._ticket.give(error)

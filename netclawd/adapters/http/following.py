@@ -5,6 +5,7 @@ The store has what is sure, in order; deltas say the same earlier and may come t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -14,6 +15,8 @@ from netclawd.core.session import Delta, EventType, SessionId, TurnId, TurnState
 from netclawd.errors import NetclawError
 from netclawd.ports import Service
 
+logger = logging.getLogger("netclawd.http.following")
+
 #: Events read from the store at once.
 _BATCH = 200
 
@@ -21,7 +24,10 @@ _BATCH = 200
 class Teller(Protocol):
     """Who is told; never asked to wait."""
 
-    def on_text(self, answer: Answer, text: str) -> None: ...
+    def on_start(self, answer: Answer) -> None:
+        """Hear that what is known of the turn by now was read, before all else."""
+
+    def on_text(self, text: str) -> None: ...
     def on_end(self, answer: Answer) -> None:
         """Hear that ``answer.end`` is there."""
 
@@ -55,6 +61,7 @@ class Follower:
         history = self._service.turn_events(self._answer.turn_id)
         self._cursor = max((event.seq for event in history), default=0)
         self._answer.take_history(history)
+        self._teller.on_start(self._answer)
         self._look_ahead()
         self._fill()
         self._tell()
@@ -110,7 +117,7 @@ class Follower:
             return
         text = self._answer.take_fresh()
         if text:
-            self._teller.on_text(self._answer, text)
+            self._teller.on_text(text)
         if self._answer.end is not None:
             self.done = True
             self._teller.on_end(self._answer)
@@ -150,5 +157,10 @@ class Followers:
             tell()
         except NetclawError as error:
             follower.fail(error)
+        except Exception:  # nobody else would ever tell who waits
+            logger.exception("an answer could not be followed")
+            follower.fail(
+                NetclawError("The daemon has a defect.", "Look in its log, and report it.")
+            )
         if follower.done:
             self.discard(follower)

@@ -56,7 +56,7 @@ class Pump:
         on_fewer: Callable[[], None],
     ) -> None:
         self._service = service
-        self._max_streams = max_streams
+        self.max_streams = max_streams
         self._heartbeat_s = heartbeat_s
         self._on_end = on_end
         self._on_fewer = on_fewer
@@ -86,7 +86,7 @@ class Pump:
     def admit(self) -> bool:
         """Count one more stream, long poll or ticket; False when there are too many."""
         with self._lock:
-            if self._open >= self._max_streams:
+            if self._open >= self.max_streams:
                 return False
             self._open += 1
             return True
