@@ -88,6 +88,13 @@ def test_the_text_is_decoded_as_the_server_or_the_page_says(raw: bytes, kind: st
     assert body_of(fetch(page(raw, kind))) == "grün"
 
 
+def test_a_charset_that_takes_for_ever_is_not_believed() -> None:
+    raw = b"x" * 60_000 + b"-" + b"9ca" * 60_000
+    began = time.monotonic()
+    assert body_of(fetch(page(raw, "text/plain; charset=Punycode"))).startswith("xxx")
+    assert time.monotonic() - began < scaled(1)
+
+
 def test_json_is_text_and_an_image_is_not() -> None:
     assert body_of(fetch(page('{"a": 1}', "application/json"))) == '{"a": 1}'
     outcome = fetch(page(b"\x89PNG\0", "image/png"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from netclawd.core.session import ToolOutcome, ToolStatus
 from netclawd.daemon.board import CancelFlag
 from netclawd.ports import Tool
 from tests.adapters.calls import a_call, context, run
+from tests.waiting import scaled
 
 OK, ERROR = ToolStatus.OK, ToolStatus.ERROR
 
@@ -374,3 +376,17 @@ def test_a_person_is_shown_what_would_change_in_full(files: Files) -> None:
     ).splitlines()
     assert asked[0] == "Change the file p of the working folder:"
     assert asked[1:] == ["  a", "- b", "+ B", "  c"]
+
+
+@pytest.mark.parametrize("lines", [300, 40_000])
+def test_what_changes_is_shown_in_full_and_at_once_whatever_it_is(files: Files, lines: int) -> None:
+    # Alike, but none the same: what a comparison letter by letter takes hours for.
+    old, new = (
+        [f"{'ab' * 10}{sign}{n * 7919 % 9973}" for n in range(lines)] for sign in ("-", "+")
+    )
+    call = a_call("edit_file", path="p", old="\n".join(old), new="\n".join(new))
+    began = time.monotonic()
+    shown = files.edit.describe(call).splitlines()[1:]
+    assert time.monotonic() - began < scaled(2)
+    assert [row[2:] for row in shown if row[0] in " -"] == old
+    assert [row[2:] for row in shown if row[0] in " +"] == new

@@ -164,3 +164,9 @@ def test_a_page_of_a_megabyte_of_anything_takes_no_minutes(piece: str) -> None:
     began = time.monotonic()
     text_of(piece * (1_048_576 // len(piece)), "http://example.com/")
     assert time.monotonic() - began < scaled(5)
+
+
+def test_a_tag_with_a_name_without_end_takes_no_minutes() -> None:
+    began = time.monotonic()
+    assert text_of("<" + "a" * 60_000, "http://example.com/").startswith("<aaa")
+    assert time.monotonic() - began < scaled(1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterator
 
 from netclawd.adapters.tools.arguments import judge, object_of
 from netclawd.adapters.tools.shown import as_name, count
@@ -23,6 +24,8 @@ from netclawd.ports import Cancel
 #: Bytes of a file that may be edited, and of either text.
 MOST_BYTES = 8_388_608
 _TEXT_BYTES = 1_048_576
+#: Lines of either text that are compared to show what changes.
+_MOST_COMPARED = 2_000
 
 
 class EditFileTool:
@@ -48,8 +51,7 @@ class EditFileTool:
 
     def describe(self, call: ToolCall) -> str:
         old, new = str(call.arguments.get("old")), str(call.arguments.get("new"))
-        rows = difflib.ndiff(old.split("\n"), new.split("\n"))
-        changed = "\n".join(row.rstrip("\n") for row in rows if not row.startswith("?"))
+        changed = "\n".join(_compared(old.split("\n"), new.split("\n")))
         return f"Change the file {call.arguments.get('path')} of the working folder:\n{changed}"
 
     def refusal(self, call: ToolCall) -> str | None:
@@ -66,6 +68,23 @@ class EditFileTool:
 
     def close(self) -> None:
         return
+
+
+def _compared(old: list[str], new: list[str]) -> Iterator[str]:
+    """Yield every line of both with its sign; of very many those that go, then those that come.
+
+    difflib.ndiff is no choice: its time is cubic, and a model chooses the lines.
+    """
+    if max(len(old), len(new)) > _MOST_COMPARED:
+        steps = [("replace", 0, len(old), 0, len(new))]
+    else:
+        steps = list(difflib.SequenceMatcher(None, old, new).get_opcodes())
+    for tag, old_from, old_to, new_from, new_to in steps:
+        if tag == "equal":
+            yield from (f"  {line}" for line in old[old_from:old_to])
+        else:
+            yield from (f"- {line}" for line in old[old_from:old_to])
+            yield from (f"+ {line}" for line in new[new_from:new_to])
 
 
 def _edit(workspace: Workspace, call: ToolCall) -> ToolOutcome:

@@ -6,6 +6,7 @@ the judgement and the connection see the same address. Idempotent, as GET is (RF
 
 from __future__ import annotations
 
+import codecs
 import re
 import time
 from collections.abc import Callable
@@ -33,6 +34,8 @@ _TEXT_TYPES = re.compile(
     r"text/|application/(?:json|xml|javascript|yaml|x-yaml|toml|x-sh|sql|x-www-form-urlencoded|"
     r"[\w.+-]+\+(?:json|xml))$"
 )
+#: Codecs that are no charsets of pages; to decode punycode takes the square of the text's length.
+_NO_CHARSETS = frozenset({"punycode", "idna", "undefined", "unicode_escape", "raw_unicode_escape"})
 _AGENT = f"netclawd/{__version__}"
 
 
@@ -198,6 +201,8 @@ def _decode(body: bytes, parameters: str, *, html: bool) -> str:
         meta = re.search(rb"<meta[^>]+charset=[\"']?([\w.:-]+)", body[:2048], re.IGNORECASE)
         charset = meta[1].decode() if meta else ""
     try:
-        return body.decode(charset or "utf-8", "replace")
+        if codecs.lookup(charset or "utf-8").name.replace("-", "_") not in _NO_CHARSETS:
+            return body.decode(charset or "utf-8", "replace")
     except (LookupError, ValueError):
-        return body.decode("utf-8", "replace")
+        pass
+    return body.decode("utf-8", "replace")

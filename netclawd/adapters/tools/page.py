@@ -23,8 +23,9 @@ _BLOCKS = frozenset(
 )
 
 
-#: A tag ends where the next begins at the latest, so that nothing is looked at twice.
-_TAG = re.compile(r"<(/?)([a-zA-Z][^\s<>/]*)([^<>]*)>|<[!?][^<>]*>")
+#: A tag ends where the next begins at the latest, and what was taken for its name is not given back
+#: (``*+``), so that nothing is looked at twice: no other thread runs while a pattern is matched.
+_TAG = re.compile(r"<(/?)([a-zA-Z][^\s<>/]*+)([^<>]*+)>|<[!?][^<>]*+>")
 _LINK = re.compile(r"""\bhref\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE)
 
 
