@@ -155,10 +155,11 @@ class Deadlines:
 
     def add(self, line: Line) -> None:
         with self._changed:
-            self._lines.add(line)
             if not self._running:
-                self._running = True
+                # It waits for the lock, and finds the line. Where no thread can be had nothing is changed.
                 threading.Thread(target=self._run, name="deadlines", daemon=True).start()
+                self._running = True
+            self._lines.add(line)
         self.moved(line.due[0])
 
     def moved(self, at: float) -> None:
@@ -180,6 +181,8 @@ class Deadlines:
                 for line in [line for line in self._lines if line.due[0] <= now]:
                     self._lines.discard(line)
                     line.cut(line.due[1])
+                # Whatever moves while the earliest is looked for makes this look again.
+                self._looks_at = math.inf
                 self._looks_at = min((line.due[0] for line in self._lines), default=now)
                 if self._lines:
                     self._changed.wait(self._looks_at - now)
