@@ -284,6 +284,13 @@ class BadRequestError(NetclawError):
     status = 400
 
 
+class ForbiddenError(NetclawError):
+    """Who asks may not do that."""
+
+    slug = "forbidden"
+    status = 403
+
+
 class ConflictError(NetclawError):
     """The thing asked for is not possible in the state that its object is in."""
 

@@ -116,6 +116,13 @@ def end_leftovers(state: str) -> int:
     return end_leftovers(state)
 
 
+def is_of_a_command(pid: int) -> bool:
+    """Say whether a process belongs to a command that an agent runs."""
+    from netclawd.adapters.tools.marked import is_of_a_command
+
+    return is_of_a_command(pid)
+
+
 def offered(chosen: ProviderSettings, tools: Mapping[str, Offer]) -> tuple[ToolSpec, ...]:
     """Return what this provider's model is told of."""
     return tuple(

@@ -434,8 +434,9 @@ def _exposition(service: Service) -> Exposition:
 
 def _control(service: Service) -> ControlServer:
     from netclawd.adapters.control.server import ControlServer
+    from netclawd.cli.agent import is_of_a_command
 
-    return ControlServer(service, spawn)
+    return ControlServer(service, spawn, is_of_a_command)
 
 
 def _bind_control(path: str) -> socket:

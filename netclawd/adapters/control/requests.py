@@ -24,7 +24,7 @@ from netclawd.core.session import (
     TurnState,
 )
 from netclawd.core.values import as_map, frozen, is_value
-from netclawd.errors import BadRequestError, DrainingError, NetclawError
+from netclawd.errors import BadRequestError, DrainingError, ForbiddenError, NetclawError
 from netclawd.ports import Service
 
 #: Longest wait of one request, seconds.
@@ -35,13 +35,26 @@ WAIT_S = 60.0
 class Peer:
     uid: int
     pid: int
+    #: Says whether a PID belongs to a command of an agent.
+    is_of_a_command: Callable[[int], bool]
 
     @classmethod
-    def of(cls, connection: socket.socket) -> Peer:
+    def of(cls, connection: socket.socket, is_of_a_command: Callable[[int], bool]) -> Peer:
         form = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, form.size)
         pid, uid, _gid = form.unpack(raw)
-        return cls(uid=uid, pid=pid)
+        return cls(uid, pid, is_of_a_command)
+
+    def insist_on_a_person(self) -> None:
+        """Raise ForbiddenError for a command of an agent: it must not grant what the agent asks for.
+
+        No wall: a command has the rights of the daemon. It keeps a model from the way that lies open.
+        """
+        if self.is_of_a_command(self.pid):
+            raise ForbiddenError(
+                "A command that an agent runs can't decide about an approval.",
+                "A person does: `netclaw approvals` in a terminal of their own, or `netclaw chat`.",
+            )
 
     @property
     def actor(self) -> str:
@@ -195,6 +208,7 @@ def answer(service: Service, do: Any, args: Arguments, peer: Peer) -> Any:
         case "approvals":
             return service.approvals(not args.flag("all"))
         case "decide":
+            peer.insist_on_a_person()
             approval_id = ApprovalId(args.text("approval_id"))
             return service.decide_approval(approval_id, args.flag("granted"), f"uid {peer.uid}")
     raise BadRequestError(f"The daemon knows no request {do!r}.", "Use a client of its version.")

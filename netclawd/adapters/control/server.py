@@ -83,6 +83,10 @@ def bind_control(path: str) -> socket.socket:
     return listening
 
 
+def _nobody(_pid: int) -> bool:
+    return False
+
+
 def _remove(path: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(path)
@@ -117,9 +121,13 @@ class _Connection:
 class ControlServer:
     """Answers on one listening socket. All methods are called by the arbiter's thread."""
 
-    def __init__(self, service: Service, spawn: Spawn) -> None:
+    def __init__(
+        self, service: Service, spawn: Spawn, is_of_a_command: Callable[[int], bool] = _nobody
+    ) -> None:
+        """``is_of_a_command`` says whether a PID belongs to a command of an agent."""
         self._service = service
         self._spawn = spawn
+        self._is_of_a_command = is_of_a_command
         self._listening: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
@@ -137,7 +145,7 @@ class ControlServer:
         self._listening.setblocking(False)
         self._wake, woken = socket.socketpair()
         self._ending.clear()
-        loop = _Loop(self._service, self._listening, woken, self._ending)
+        loop = _Loop(self._service, self._listening, woken, self._ending, self._is_of_a_command)
         self._thread = self._spawn("control", loop.run)
 
     def pause(self) -> None:
@@ -170,7 +178,9 @@ class _Loop:
         listening: socket.socket,
         woken: socket.socket,
         ending: threading.Event,
+        is_of_a_command: Callable[[int], bool],
     ) -> None:
+        self._is_of_a_command = is_of_a_command
         self._service = service
         self._listening = listening
         self._woken = woken
@@ -222,11 +232,14 @@ class _Loop:
                 self._accept_again = time.monotonic() + EXHAUSTED_PAUSE_S
             return
         sock.setblocking(False)
-        connection = _Connection(sock, Peer.of(sock), heard_at=time.monotonic())
+        connection = _Connection(sock, self._peer(sock), heard_at=time.monotonic())
         self._selector.register(sock, selectors.EVENT_READ, connection)
         self._connections.add(connection)
         if len(self._connections) > CONNECTIONS:
             self._make_room(connection)
+
+    def _peer(self, sock: socket.socket) -> Peer:
+        return Peer.of(sock, self._is_of_a_command)
 
     def _make_room(self, newest: _Connection) -> None:
         idle = [c for c in self._connections if c.idle and c is not newest]

@@ -111,6 +111,41 @@ def strays(everybody: dict[int, Seen], leaders: Collection[int]) -> list[Seen]:
     ]
 
 
+def is_of_a_command(pid: int) -> bool:
+    """Say whether a process belongs to a command of an agent: by its mark, its parents' or its descent.
+
+    One that has ended counts as one: a command may leave its connection to a child. One of another PID
+    namespace (0), or that can't be seen, has other rights than a command and is none.
+    """
+    own, session = os.getpid(), os.getsid(0)
+    if pid == own:
+        return False
+    # A daemon that runs inside of a command itself gives its mark to all who are beside it.
+    mark = None if CALL in os.environ else f"\0{CALL}=".encode()
+    passed: set[int] = set()
+    while pid > 1 and pid not in passed:
+        passed.add(pid)
+        seen = see(pid)
+        if seen is None:
+            return len(passed) == 1 and not _lives(pid)
+        if mark is not None and mark in b"\0" + _read(f"/proc/{pid}/environ"):
+            return True
+        if seen.parent == own:
+            return seen.session != session
+        pid = seen.parent
+    return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # Another user's.
+    return True
+
+
 def take_in_orphans() -> None:
     """Become the parent of each descendant that loses its own; where that can't be, strays are not found."""
     import ctypes  # Not on the way to serving.
