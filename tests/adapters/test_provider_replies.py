@@ -16,7 +16,6 @@ from netclawd.adapters.providers.anthropic import (
     _Messages,
     _MessagesReader,
 )
-from netclawd.adapters.providers.call import check_key
 from netclawd.adapters.providers.events import EventParser
 from netclawd.adapters.providers.openai import _Chat, _ChatReader
 from netclawd.adapters.providers.reply import FailedError, ReplyUnderWay, UnfitError
@@ -404,4 +403,4 @@ def test_a_key_that_no_header_carries_is_a_wrong_configuration() -> None:
             AnthropicProvider(_SETTINGS, key)
         assert key not in str(failed.value)
         assert "providers.main.api_key" in str(failed.value)
-    assert check_key("", "x") == ""
+    AnthropicProvider(_SETTINGS, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_a_turn_goes_on_with_a_provider_of_another_kind(
         session = new_session(daemon)
         accepted(daemon, session, "go")
         for step, (before, after) in enumerate([(one, other), (other, one)], 2):
-            wait_for(lambda m=before, n=step: m.times("go", n), 10.0, "the call to be under way")
+            wait_for(functools.partial(before.times, "go", step), 10.0, "the call to be under way")
             daemon.write_config(tables=tables_of(one, other, after))
             wait_event(daemon, session, "turn.resumed", count=step - 1)
         (rows,) = wait_all_ended(daemon, [session]).values()

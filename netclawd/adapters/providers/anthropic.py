@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from netclawd import __version__
-from netclawd.adapters.providers.call import Caller, check_key
+from netclawd.adapters.providers.call import Caller
 from netclawd.adapters.providers.conversation import Replied, Said, arrange
 from netclawd.adapters.providers.refusals import read_finish
 from netclawd.adapters.providers.reply import (
@@ -18,9 +18,8 @@ from netclawd.adapters.providers.reply import (
     read_json,
     tokens,
 )
-from netclawd.core.session import FinishReason, ModelReply, ModelRequest, Usage
+from netclawd.core.session import FinishReason, ModelRequest, Usage
 from netclawd.core.settings import ProviderSettings
-from netclawd.ports import Cancel
 
 BASE_URL = "https://api.anthropic.com"
 VERSION = "2023-06-01"
@@ -40,20 +39,10 @@ _STATUS_OF_TYPE = {
 _TOOL_CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
 
-class AnthropicProvider:
+class AnthropicProvider(Caller):
     def __init__(self, settings: ProviderSettings, key: str) -> None:
         """Take the settings and the key, empty for none; ConfigMeaningError for one that can't be sent."""
-        check_key(key, f"providers.{settings.name}.api_key")
-        self._caller = Caller(settings, _Messages(settings, key), key)
-
-    def reply(
-        self, request: ModelRequest, on_text: Callable[[str], None], cancel: Cancel
-    ) -> ModelReply:
-        return self._caller.reply(request, on_text, cancel)
-
-    def close(self) -> None:
-        """Close the connections that are kept."""
-        self._caller.close()
+        super().__init__(settings, _Messages(settings, key), key)
 
 
 class _Messages:

@@ -81,9 +81,10 @@ class _FailedTryError(Exception):
 
 
 class Caller:
-    """Makes the calls of one provider, from any thread."""
+    """Makes the calls of one provider, from any thread; implements :class:`netclawd.ports.Provider`."""
 
     def __init__(self, settings: ProviderSettings, wire: Wire, key: str) -> None:
+        _check_key(key, f"providers.{settings.name}.api_key")
         self._settings = settings
         self._wire = wire
         place = _find_place(wire.url, f"providers.{settings.name}.base_url")
@@ -341,14 +342,13 @@ def _find_place(url: str, setting: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def check_key(key: str, setting: str) -> str:
-    """Return the key; ConfigMeaningError for one that no header can carry."""
+def _check_key(key: str, setting: str) -> None:
+    """Raise ConfigMeaningError for a key that no header can carry."""
     if not key.isascii() or not key.isprintable() or key != key.strip():
         raise ConfigMeaningError(
             f"The key that {setting} refers to can't be sent: it has characters no key has.",
             "See that the file or variable holds the key alone, on one line.",
         )
-    return key
 
 
 def _tell_kind(answer: Answer, pieces: Iterator[bytes]) -> tuple[str, Iterator[bytes]]:

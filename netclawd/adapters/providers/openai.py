@@ -8,11 +8,11 @@ that a model doesn't support.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from netclawd import __version__
-from netclawd.adapters.providers.call import Caller, check_key
+from netclawd.adapters.providers.call import Caller
 from netclawd.adapters.providers.conversation import Replied, Said, arrange
 from netclawd.adapters.providers.refusals import GIVEN_UP, read_finish
 from netclawd.adapters.providers.reply import (
@@ -23,9 +23,8 @@ from netclawd.adapters.providers.reply import (
     read_json,
     tokens,
 )
-from netclawd.core.session import ModelReply, ModelRequest, Usage
+from netclawd.core.session import ModelRequest, Usage
 from netclawd.core.settings import ProviderSettings
-from netclawd.ports import Cancel
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -43,20 +42,10 @@ _STATUS_OF_TYPE = {
 }
 
 
-class OpenAIProvider:
+class OpenAIProvider(Caller):
     def __init__(self, settings: ProviderSettings, key: str) -> None:
         """Take the settings and the key, empty for none; ConfigMeaningError for one that can't be sent."""
-        check_key(key, f"providers.{settings.name}.api_key")
-        self._caller = Caller(settings, _Chat(settings, key), key)
-
-    def reply(
-        self, request: ModelRequest, on_text: Callable[[str], None], cancel: Cancel
-    ) -> ModelReply:
-        return self._caller.reply(request, on_text, cancel)
-
-    def close(self) -> None:
-        """Close the connections that are kept."""
-        self._caller.close()
+        super().__init__(settings, _Chat(settings, key), key)
 
 
 class _Chat:
