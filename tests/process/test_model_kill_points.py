@@ -8,8 +8,11 @@ at most, what may be repeated has its effect once, and the model was told what t
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +20,7 @@ import pytest
 from tests.counterparts import Call, Reply
 from tests.process.faults import MODEL, Fault
 from tests.process.harness import PROVE, Daemon
-from tests.process.models import KINDS, Model, Scene, check_model_turns, until_granted
+from tests.process.models import KINDS, SUMMARY, Model, Scene, check_model_turns, until_granted
 from tests.process.proposing import ALLOWED, check_turn, commented, outcomes
 from tests.process.talk import (
     SessionEvent,
@@ -27,7 +30,9 @@ from tests.process.talk import (
     ledger,
     new_session,
     of_type,
+    send,
     wait_all_ended,
+    wait_event,
 )
 from tests.waiting import wait_for
 
@@ -40,6 +45,8 @@ KEYED = Call("ledger", {"seconds": 0.1, "idempotent": True})
 CHANGE = Call("config_propose", {"changes": {"drain.timeout_s": 25}, "reason": "slow tools"})
 SCENES = (
     Scene("work", (Reply("I run.", (SHELL, KEYED)), Reply("All is done."))),
+    Scene("page", (Reply("I see.", usage=(8_000, 1)),)),
+    Scene("summary", (Reply("It is condensed."),), 0, Reply(SUMMARY)),
     Scene("change", (Reply("I change it.", (CHANGE,)), Reply("It is changed."))),
 )
 #: How often an undisturbed turn meets each point: its commits are started, reply, asked, granted, taken
@@ -54,13 +61,12 @@ POINTS: Mapping[tuple[str, str], int] = {
     ("before", "Deliver"): 1,
     ("after", "Deliver"): 1,
 }
-#: What a reduced run takes, the kinds in turns: the first call's request, head and first word, the question,
-#: its answer, the command's start, one end, the second call's last word, whole reply and commit.
+#: What a reduced run takes, the kinds in turns: the first call's request, head and first word, the calls'
+#: starts, the second call's last word, whole reply and commit. test_call_kill_points.py has the others.
 REDUCED = [
     ("before", "AskModel", 1),
     ("after", "AskModel", 1),
     ("after", "Token", 1),
-    ("after", "Checkpoint", 4),
     ("after", "Checkpoint", 7),
     ("after", "Token", 5),
     ("after", "ModelReply", 2),
@@ -77,6 +83,19 @@ CHANGE_POINTS = {
     ("after", "ModelReply"): 2,
 }
 CHANGE_REDUCED = [("after", "AskModel", 2)]
+#: How often a turn meets each point that has the one before it summarised, and how often that one did: the
+#: commits are started, summary, reply; of the pieces of text three are of the summary.
+SUMMARY_POINTS = {
+    ("before", "Checkpoint"): 3,
+    ("after", "Checkpoint"): 3,
+    ("before", "AskModel"): 2,
+    ("after", "AskModel"): 2,
+    ("after", "Token"): 6,
+    ("after", "ModelReply"): 2,
+}
+EARLIER = {"Checkpoint": 2, "AskModel": 1, "Token": 2, "ModelReply": 1}
+SUMMARY_REDUCED = [("after", "ModelReply", 1), ("after", "Checkpoint", 2)]
+PAGE = " ".join(["word"] * 3_500)
 
 
 def enumerated(
@@ -117,6 +136,15 @@ def finish(daemon: Daemon, session: str) -> list[SessionEvent]:
     return wait_all_ended(daemon, [session])[session]
 
 
+def killed_and_started(daemon: Daemon, session: str, text: str) -> None:
+    """Send, wait for the kill and start again; who got no answer sends the same with the same key."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        accepted(daemon, session, text, key="k")
+    wait_killed(daemon)
+    daemon.start()
+    assert send(daemon, session, text, key="k").status in (200, 202)
+
+
 def wait_killed(daemon: Daemon) -> None:
     grant = until_granted(daemon)
 
@@ -148,9 +176,7 @@ def test_a_kill_repeats_nothing_that_must_not_be_repeated(
     with Model(kind, SCENES) as model:
         daemon = make_daemon(tables=model.settings(), faults=[point]).start()
         session = new_session(daemon)
-        accepted(daemon, session, "work")
-        wait_killed(daemon)
-        daemon.start()
+        killed_and_started(daemon, session, "work")
         rows = finish(daemon, session)
         check_model_turns(model, "work", rows)
     check_ledger(daemon, rows)
@@ -166,10 +192,10 @@ def test_a_kill_repeats_nothing_that_must_not_be_repeated(
     assert of_type(rows, "reply.sent")[0]["text"] == "All is done."
 
 
-def expected(point: Fault, words: int = 2) -> list[int]:
-    """Return how often the two steps are asked for: again whatever was asked and not committed.
+def expected(point: Fault, words: int = 2, last: int = 10) -> list[int]:
+    """Return how often the two calls are asked for: again whatever was asked and not committed.
 
-    ``words``: pieces of text of the first reply.
+    ``words``: pieces of text of the first reply; ``last``: number of the second reply's commit.
     """
     first = {
         ("before", "Checkpoint"): 2,
@@ -177,7 +203,7 @@ def expected(point: Fault, words: int = 2) -> list[int]:
         ("after", "Token"): words,
         ("after", "ModelReply"): 1,
     }.get((point.when, point.effect))
-    if first is None or (point.effect == "Checkpoint" and point.nth not in (2, 10)):
+    if first is None or (point.effect == "Checkpoint" and point.nth not in (2, last)):
         return [1, 1]
     return [2, 1] if point.nth <= first else [1, 2]
 
@@ -193,6 +219,27 @@ def announced(rows: list[SessionEvent]) -> int:
     return int(replies == 0 or (replies == 1 and answered))
 
 
+@pytest.mark.parametrize(
+    ("kind", "point"), enumerated(SUMMARY_POINTS, SUMMARY_REDUCED), ids=name_of
+)
+def test_a_kill_has_a_summary_kept_once(make_daemon: Make, kind: str, point: Fault) -> None:
+    own = replace(point, nth=point.nth + EARLIER[point.effect])
+    with Model(kind, SCENES) as model:
+        tables = model.settings(context_tokens=12_000, max_output_tokens=500)
+        daemon = make_daemon(tables=tables, faults=[own]).start()
+        session = new_session(daemon)
+        accepted(daemon, session, f"page {PAGE}")
+        finish(daemon, session)
+        killed_and_started(daemon, session, f"summary {PAGE}")
+        wait_event(daemon, session, "turn.completed", count=2)
+        rows = events(daemon, session)
+        check_model_turns(model, "summary", rows)
+    (summary,) = of_type(rows, "context.summarised")
+    assert summary["text"] == SUMMARY
+    asked = [model.times("page", 1), *(model.times("summary", step) for step in (0, 1))]
+    assert asked == [1, *expected(point, words=3, last=3)]
+
+
 @pytest.mark.parametrize(("kind", "point"), enumerated(CHANGE_POINTS, CHANGE_REDUCED), ids=name_of)
 def test_a_kill_has_a_change_written_once_and_told_once(
     make_daemon: Make, kind: str, point: Fault
@@ -203,9 +250,7 @@ def test_a_kill_has_a_change_written_once_and_told_once(
         before = commented(daemon)
         daemon.start()
         session = new_session(daemon)
-        accepted(daemon, session, "change")
-        wait_killed(daemon)
-        daemon.start()
+        killed_and_started(daemon, session, "change")
         rows = finish(daemon, session)
         check_turn(rows)
         check_model_turns(model, "change", rows)
