@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from tests.counterparts import Call, Ending, Reply, Silent, Status
-from tests.process.harness import PROVE, Daemon
+from tests.process.harness import PROVE, Daemon, full_or
 from tests.process.models import KINDS, Model, Scene, check_model_turns, seen, until_granted
+from tests.process.proposing import ALLOWED
 from tests.process.talk import (
     SessionEvent,
     accepted,
@@ -42,6 +43,7 @@ QUICK = Call("shell", {"command": "echo once >> effect"})
 KEYED = Call("ledger", {"seconds": 1.5, "idempotent": True})
 LASTING = Call("ledger", {"seconds": 60, "idempotent": True})
 CLOCK = Call("clock", {})
+CHANGE = Call("config_propose", {"changes": {"agent.provider": "there"}, "reason": "a test"})
 
 #: The points of a model call, as the server has answered it so far, in the first step and in a later one.
 STREAMS = {
@@ -62,6 +64,7 @@ SCENES = (
     Scene("lasting", (Reply("I run.", (SHELL, LASTING, CLOCK)), WHOLE)),
     Scene("failing", (Reply("I run.", (QUICK,)), Status(401))),
     Scene("again", (WHOLE,)),
+    Scene("changing", (Reply("I change it.", (CHANGE, CLOCK)), WHOLE)),
     Scene("waiting", (Reply("May I?", (QUICK,)), WHOLE)),
 )
 PAGE = " ".join(["word"] * 3_500)
@@ -254,3 +257,22 @@ def test_what_a_turn_had_done_before_it_failed_is_told_to_the_next(
     assert [who for who, _ in view] == ["user", "assistant", "call", "outcome", "note", "user"]
     assert "The turn failed here and has no reply: " in view[4][1]
     assert effects(daemon, session) == ["once"]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"), [KINDS, KINDS[::-1]][: full_or(1, 2)], indirect=["model"]
+)
+def test_a_turn_that_changes_its_own_model_goes_on_with_the_other(
+    make_daemon: Make, model: Model, kind: str
+) -> None:
+    with Model(kind, SCENES) as other:
+        there = {"providers.there": other.settings()["providers.counterpart"]}
+        daemon = started(make_daemon, model, **{**there, **ALLOWED})
+        session = new_session(daemon)
+        accepted(daemon, session, "changing")
+        (rows,) = wait_all_ended(daemon, [session]).values()
+        check_model_turns(other, "changing", rows)
+    assert (model.times("changing", 1), model.times("changing", 2)) == (1, 0)
+    assert (other.times("changing", 1), other.times("changing", 2)) == (0, 1)
+    assert seen(other.last("changing").body)[-1][0] == "note"
+    assert of_type(rows, "config.outcome")[0]["outcome"] == "applied"
