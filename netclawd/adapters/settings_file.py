@@ -141,7 +141,8 @@ class SettingsFile:
         """Validate what was read; the errors are those of :meth:`read`."""
         if running and not (content or b"").removeprefix(_BOM).strip():
             raise ConfigAbsentError(
-                f"{self.path} is {'missing' if content is None else 'empty'}: taken for half-written.",
+                f"The configuration ({self.path}) is {'missing' if content is None else 'empty'}:"
+                " taken for half-written.",
                 "Write the whole configuration, or stop and start the daemon to go back to defaults.",
                 missing=content is None,
             )

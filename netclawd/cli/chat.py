@@ -82,8 +82,8 @@ class Conversation:
                     turn_id = admit(self._client, session_id, text)["turn_id"]
                     self._own.add(turn_id)
                     self.follow(turn_id)
-                elif self._questions.pending():
-                    self._go_on("parked")
+                else:  # What waits is asked again, what was answered elsewhere is shown.
+                    self._go_on(self._look()["turn_state"])
         except NotRunningError:
             self._display.remark(
                 "the daemon is gone; the session and its turn are kept", Kind.TROUBLE

@@ -95,6 +95,9 @@ def _value(value: Any) -> str:
         return "not set"
     if isinstance(value, float):
         return shown(value)
+    if isinstance(value, Mapping):  # Of a whole table the texts say what it is.
+        texts = [f"{k} = {_value(v)}" for k, v in value.items() if v and isinstance(v, str)]
+        return f"{{{', '.join([*texts, '…'])}}}"
     return json.dumps(value, ensure_ascii=False)
 
 

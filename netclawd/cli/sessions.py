@@ -175,11 +175,18 @@ def _all_events(source: Archive, session_id: str, last_seq: int) -> Iterator[dic
         after = page[-1]["seq"]
 
 
+#: How the daemon went and came, where it didn't re-execute itself.
+_RETURNS = {
+    "crash": "the daemon ended without warning and was started again",
+    "stop": "the daemon was stopped and started again",
+}
+
+
 def _restart_note(event: dict[str, Any]) -> list[Piece]:
     if event["type"] != "restart":
         return []
-    text = f"the daemon restarted ({event['cause']}), generation {event['generation']}"
-    return [Piece(Kind.NOTE, text)]
+    how = _RETURNS.get(event["cause"], "the daemon restarted")
+    return [Piece(Kind.NOTE, f"{how}; generation {event['generation']} goes on")]
 
 
 # -- turns ---------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "configuration", f"{of}{found['config_path']} (digest {found['digest'][:12]})"
     if found.get("watcher"):  # not yet, right after a start
         yield "watched by", found["watcher"].replace("+", " and ")
-    yield from _provider(found.get("provider"))
+    yield from _provider(found.get("provider"), found["generation"])
     yield "turns", describe_turns(found["turns"])
     if found.get("approvals"):
         pending = count(found["approvals"], "approval")
@@ -177,7 +177,7 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "degraded", reason
 
 
-def _provider(provider: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+def _provider(provider: Mapping[str, Any] | None, generation: int) -> Iterator[tuple[str, str]]:
     """Word who answers, when it did last, and what went wrong since."""
     if provider is None:
         return
@@ -189,7 +189,8 @@ def _provider(provider: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     if host := _host(provider.get("base_url") or ""):
         words += f", at {host}"
     at = provider.get("last_reply_at")
-    yield "provider", f"{words}, last reply {ago(at)}" if at else f"{words}, no reply yet"
+    none = "no reply yet" if generation == 1 else f"no reply yet in generation {generation}"
+    yield "provider", f"{words}, last reply {ago(at)}" if at else f"{words}, {none}"
     if (error := provider.get("error")) is not None:
         text = f"{error['what']} {error.get('remedy') or ''}".strip()
         yield "provider error", f"{error['slug']}, {ago(error['at'])}: {text}"

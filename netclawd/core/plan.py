@@ -15,7 +15,7 @@ from netclawd.core import budgets
 from netclawd.core.events import Refusal
 from netclawd.core.listeners import Address, ListenerPlan, parse_addresses, plan_listeners
 from netclawd.core.session import SessionId, TurnId, TurnState
-from netclawd.core.settings import DrainSettings, Snapshot, flat, secrets_changed
+from netclawd.core.settings import DrainSettings, Snapshot, differences, secrets_changed
 from netclawd.core.values import as_map, field, frozen
 
 
@@ -213,13 +213,8 @@ def _listeners(held: Sequence[Address], candidate: Snapshot) -> ListenerPlan:
 
 
 def changed_values(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[ValueChange, ...]:
-    """Return the effective values that differ, by their keys."""
-    before, after = flat(old), flat(new)
-    return tuple(
-        ValueChange(key, before.get(key), after.get(key))
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-    )
+    """Return the effective values that differ, by their keys; a table that comes or goes is one."""
+    return tuple(ValueChange(*each) for each in differences(old, new))
 
 
 def plan_turns(turns: Sequence[TurnNow], drain: DrainSettings) -> tuple[TurnPlan, ...]:

@@ -7,7 +7,7 @@ rehearsed, handed over and served; nothing reads the file a second time for the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
@@ -291,12 +291,24 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return rows
 
 
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what differs by its dotted key, with both values, None where it is not set.
+
+    A table that only one of the two has is one difference.
+    """
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield prefix + key, before, after
+
+
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
     """Name the effective values that differ, dotted and sorted (``daemon.listen``).
 
     What changed behind an unchanged setting, a secret or the system prompt, is not among them.
     """
-    before, after = flat(old), flat(new)
-    absent = object()
-    keys = before.keys() | after.keys()
-    return tuple(sorted(k for k in keys if before.get(k, absent) != after.get(k, absent)))
+    return tuple(sorted(key for key, _, _ in differences(old, new)))

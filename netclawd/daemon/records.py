@@ -97,7 +97,7 @@ def say_unauthenticated(image: Image) -> None:
 
 def say_drained(tally: Tally, drain_s: float | None) -> None:
     _log.info(
-        "drained: %d turns at a checkpoint, %d cut, %d parked, %d deferred, in %.1f s",
+        "drained turns: %d at a checkpoint, %d cut, %d parked, %d deferred, in %.1f s",
         tally.drained,
         tally.cut,
         tally.parked,

@@ -128,6 +128,26 @@ def test_an_answer_from_elsewhere_is_noticed_while_the_question_stands(
     chat.read_to(PROMPT)
 
 
+def test_enter_shows_what_came_of_an_answer_from_elsewhere(
+    chat: Terminal, netclaw: CommandLine
+) -> None:
+    say(chat, "/ask Delete it?")
+    chat.read_to(QUESTION)
+    say(chat, "later")
+    chat.read_to(PROMPT)
+    session = session_of(chat)
+    assert netclaw("approvals", "grant", pending(netclaw, session)[0]["id"]).exit_code == 0
+    wait_for(
+        lambda: netclaw.json("sessions", "show", session)["turn_state"] is None,
+        10,
+        "the turn goes on by itself",
+    )
+    say(chat, "")
+    chat.read_to("was granted by uid")
+    chat.read_to("The answer is here: granted")
+    chat.read_to(PROMPT)
+
+
 def test_what_was_typed_before_the_question_is_no_answer(chat: Terminal) -> None:
     say(chat, "/ask Delete it?")
     say(chat, "y")

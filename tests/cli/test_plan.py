@@ -93,6 +93,18 @@ def test_a_candidate_is_compared_with_what_runs_and_nothing_happens(
     assert traces(daemon) == before
 
 
+def test_another_provider_is_a_line_and_not_one_for_each_of_its_settings(
+    daemon: Daemon, netclaw: CommandLine
+) -> None:
+    text = daemon.config_text()
+    text += '\n[agent]\nprovider = "mine"\n[providers.mine]\nkind = "openai"\nmodel = "m"\n'
+    result = netclaw("config", "plan", "-", stdin=text)
+    assert [line for line in result.stdout.splitlines() if line.startswith("  changes ")] == [
+        '  changes        agent.provider: "demo" → "mine"',
+        '  changes        providers.mine: not set → {kind = "openai", model = "m", …}',
+    ]
+
+
 def test_standard_input_is_a_candidate(daemon: Daemon, netclaw: CommandLine) -> None:
     text = daemon.config_text(tables={"sessions": {"workers": 3}})
     result = netclaw("config", "plan", "-", "--json", stdin=text)

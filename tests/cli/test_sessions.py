@@ -231,7 +231,11 @@ def test_a_session_is_shown_from_its_beginning(run: CommandLine, service: Servic
     for kind, data in REPLY:
         service.add(SESSION, TURN, kind, **data)
     _, *lines = run("sessions", "show", "ses_1").stdout.splitlines()
-    assert lines == ["> hello", "— the daemon restarted (crash), generation 4 —", "one two"]
+    assert lines == [
+        "> hello",
+        "— the daemon ended without warning and was started again; generation 4 goes on —",
+        "one two",
+    ]
     assert len(run.json("sessions", "show", "ses_1")["events"]) == 6
 
 

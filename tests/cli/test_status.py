@@ -94,7 +94,7 @@ def test_who_answers_is_told_and_what_went_wrong_last(
         },
     }
     shown = run("status").stdout
-    assert "  provider       demo, no reply yet\n" in shown
+    assert "  provider       demo, no reply yet in generation 3\n" in shown
     assert (
         "  provider error provider-unauthorized, 3 s ago: It answered 401. Renew the key.\n"
         in shown

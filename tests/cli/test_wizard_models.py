@@ -155,6 +155,8 @@ def test_a_failure_is_told_and_another_model_may_be_chosen(home: Path, server: C
         enter(person, "Where the server is", "API key", "Model")
         person.read_to("small does not support tools")
         enter(person, "Provider [openai]", "Where the server is", "API key")
+        person.answer("Model [small]", "7")
+        person.read_to("No model has the number 7 here.")
         person.answer("Model [small]", "large")
         person.read_to("large has answered")
         person.answer(REST[0], "<")  # back, and on: it has answered already

@@ -67,6 +67,14 @@ def test_a_key_that_only_one_side_has_is_not_set_on_the_other() -> None:
     )
 
 
+def test_a_table_that_comes_or_goes_is_one_change() -> None:
+    mine = {"kind": "openai", "retries": 4}
+    assert changed_values({"p": {"demo": {"kind": "demo"}}}, {"p": {"mine": mine}}) == (
+        ValueChange("p.demo", {"kind": "demo"}, None),
+        ValueChange("p.mine", None, mine),
+    )
+
+
 def test_the_listeners_are_those_that_the_restart_would_plan() -> None:
     plan = plan_reload(now(held=(OLD, NEW)), CANDIDATE, {})
     assert plan.listeners == plan_listeners((OLD, NEW), (NEW,))

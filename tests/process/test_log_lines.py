@@ -16,12 +16,12 @@ SECRET = "the user's own words"
 LIFE = (
     r"serving on 127\.0\.0\.1:\d+: netclawd \S+, pid \d+, generation 1",
     r"ready: generation 1 serves 127\.0\.0\.1:\d+",
-    r"drained: 0 turns at a checkpoint, 1 cut, 0 parked, 0 deferred, in \d+\.\d s",
+    r"drained turns: 0 at a checkpoint, 1 cut, 0 parked, 0 deferred, in \d+\.\d s",
     r"serving on .*, generation 2",
     r"ready: generation 2 serves .*",
     r"restart applied: generation 2, gap \d+ ms, trigger control",
     r"restart refused: .*daemon\.lisen.*",
-    r"drained: .*",
+    r"drained turns: .*",
     r"stopped, exit code 0",
 )
 

@@ -64,7 +64,9 @@ def no_turn(turn_id: str) -> NotFoundError:
 
 
 def no_approval(approval_id: str) -> NotFoundError:
-    return NotFoundError(f"There is no approval {approval_id}.", "List: netclaw approvals list.")
+    return NotFoundError(
+        f"There is no approval {approval_id}.", "List them: netclaw approvals list."
+    )
 
 
 def no_proposal(call_id: str) -> NotFoundError:

@@ -159,6 +159,10 @@ def _default_model(answers: Answers) -> str | None:
 def _judge_model(value: Any, _answers: Answers) -> None:
     if not value.strip():
         raise ConfigMeaningError("A model has to be named.", "Say its name as the server knows it.")
+    if value.strip().isdecimal():
+        raise ConfigMeaningError(
+            f"No model has the number {value.strip()} here.", "Say its name as the server knows it."
+        )
 
 
 _TABLE = ("providers", schemas.ANY_NAME)
