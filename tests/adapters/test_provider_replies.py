@@ -259,6 +259,28 @@ def test_a_history_with_everything_in_it_is_taken(asked: Model) -> None:
     assert "[netclawd] The daemon restarted." in sent
 
 
+@pytest.mark.parametrize("tools", [(), (CLOCK,)])
+def test_a_tool_that_a_model_made_up_spoils_no_later_request(
+    asked: Model, tools: tuple[ToolSpec, ...]
+) -> None:
+    names = ("", "functions.shell", "zeig uhr:zeit", "x" * 100)
+    calls = tuple(ToolCall(CallId(str(n)), name, {}) for n, name in enumerate(names))
+    history = (
+        Message(Role.USER, "go"),
+        Message(Role.ASSISTANT, "", calls),
+        *(Message(Role.TOOL, f"[error] no {c.name}", call_id=c.id) for c in calls),
+    )
+    asked.ask(ModelRequest(history, tools=tools))
+    assert "functions_shell" in json.dumps(asked.server.requests[-1].body)
+
+
+def test_half_a_character_is_sent_as_text(asked: Model) -> None:
+    asked.ask(ModelRequest((Message(Role.USER, "half \ud83d, whole \U0001f600, Grüße"),)))
+    message = asked.server.requests[-1].body["messages"][-1]
+    said = json.dumps(message, ensure_ascii=False)
+    assert "half ?, whole \U0001f600, Grüße" in said
+
+
 def test_a_note_behind_an_outcome_does_not_come_between_it_and_the_reply() -> None:
     history = (
         Message(Role.USER, "Go."),
@@ -278,7 +300,7 @@ _CALLS = st.lists(
     st.builds(
         ToolCall,
         st.sampled_from(["x", "y", "z"]).map(CallId),
-        st.sampled_from(["clock", "shell"]),
+        st.sampled_from(["clock", "shell", "", "a.b"]),
         st.just({"a": 1}),
     ),
     max_size=3,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.counterparts.answers import Call, CallStyle, Ending, Piece, Reply, Status
-from tests.counterparts.wire import Asked, Item, Server, paced
+from tests.counterparts.wire import Asked, Item, Server, misnamed, paced
 
 _CUT = (Ending.CUT, Ending.RESET, Ending.STALL)
 
@@ -166,7 +166,7 @@ def _objection(body: Any) -> str | None:
         return "'messages' is empty"
     for tool in body.get("tools") or []:
         function = tool.get("function") or {}
-        if tool.get("type") != "function" or not function.get("name"):
+        if tool.get("type") != "function" or misnamed(function.get("name")):
             return "a tool is no function with a name"
     if "tools" in body and not body["tools"]:
         return "'tools' is an empty array"
@@ -191,6 +191,8 @@ def _message_objection(message: Any, open_calls: list[str]) -> str | None:
         if calls is not None and not calls:
             return "'tool_calls' is an empty array"
         for call in calls or []:
+            if problem := misnamed(call["function"]["name"]):
+                return problem
             if not isinstance(json.loads(call["function"]["arguments"]), dict):
                 return "the arguments of a call are no JSON object"
             open_calls.append(call["id"])

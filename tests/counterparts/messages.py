@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.counterparts.answers import Call, Ending, Piece, Reply, Status
-from tests.counterparts.wire import Asked, Item, Server, paced
+from tests.counterparts.wire import Asked, Item, Server, misnamed, paced
 
 _CUT = (Ending.CUT, Ending.RESET, Ending.STALL)
 
@@ -173,7 +173,7 @@ def _objection(body: Any) -> str | None:
     if messages[0].get("role") != "user":
         return "messages: first message must use the user role"
     for tool in body.get("tools") or []:
-        if not tool.get("name") or tool.get("input_schema", {}).get("type") != "object":
+        if misnamed(tool.get("name")) or tool.get("input_schema", {}).get("type") != "object":
             return "tools: a tool needs a name and the input_schema of an object"
     open_calls: list[str] = []
     role = "assistant"
@@ -207,5 +207,7 @@ def _content_objection(message: Any, open_calls: list[str]) -> str | None:
         if block.get("type") == "tool_use":
             if message["role"] != "assistant" or not isinstance(block.get("input"), dict):
                 return "tool_use: input must be an object, of the assistant"
+            if problem := misnamed(block.get("name")):
+                return problem
             open_calls.append(block["id"])
     return None

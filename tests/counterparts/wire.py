@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import select
 import socket
 import ssl
@@ -384,6 +385,13 @@ def _server_tls() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     return context
+
+
+def misnamed(tool: object) -> str | None:
+    """Say what servers have against the name of a tool."""
+    if isinstance(tool, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", tool):
+        return None
+    return f"the tool's name {tool!r} does not match [A-Za-z0-9_-]{{1,64}}"
 
 
 def paced(reply: Reply, pace_s: float) -> Iterator[Piece | float]:

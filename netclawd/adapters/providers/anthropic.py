@@ -8,7 +8,7 @@ from typing import Any
 
 from netclawd import __version__
 from netclawd.adapters.providers.call import Caller
-from netclawd.adapters.providers.conversation import Replied, Said, arrange
+from netclawd.adapters.providers.conversation import Replied, Said, arrange, name_for_servers
 from netclawd.adapters.providers.refusals import read_finish
 from netclawd.adapters.providers.reply import (
     CallDraft,
@@ -93,10 +93,11 @@ def _tools(request: ModelRequest) -> dict[str, Any]:
         choice = _tool_choice(request.options.get("tool_choice"))
         return {"tools": rows, **({"tool_choice": choice} if choice else {})}
     # A history with calls is refused unless their tools are named.
-    names = sorted({call.name for message in request.messages for call in message.calls})
+    calls = (call for message in request.messages for call in message.calls)
+    names = sorted({name_for_servers(call.name) for call in calls})
     if not names:
         return {}
-    rows = [{"name": name or "unnamed", "input_schema": {"type": "object"}} for name in names]
+    rows = [{"name": name, "input_schema": {"type": "object"}} for name in names]
     return {"tools": rows, "tool_choice": {"type": "none"}}
 
 
@@ -137,7 +138,7 @@ def _messages(request: ModelRequest) -> list[dict[str, Any]]:
                     {
                         "type": "tool_use",
                         "id": name,
-                        "name": call.name or "unnamed",
+                        "name": call.name,
                         "input": dict(call.arguments),
                     }
                     for name, call in entry.calls

@@ -250,7 +250,8 @@ class Caller:
                 line.allow(Cut.FIRST_BYTE, settings.first_byte_timeout_s)
 
     def _encode(self, request: ModelRequest) -> bytes:
-        return json.dumps(self._wire.body(request)).encode()
+        # Half a surrogate pair is no text: servers fail on it.
+        return json.dumps(self._wire.body(request), ensure_ascii=False).encode(errors="replace")
 
     def _refuse(self, answer: Answer, line: Line, is_stale: Callable[[], bool]) -> None:
         """Raise what an answer means that is no reply; ``is_stale``: would we ask otherwise by now?"""

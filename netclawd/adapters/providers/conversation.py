@@ -7,15 +7,18 @@ the history is arranged, with these rules:
 - every call of a reply is answered in the entry behind it; one that was never answered is told so;
 - what the daemon says (SYSTEM) is said in the user's place, because not every server takes a system
   message in the middle; its text says who speaks;
-- calls are named ``call00001`` and so on by their place: some servers take nine letters and digits.
+- calls are named ``call00001`` and so on by their place: some servers take nine letters and digits;
+- a tool that a model has made up is named in the characters that servers take, or each later request
+  of the session would be refused.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from netclawd.core.session import Message, Role, ToolCall
-from netclawd.core.values import field, frozen
+from netclawd.core.values import field, frozen, replace
 
 UNANSWERED = "[unknown] This call has no recorded outcome."
 EMPTY = "(an empty message)"
@@ -66,7 +69,8 @@ def arrange(messages: Sequence[Message]) -> tuple[Said | Replied, ...]:
                 draft.texts.append(message.text)
                 for call in message.calls:
                     number += 1
-                    draft.calls.append((f"call{number:05d}", call))
+                    named = replace(call, name=name_for_servers(call.name))
+                    draft.calls.append((f"call{number:05d}", named))
             case Role.TOOL:
                 _take_result(draft, message)
             case Role.SYSTEM if not message.text.strip():
@@ -76,6 +80,11 @@ def arrange(messages: Sequence[Message]) -> tuple[Said | Replied, ...]:
             case _:
                 draft.said.append(message.text if message.text.strip() else EMPTY)
     return tuple(_entries(drafts))
+
+
+def name_for_servers(tool: str) -> str:
+    """Return the name of a tool as a call in a history may have it."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", tool)[:64] or "unnamed"
 
 
 def _take_result(draft: _Draft, message: Message) -> None:
