@@ -62,6 +62,7 @@ def preload() -> None:
         exposure,
         origins,
         overrides,
+        redact,
         text,
         toml_limits,
         violations,
@@ -230,7 +231,25 @@ class SettingsFile:
                 values[key] = resolve(reference)
             except ConfigMeaningError as error:
                 raise ConfigMeaningError(f"{key}: {error.what}", error.remedy) from None
+        _insist_on_no_secret(values)
         return values
+
+
+def _insist_on_no_secret(values: Mapping[str, str]) -> None:
+    """Raise ConfigMeaningError when the model would be told a secret with the system prompt."""
+    from netclawd.core.redact import SHORT
+
+    for key, secret in values.items():
+        # A very short one stands in many a text by chance.
+        if (
+            key != _PROMPT
+            and len(secret.strip()) >= SHORT
+            and secret.strip() in values.get(_PROMPT, "")
+        ):
+            raise ConfigMeaningError(
+                f"{_PROMPT}: The secret of {key} stands in the file, and the model would read it.",
+                "Name a file without secrets.",
+            )
 
 
 # -- the file ------------------------------------------------------------------------------------

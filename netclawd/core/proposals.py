@@ -11,7 +11,7 @@ work with. Two invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from netclawd.core import diff
@@ -20,6 +20,7 @@ from netclawd.core.edits import lookup, pruned, same, with_setting, without_sett
 from netclawd.core.events import Refusal
 from netclawd.core.origins import Path, leaves, parse_key
 from netclawd.core.session import OpenProposal, ProposalOutcome
+from netclawd.core.settings import Policy, ProviderSettings, Settings
 from netclawd.core.text import one_line
 from netclawd.core.values import frozen
 from netclawd.core.violations import nearest
@@ -166,12 +167,15 @@ def literal_secrets(schema: schemas.Schema, values: Mapping[str, Any]) -> tuple[
 # -- what a person is shown ------------------------------------------------------------------------
 
 
-def describe(path: str, edits: Sequence[Edit], reason: str, old: str, new: str) -> str:
-    """Return the change in full: the keys, why, and what becomes of the file line by line."""
+def describe(
+    path: str, edits: Sequence[Edit], reason: str, old: str, new: str, warnings: Sequence[str] = ()
+) -> str:
+    """Return the change in full: the keys, why, what to mind, and what becomes of the file by lines."""
     keys = ", ".join(edit.key for edit in edits)
     lines = [f"Change {path}: {keys}."]
     if reason.strip():
         lines.append(f"Reason: {one_line(reason.strip(), _REASON_BYTES)}")
+    lines += [f"Mind: {warning}" for warning in warnings]
     return "\n".join([*lines, *(line.text for line in diff.diff(old, new))])
 
 
@@ -182,6 +186,46 @@ def essence(description: str) -> tuple[str, ...]:
     """
     beside = (diff.Kind.CONTEXT.value, diff.Kind.PLACE.value)
     return tuple(line for line in description.split("\n") if not line.startswith(beside))
+
+
+def warnings(old: Settings, new: Settings) -> list[str]:
+    """Say what a change gives away that its lines may not show: keys, conversations, files, powers.
+
+    A key is sent to wherever ``base_url`` says, so whoever changes that gets the key.
+    """
+    prompt = new.system_prompt_file
+    found = [*_keys_sent(old, new), *_powers(old.tools.policies, new.tools.policies)]
+    before, after = old.providers[old.provider], new.providers[new.provider]
+    if (server := _server(after)) != _server(before) and after.kind != "demo":
+        found.append(f"every conversation is then sent to {server}.")
+    if prompt and prompt != old.system_prompt_file:
+        found.append(f"the content of {shown(prompt)} is then sent to the model.")
+    if new.daemon.allow_unauthenticated and not old.daemon.allow_unauthenticated:
+        found.append("other hosts may then drive every session, without a password.")
+    return found
+
+
+def _keys_sent(old: Settings, new: Settings) -> Iterator[str]:
+    """Yield what becomes of keys that are sent to a server which didn't get them before."""
+    known = {(p.api_key, _server(p)) for p in old.providers.values() if p.api_key is not None}
+    for name, provider in sorted(new.providers.items()):
+        key, server = provider.api_key, _server(provider)
+        if key is not None and provider.kind != "demo" and (key, server) not in known:
+            before = " and ".join(sorted(s for k, s in known if k == key)) or "nobody"
+            table = dotted(("providers", name))
+            yield f"{table} then sends the secret {key} to {server}; so far {before} gets it."
+
+
+def _server(provider: ProviderSettings) -> str:
+    return provider.base_url or f"the usual server of {provider.kind}"
+
+
+def _powers(old: Mapping[str, Policy], new: Mapping[str, Policy]) -> Iterator[str]:
+    order = (Policy.DENY, Policy.ASK, Policy.ALLOW)
+    for name, policy in sorted(new.items()):
+        if order.index(policy) > order.index(old.get(name, Policy.DENY)):
+            asked = " without being asked" if policy is Policy.ALLOW else ", if a person grants it"
+            yield f"the agent may then use {name}{asked}."
 
 
 # -- what became of it -----------------------------------------------------------------------------

@@ -86,10 +86,18 @@ a symbolic link leads out of it, and only regular files are read and written. A 
 keeps its mode.
 
 **A command** of `shell` is run with sh in that folder, which is its HOME, without a terminal and without
-input. **It has the rights of the daemon**: it can read the state folder, the files of secrets and, by /proc,
-the daemon's environment, and use the control socket, over which approvals are granted. `ask` shows a person
-each command before it runs; `allow` trusts the model, and whoever can send it a message, with all of that.
-Run the daemon as a user of its own, as the Debian package and the container do.
+input. **It has the rights of the daemon**, and no wall is around it: it can read the files of secrets and, by
+/proc, the daemon's memory and environment; read and change the configuration file, the store and every
+session's working folder; signal the daemon; and speak to its API on loopback, which asks nobody who they are.
+The control socket takes no decision about an approval from a command or what it has started; that keeps a
+model from the way that lies open, but a command can write into the files behind it.
+
+So `ask` shows a person each command in full before it runs, and a person who grants one grants all that. With
+`allow` there is nobody between the model and the daemon's user: whoever can send the agent a message, or put
+text where the agent reads it (a web page, a file, a mail), may get what that user can reach, keys of model
+servers included, and the other policies bind it no more. Use it in a container or a virtual machine that
+holds nothing else. At least run the daemon as a user of its own, as the Debian package and the container do,
+with a key that has a limit.
 
 From the environment these are left out: the variables of netclawd (NETCLAW_*), systemd and s6, those
 that lead to the user's other sessions (XDG_*, DBUS_*), those that the configuration refers to by `env:`,
@@ -107,7 +115,16 @@ folders: they stay as long as their sessions.
 **`fetch_url`** speaks http and https, without the proxies of the environment. A host of which any address
 is private, loopback, link-local, multicast or otherwise not of the public Internet is refused, also as the
 target of a redirect, of which five are followed; the connection goes to the address that was judged. Text,
-HTML (without its markup), JSON and XML are returned, other content types named.
+HTML (without its markup), JSON and XML are returned, other content types named. What an address holds can
+carry data out: `allow` lets a model send what it has read to any public server.
+
+**`config_propose`** shows a person the lines that change and, as `Mind:`, what they give away: a secret that
+would go to another server (the `base_url` decides who gets a key), conversations that would, a file that the
+model would be told, a tool that may do more, other hosts that may come in. A file in which a secret of the
+configuration stands is refused as `system_prompt_file`, whoever names it.
+
+**Redaction.** The values of secrets are taken out of logs, events, questions and what tools return. Only
+values as they are: what a command has encoded or cut into pieces isn't recognised.
 
 """
 

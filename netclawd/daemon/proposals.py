@@ -13,7 +13,9 @@ before it waits; the store sees to it that each is told once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -35,7 +37,7 @@ from netclawd.core.session import (
     ToolOutcome,
     ToolStatus,
 )
-from netclawd.core.settings import Snapshot
+from netclawd.core.settings import Settings, Snapshot
 from netclawd.core.values import frozen
 from netclawd.daemon.image import Image
 from netclawd.daemon.judgement import read_candidate
@@ -43,6 +45,7 @@ from netclawd.daemon.settings_write import replace_settings
 from netclawd.errors import (
     ConfigAbsentError,
     ConfigError,
+    ConfigMeaningError,
     ConfigNotWrittenError,
     ConfigSchemaError,
     ConflictError,
@@ -171,15 +174,32 @@ class ProposeTool:
             )
         candidate = read_candidate(image, new.decode(), path)
         self._refuse(edits, candidate)
-        text = proposals.describe(
-            path, edits, str(call.arguments.get("reason", "")), _text(old), _text(new)
-        )
+        self._insist_on_no_secret(candidate.settings)
+        mind = proposals.warnings(image.snapshot.settings, candidate.settings)
+        reason = str(call.arguments.get("reason", ""))
+        text = proposals.describe(path, edits, reason, _text(old), _text(new), mind)
         for literal in proposals.literal_secrets(editor.schema, values):
             text = text.replace(literal, "[redacted]")
         return _Planned(edits, old, new, candidate, image.parts.redact(text))
 
     def _read_edits(self, call: ToolCall) -> tuple[Edit, ...]:
         return proposals.read_edits(self._editor.schema, call.arguments, self._editor.fits)
+
+    def _insist_on_no_secret(self, candidate: Settings) -> None:
+        """Raise for a system prompt from the file of a secret, under whatever name: a model reads it."""
+        prompt = candidate.system_prompt_file
+        references = [
+            *candidate.secret_references.values(),
+            *self._image.snapshot.settings.secret_references.values(),
+        ]
+        for reference in references if prompt else ():
+            scheme, _, path = reference.partition(":")
+            with contextlib.suppress(OSError):
+                if scheme == "file" and os.path.samefile(path, prompt):
+                    raise ConfigMeaningError(
+                        "The file holds a secret, which is nothing for a system prompt.",
+                        "Name another file.",
+                    )
 
     def _refuse(self, edits: tuple[Edit, ...], candidate: Snapshot) -> None:
         """Raise for what is valid and would come to nothing."""

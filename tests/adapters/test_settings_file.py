@@ -240,6 +240,25 @@ def test_another_system_prompt_changes_the_digest_but_not_the_published_one(tmp_
     assert read().published_digest == old.published_digest
 
 
+def test_a_system_prompt_with_a_secret_in_it_is_refused(tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt"
+    text = f"[agent]\nsystem_prompt_file = '{prompt}'\n{KEYED}'env:API_KEY'\n".encode()
+
+    def read(secret: str) -> Snapshot:
+        return SettingsFile(
+            "/x", {}, KEY, {"env:API_KEY": secret}.__getitem__, read_prompt=read_prompt
+        ).judge(text)
+
+    prompt.write_text("The key is sk-verysecret1. Be kind.\n")
+    with pytest.raises(
+        ConfigMeaningError, match=r"The secret of providers\.\w+\.api_key stands in"
+    ) as e:
+        read("sk-verysecret1")
+    assert "sk-verysecret1" not in str(e.value)
+    read("sk-verysecret2")
+    read("key")  # Too short to be told from a word.
+
+
 def test_the_digest_of_a_secret_depends_on_the_key() -> None:
     environ = {"API_KEY": "1234"}
     text = f"{KEYED}'env:API_KEY'\n".encode()

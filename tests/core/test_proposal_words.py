@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -21,7 +22,9 @@ from netclawd.core.proposals import (
     judge_outcome,
     literal_secrets,
     read_edits,
+    warnings,
 )
+from netclawd.core.schema import with_defaults
 from netclawd.core.session import (
     CallId,
     OpenProposal,
@@ -30,6 +33,7 @@ from netclawd.core.session import (
     SessionId,
     TurnId,
 )
+from netclawd.core.settings import Settings
 from netclawd.errors import ConfigSchemaError
 
 APPLIED, REFUSED = ProposalOutcome.APPLIED, ProposalOutcome.REFUSED
@@ -183,3 +187,71 @@ def test_an_outcome_is_judged_from_what_is(
     standing: Standing, file: FileNow, digest: str, outcome: object
 ) -> None:
     assert judged(standing, file, digest) == outcome
+
+
+# -- what is to be minded --------------------------------------------------------------------------
+
+
+def settings(providers: Mapping[str, Any] | None = None, **tables: Any) -> Settings:
+    more = {"demo": {"kind": "demo"}, **(providers or {})}
+    return Settings.from_effective(with_defaults(packaged_schema(), {"providers": more, **tables}))
+
+
+WORK = {"kind": "openai", "model": "m", "api_key": "env:WORK"}
+EVIL = "http://evil.example/v1"
+
+
+def test_a_key_that_goes_to_another_server_is_pointed_out() -> None:
+    old = settings(agent={"provider": "work"}, providers={"work": WORK})
+    new = settings(agent={"provider": "work"}, providers={"work": {**WORK, "base_url": EVIL}})
+    assert warnings(old, new) == [
+        f"providers.work then sends the secret env:WORK to {EVIL}; so far the usual server of openai"
+        " gets it.",
+        f"every conversation is then sent to {EVIL}.",
+    ]
+    assert warnings(new, new) == []
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (
+            {**WORK, "kind": "anthropic"},
+            "sends the secret env:WORK to the usual server of anthropic",
+        ),
+        ({**WORK, "api_key": "file:/root/x"}, "sends the secret file:/root/x to the usual server"),
+    ],
+)
+def test_another_kind_and_another_secret_are_pointed_out(work: dict[str, Any], words: str) -> None:
+    old = settings(providers={"work": WORK})
+    new = settings(providers={"work": work})
+    (warning,) = warnings(old, new)
+    assert words in warning
+
+
+def test_the_key_of_one_provider_in_another_is_pointed_out() -> None:
+    old = settings(providers={"work": WORK})
+    new = settings(providers={"work": WORK, "more": {**WORK, "base_url": EVIL}})
+    (warning,) = warnings(old, new)
+    assert warning.startswith(f"providers.more then sends the secret env:WORK to {EVIL}")
+
+
+def test_more_power_a_prompt_and_an_open_door_are_pointed_out() -> None:
+    new = settings(
+        tools={
+            "shell": {"policy": "allow"},
+            "fetch_url": {"policy": "ask"},
+            "clock": {"policy": "deny"},
+        },
+        agent={"system_prompt_file": "/etc/passwd"},
+        daemon={"allow_unauthenticated": True},
+    )
+    assert warnings(settings(), new) == [
+        "the agent may then use fetch_url, if a person grants it.",
+        "the agent may then use shell without being asked.",
+        'the content of "/etc/passwd" is then sent to the model.',
+        "other hosts may then drive every session, without a password.",
+    ]
+    assert warnings(new, settings()) == ["the agent may then use clock without being asked."]
+    shown = describe("/c", [Edit(("a",), 2)], "Because.", "a = 1\n", "a = 2\n", ["one.", "two."])
+    assert shown.splitlines()[1:4] == ["Reason: Because.", "Mind: one.", "Mind: two."]

@@ -1,4 +1,4 @@
-"""What a command of an agent may not do, though it has the rights of the daemon."""
+"""What an agent can't do by itself: grant its own wishes, or get at keys by the configuration."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from tests.process.harness import Daemon
+from tests.process.proposing import propose
 from tests.process.talk import accepted, new_session, of_type, wait_all_ended, wait_event
 
 Make = Callable[..., Daemon]
 
-ALLOWED = {"tools.shell": {"policy": "allow"}}
+ALLOWED = {"tools.shell": {"policy": "allow"}, "tools.config_propose": {"policy": "allow"}}
 
 #: Grants the approval of its argument over the control socket, and writes the answer into a file.
 GRANT = """
@@ -65,3 +66,44 @@ def test_a_command_can_not_grant_what_its_agent_asks_for(make_daemon: Make, way:
     # Who started neither the command nor the daemon may.
     daemon.control("decide", approval_id=asked, granted=True)
     assert of_type(wait_all_ended(daemon, [asking])[asking], "turn.completed")
+
+
+def test_a_person_is_told_that_a_key_would_go_elsewhere(make_daemon: Make) -> None:
+    key = make_daemon().home / "key"
+    key.write_text("sk-verysecret1\n")
+    key.chmod(0o600)
+    work = {"kind": "openai", "model": "m", "api_key": f"file:{key}"}
+    daemon = make_daemon(tables={"providers.work": work}).start()
+    session = new_session(daemon)
+    accepted(daemon, session, propose({"providers.work.base_url": "http://evil.example/v1"}))
+    question = wait_event(daemon, session, "approval.requested")["question"]
+    warning = f"Mind: providers.work then sends the secret file:{key} to http://evil.example/v1"
+    assert warning in question
+    assert "sk-verysecret1" not in question
+
+
+@pytest.mark.parametrize("keeps_the_key", [True, False])
+def test_the_file_of_a_key_can_not_become_the_system_prompt(
+    make_daemon: Make, keeps_the_key: bool
+) -> None:
+    daemon = make_daemon(tables=ALLOWED)
+    key, link = daemon.home / "key", daemon.home / "prompt.txt"
+    key.write_text("sk-verysecret1\n")
+    key.chmod(0o600)
+    link.symlink_to(key)
+    work = {"kind": "openai", "model": "m", "api_key": f"file:{key}"}
+    daemon.tables = {**daemon.tables, "providers.work": work}
+    daemon.start()
+    session = new_session(daemon)
+    gone = {} if keeps_the_key else {"providers.work.api_key": None}
+    accepted(daemon, session, propose({"agent.system_prompt_file": str(link), **gone}))
+    rows = wait_all_ended(daemon, [session])[session]
+    (finished,) = of_type(rows, "tool.finished")
+    assert finished["status"] == "error"
+    assert "secret" in finished["text"]
+    assert "system_prompt_file" not in daemon.config_path.read_text()
+    assert b"sk-verysecret1" not in b"".join(
+        path.read_bytes()
+        for path in daemon.home.rglob("*")
+        if path.is_file() and path not in (key, link)
+    )
