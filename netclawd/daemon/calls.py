@@ -88,8 +88,8 @@ class ModelCalls:
             raise DrainingError(
                 "The daemon is restarting.", "Send the request again after the time in Retry-After."
             )
-        hears = listener(call)
         try:
+            hears = listener(call)
             self._begin("call", lambda: self._run(call, request, hears))
         except BaseException:
             self._board.close_call(call)

@@ -148,6 +148,19 @@ def test_no_more_than_the_most_run_and_one_that_ends_makes_room(home: Home) -> N
     assert Heard(engine, most=1).wait().reply is not None
 
 
+def test_a_call_that_nobody_could_be_made_to_hear_is_none_that_a_drain_waits_for(
+    home: Home,
+) -> None:
+    engine = home.boot()
+
+    def fail(_call: Call) -> Heard:
+        raise RuntimeError("no room")
+
+    with pytest.raises(RuntimeError):
+        engine.calls.call(ModelRequest((Message(Role.USER, "hello"),)), fail, 100)
+    assert engine.open_calls() == 0
+
+
 def test_a_failure_is_passed_on_without_its_secrets(home: Home) -> None:
     home.model.error = ProviderBusyError(f"The key {SECRET} is busy.", f"Not {SECRET}.")
     heard = Heard(home.boot()).wait()
