@@ -20,7 +20,7 @@ from netclawd.cli.reach import call_patiently, reach
 from netclawd.cli.send import admit, open_session, read_message, send_one
 from netclawd.core.remarks import usage
 from netclawd.core.screen import Kind, Piece, Screen
-from netclawd.errors import NotRunningError, StoreClosedError
+from netclawd.errors import BadRequestError, NotRunningError, StoreClosedError
 
 RESTARTED = "the daemon restarted, going on"
 #: States in which a turn's next words come by themselves.
@@ -79,12 +79,12 @@ class Conversation:
             while True:
                 text = self._input()
                 if text.strip():
-                    turn_id = admit(self._client, session_id, text)["turn_id"]
-                    self._own.add(turn_id)
-                    self.follow(turn_id)
+                    self._say(text)
                 else:  # What waits is asked again, what was answered elsewhere is shown.
                     self._go_on(self._look()["turn_state"])
         except NotRunningError:
+            if self._questions.asking:
+                self._display.prompt("\n")
             self._display.remark(
                 "the daemon is gone; the session and its turn are kept", Kind.TROUBLE
             )
@@ -92,6 +92,15 @@ class Conversation:
         except (KeyboardInterrupt, EOFError):
             waits = "turn waits" if self._questions.asking else "session stays"
             self._display.prompt(f"\nThe {waits}: netclaw chat --session {session_id}\n")
+
+    def _say(self, text: str) -> None:
+        try:
+            turn_id = admit(self._client, self._session["id"], text)["turn_id"]
+        except BadRequestError as error:
+            self._display.remark(f"{error.what} {error.remedy}", Kind.TROUBLE)
+        else:
+            self._own.add(turn_id)
+            self.follow(turn_id)
 
     def _input(self) -> str:
         if self._display.terminal:
@@ -185,6 +194,7 @@ class Conversation:
         raise AssertionError("the stream goes on for ever")
 
     def _pieces(self, item: stream.Item) -> list[Piece]:
+        self._screen.width = self._display.width  # Its window may have been drawn wider.
         match item.kind:
             case stream.Kind.DELTA:
                 return self._screen.on_delta(item.data)

@@ -6,6 +6,9 @@ what happened and what to do on standard error (or as JSON), and the exit code o
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from typing import Any
 
 import click
@@ -13,6 +16,9 @@ import click
 from netclawd import __version__
 from netclawd.cli.lazy import LazyGroup
 from netclawd.errors import NetclawError
+
+#: Why what was said could not be written: no space, a closed descriptor, a terminal that is gone.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
 
 
 class _Root(LazyGroup):
@@ -24,6 +30,13 @@ class _Root(LazyGroup):
 
             _report(error, as_json=wants_json(ctx))
             ctx.exit(error.exit_code)
+
+
+def _unwritable(error: OSError) -> NetclawError:
+    return NetclawError(
+        f"Standard output can't be written: {os.strerror(error.errno or errno.EIO)}.",
+        "What was asked for may be done all the same.",
+    )
 
 
 def _report(error: NetclawError, *, as_json: bool) -> None:
@@ -69,6 +82,29 @@ def netclaw() -> None:
     """
 
 
+def _stand_in() -> None:
+    """Open what the caller has closed of the standard streams, so that no other file gets its number.
+
+    There is nothing to read on standard input, and what is said on standard output is an error.
+    """
+    for name, flags, mode in (
+        ("stdin", os.O_RDONLY, "r"),
+        ("stdout", os.O_RDONLY, "w"),
+        ("stderr", os.O_WRONLY, "w"),
+    ):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, flags), mode))  # noqa: SIM115 - to the end
+
+
 def main() -> None:
     """Run the command line."""
-    netclaw(prog_name="netclaw")
+    _stand_in()
+    try:
+        netclaw(prog_name="netclaw")
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        _report(_unwritable(error), as_json=False)
+        # What it still holds can't be written at the end either.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end
+        sys.exit(1)

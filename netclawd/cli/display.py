@@ -49,12 +49,14 @@ class Display:
         self._partial = ""
 
     @property
+    def columns(self) -> int:
+        """Columns of the terminal, as wide as it is by now."""
+        return shutil.get_terminal_size().columns if self.terminal else WIDTH
+
+    @property
     def width(self) -> int:
         """Room for a remark, characters."""
-        if not self.terminal:
-            return WIDTH
-        columns = shutil.get_terminal_size().columns
-        return max(_LEAST_WIDTH, columns - len("—  —"))
+        return max(_LEAST_WIDTH, self.columns - len("—  —")) if self.terminal else WIDTH
 
     def show(self, pieces: Iterable[Piece]) -> None:
         if self.terminal:

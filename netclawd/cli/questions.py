@@ -20,14 +20,15 @@ from netclawd.cli.display import Display
 from netclawd.cli.output import until, visible
 from netclawd.cli.reach import call_patiently
 from netclawd.core.screen import Kind
+from netclawd.core.text import broken
 from netclawd.errors import ConflictError, ControlError, NotFoundError, StoreClosedError
 
 #: Seconds between two looks at whether it was decided elsewhere.
 LOOK_S = 1.0
 _BAR = "  │ "
 _PROMPT = "Grant it? [y/n/later] "
-#: A line of a question has room for so many characters at least.
-_LEAST_WIDTH = 20
+#: A line of a question has room for so many columns at least: for a wide character.
+_LEAST_ROOM = 2
 
 
 class Answer(StrEnum):
@@ -88,7 +89,7 @@ class Questions:
         """Ask until there is an answer; None when it was decided elsewhere."""
         self.asking = True
         self._display.remark(asked_for(approval, left), Kind.ASK)
-        self._display.prompt("\n".join(block(approval["question"], self._display.width)) + "\n")
+        self._display.prompt("\n".join(block(approval["question"], self._display.columns)) + "\n")
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
         while True:
             self._display.prompt(_PROMPT)
@@ -136,8 +137,9 @@ def asked_for(approval: Mapping[str, Any], left: int) -> str:
     return f"{words}{more}{until(approval)}"
 
 
-def block(question: str, width: int) -> Iterator[str]:
-    """Show a question whole: each line behind a bar, none longer than there is room for."""
-    room = max(_LEAST_WIDTH, width - len(_BAR))
+def block(question: str, columns: int) -> Iterator[str]:
+    """Show a question whole: each line behind a bar, none so long that the terminal breaks it itself."""
+    # Some terminals take two columns for the bar, and some wrap when the last one is filled.
+    room = max(_LEAST_ROOM, columns - len(_BAR) - 2)
     for line in visible(question.expandtabs(4)).split("\n"):
-        yield from (f"{_BAR}{line[at : at + room]}" for at in range(0, max(1, len(line)), room))
+        yield from (f"{_BAR}{piece}" for piece in broken(line, room))

@@ -20,6 +20,8 @@ from netclawd.core.session import Usage
 from netclawd.core.values import as_map, frozen
 from netclawd.errors import BadRequestError, StoreClosedError
 
+#: Largest message: what any client of the daemon can send.
+MOST_BYTES = 1 << 20
 #: One wait for events, seconds; the next follows at once.
 WAIT_S = 20.0
 
@@ -106,9 +108,14 @@ def _check_text(text: str) -> None:
     if not text.strip():
         raise BadRequestError("The message is empty.", "Say something.")
     try:
-        text.encode()
+        size = len(text.encode())
     except UnicodeEncodeError:  # An argument's bytes that are no text are lone surrogates.
         raise _not_utf8() from None
+    if size > MOST_BYTES:
+        raise BadRequestError(
+            f"The message has {size} bytes, more than {MOST_BYTES}.",
+            "Say less, or put it into a file that the agent can read.",
+        )
 
 
 def _not_utf8() -> BadRequestError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -73,6 +74,27 @@ def test_a_call_is_granted_where_it_is_asked_for(chat: Terminal) -> None:
     assert "the tool confirm is done: granted" in shown
     assert "The answer is here: granted" in shown
     assert "the approval was granted" not in shown, "who has typed it knows"
+
+
+def test_a_question_of_wide_characters_is_broken_before_the_terminal_breaks_it(
+    chat: Terminal,
+) -> None:
+    chat.child.setwinsize(60, 60)
+    wide = "\u754c" * 26
+    say(chat, f'/tool confirm {{"question": "{wide}y or {QUESTION}"}}')
+    chat.read_to(f"\r\n{QUESTION}")
+    rows = [row for row in chat.text.splitlines() if row.startswith("  │ ")]
+    assert "".join(row.removeprefix("  │ ") for row in rows) == f"{wide}y or {QUESTION}"
+    assert all(len(row) + row.count("\u754c") < 60 for row in rows)
+    say(chat, "n")
+    chat.read_to(PROMPT)
+
+
+def test_a_message_that_cannot_be_taken_ends_no_conversation(chat: Terminal) -> None:
+    os.write(chat.child.child_fd, b"\xff\n")
+    chat.read_to(f"not UTF-8. Convert it, for example with iconv(1). —\r\n{PROMPT[1:]}")
+    say(chat, "/count 3")
+    chat.read_to("1 2 3")
 
 
 def test_a_call_is_denied_and_the_agent_is_told(chat: Terminal) -> None:

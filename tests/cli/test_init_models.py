@@ -251,10 +251,29 @@ def test_an_address_of_the_kind_s_own_is_not_written_where_it_was_not(
     assert (result.exit_code, "base_url" in (home / "netclaw.toml").read_text()) == (0, False)
 
 
-@pytest.mark.parametrize("url", ["ftp://h/v1", "https://h/v1/chat/completions", "https://u:p@h/v1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://h/v1",
+        "https://h/v1/chat/completions",
+        "https://u:p@h/v1",
+        "http://[::1/v1",
+        "http:///",
+    ],
+)
 def test_an_address_that_can_not_be_is_refused(init: Any, home: Path, url: str) -> None:
     assert init("--provider", "openai", "--base-url", url, "--model", "m").exit_code == 78
     assert os.listdir(home) == []
+
+
+def test_an_address_in_the_file_that_can_not_be_gives_way(init: Any, home: Path) -> None:
+    (home / "netclaw.toml").write_text(
+        '[agent]\nprovider = "openai"\n'
+        '[providers.openai]\nkind = "openai"\nmodel = "m"\nbase_url = "http://[::1/v1"\n'
+    )
+    result = init("--base-url", "http://127.0.0.1:9/v1", "--no-try")
+    assert result.exit_code == 0, result.output
+    assert "127.0.0.1:9" in (home / "netclaw.toml").read_text()
 
 
 class Tells(ChatServer):

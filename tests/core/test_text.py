@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netclawd.core.text import LIMIT_BYTES, one_line
+from netclawd.core.text import LIMIT_BYTES, broken, one_line
 
 
 @pytest.mark.parametrize("text", ["", "generation 7 ready", "Größe 大きさ 🦀", "back\\slash"])
@@ -54,3 +54,12 @@ def test_the_result_is_one_bounded_printable_line_of_utf8(text: str, limit: int)
 def test_a_text_that_is_shown_again_does_not_change(text: str) -> None:
     once = one_line(text, 2000)
     assert one_line(once, 2000) == once
+
+
+@given(st.text(alphabet="aé界한🙂\u0301", max_size=40), st.integers(2, 9))
+def test_a_broken_line_is_whole_and_no_piece_is_wider_than_the_room(line: str, room: int) -> None:
+    pieces = list(broken(line, room))
+    assert "".join(pieces) == line
+    for piece in pieces:
+        assert len(piece) + sum(piece.count(wide) for wide in "界한🙂") <= room
+    assert len(pieces) == 1 or all(pieces)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from netclawd.adapters.model_servers import list_models
 from netclawd.adapters.settings_file import packaged_schema
@@ -28,7 +28,6 @@ KINDS = {
 URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 #: Models that are listed, at most.
 MOST_CHOICES = 20
-_LOOPBACK = ("127.", "localhost", "[::1]")
 
 
 def kind_of(answers: Answers) -> str:
@@ -98,8 +97,16 @@ def _default_url(answers: Answers) -> str:
     return str(configured or URLS.get(kind_of(answers), ""))
 
 
+def _split(url: str) -> SplitResult:
+    """Split a URL; one that can't be an address (half of a bracket) has no host."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
+
+
 def _judge_url(value: Any, answers: Answers) -> None:
-    parts = urlsplit(value)
+    parts = _split(value)
     if value and not parts.hostname:
         raise ConfigMeaningError("The URL names no host.", "Write it as https://HOST/v1.")
     for end in ("/chat/completions", "/messages", "/models"):
@@ -111,7 +118,7 @@ def _judge_url(value: Any, answers: Answers) -> None:
 
 
 def _server(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
+    parts = _split(url)
     return parts.scheme, parts.netloc.lower()
 
 
@@ -122,11 +129,6 @@ def _same_server(answers: Answers) -> bool:
         return False
     was = before.get("base_url") or URLS.get(kind_of(answers), "")
     return isinstance(was, str) and _server(was) == _server(url_of(answers))
-
-
-def is_local(url: str) -> bool:
-    """Whether a server is on this host, where none asks for a key unless it is told to."""
-    return _server(url)[1].startswith(_LOOPBACK)
 
 
 # -- key and model -------------------------------------------------------------------------------
