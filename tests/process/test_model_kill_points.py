@@ -61,13 +61,12 @@ POINTS: Mapping[tuple[str, str], int] = {
     ("before", "Deliver"): 1,
     ("after", "Deliver"): 1,
 }
-#: What a reduced run takes, the kinds in turns: the first call's request, head and first word, the calls'
-#: starts, the second call's last word, whole reply and commit. test_call_kill_points.py has the others.
+#: What a reduced run takes, the kinds in turns: the first call's request, head and first word, the second
+#: call's last word, whole reply and commit. test_call_kill_points.py has the others.
 REDUCED = [
     ("before", "AskModel", 1),
     ("after", "AskModel", 1),
     ("after", "Token", 1),
-    ("after", "Checkpoint", 7),
     ("after", "Token", 5),
     ("after", "ModelReply", 2),
     ("after", "Checkpoint", 10),
@@ -94,7 +93,7 @@ SUMMARY_POINTS = {
     ("after", "ModelReply"): 2,
 }
 EARLIER = {"Checkpoint": 2, "AskModel": 1, "Token": 2, "ModelReply": 1}
-SUMMARY_REDUCED = [("after", "ModelReply", 1), ("after", "Checkpoint", 2)]
+SUMMARY_REDUCED = [("after", "ModelReply", 1)]
 PAGE = " ".join(["word"] * 3_500)
 
 
