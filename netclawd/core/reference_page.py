@@ -99,8 +99,8 @@ servers included, and the other policies bind it no more. Use it in a container 
 holds nothing else. At least run the daemon as a user of its own, as the Debian package and the container do,
 with a key that has a limit.
 
-From the environment these are left out: the variables of netclawd (NETCLAW_*), systemd and s6, those
-that lead to the user's other sessions (XDG_*, DBUS_*), those that the configuration refers to by `env:`,
+From the environment these are left out: the variables of netclawd (`NETCLAW_*`), systemd and s6, those
+that lead to the user's other sessions (`XDG_*`, `DBUS_*`), those that the configuration refers to by `env:`,
 those whose name looks like a secret's (TOKEN, SECRET, PASSWORD, KEY, AUTH and such), and those whose value
 has a secret of the configuration, a private key or a URL with a password. NETCLAW_CALL names the call.
 
@@ -159,9 +159,21 @@ def reference_page(schema: Schema) -> str:
 
 def _section(name: str, schema: Schema) -> str:
     title = f"{name}.{ANY_NAME}" if "patternProperties" in schema else name
-    rows = [_setting(setting) for setting in schemas.settings_of(schema, (name,))]
-    default = _default_table(name, schema)
-    return "\n".join([f"## [{title}]\n", f"{schema['description']}\n", *default, *rows])
+    head = [f"## [{title}]\n", f"{schema['description']}\n", *_default_table(name, schema)]
+    tables = {k: v for k, v in schema.get("properties", {}).items() if "properties" in v}
+    if not tables:
+        return "\n".join([*head, *_settings(schema, (name,))])
+    return "\n".join([*head, *(_table(sub, (name, key)) for key, sub in tables.items())])
+
+
+def _table(schema: Schema, path: tuple[str, ...]) -> str:
+    """Write a table within a section, under its own name: its settings are called as those beside it."""
+    head = [f"### [{'.'.join(path)}]\n", f"{schema['description']}\n"]
+    return "\n".join([*head, *_settings(schema, path)])
+
+
+def _settings(schema: Schema, path: tuple[str, ...]) -> Iterable[str]:
+    return (_setting(setting) for setting in schemas.settings_of(schema, path))
 
 
 def _default_table(name: str, schema: Schema) -> Iterable[str]:

@@ -21,3 +21,11 @@ def test_the_page_names_every_setting_with_its_variable() -> None:
     for setting in settings_of(SCHEMA):
         assert f"`{setting.path[-1]}`" in page
         assert f"`{variable_for(setting.path)}`" in page
+
+
+def test_a_tools_settings_stand_under_its_own_name() -> None:
+    _, _, shell = reference_page(SCHEMA).partition("### [tools.shell]\n")
+    shell, _, rest = shell.partition("### [tools.read_file]\n")
+    assert "`NETCLAW_TOOLS__SHELL__POLICY`" in shell
+    assert "`NETCLAW_TOOLS__READ_FILE__POLICY`" not in shell
+    assert "`NETCLAW_TOOLS__READ_FILE__POLICY`" in rest
