@@ -52,6 +52,8 @@ def clean_surroundings() -> Iterator[None]:
         patch.setenv(leftovers.MARK, mark)
         with leftovers.nothing_left_behind(mark):
             yield
+            # The shell has its process take in orphans; those of the next tests are init's again.
+            leftovers.leave_orphans_to_init()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ environment that it inherited.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import threading
@@ -98,3 +99,8 @@ def nothing_left_behind(mark: str, timeout_s: float = 2.0) -> Iterator[None]:
         timeout_s,
         lambda: "the test to clean up; it left behind: " + "; ".join(before.leftovers()),
     )
+
+
+def leave_orphans_to_init() -> None:
+    """Take back PR_SET_CHILD_SUBREAPER (prctl(2)) of this process."""
+    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)

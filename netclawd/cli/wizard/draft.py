@@ -90,7 +90,7 @@ class Draft:
             settings = page.settings(answers)
             if page.terse:
                 differs = changed_settings(answers, settings)
-                settings = {path: settings[path] for path in differs}
+                settings = {k: value for k, value in settings.items() if k in differs}
             wanted |= settings
         if not self._mends:
             unfit = self._unfit().keys() - answers.given.keys()
