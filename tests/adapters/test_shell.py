@@ -196,6 +196,24 @@ def test_a_command_that_forks_without_end_is_ended(tmp_path: Path) -> None:
     assert running_here() == frozenset()
 
 
+def test_what_ends_by_the_thousand_is_waited_for_as_it_ends(tmp_path: Path) -> None:
+    cancel, most = CancelFlag(), 0
+    # Each is an orphan at once, and its parent's parent is who started the command.
+    thread, outcomes = start(shell(tmp_path), "while :; do (: &); done", cancel)
+    wait_for((tmp_path / SESSION / "up").exists, 10, "the command to run")
+    for _ in range(30):
+        most = max(most, len(leftovers.children()))
+        time.sleep(0.05)
+    began = time.monotonic()
+    cancel.set()
+    thread.join(scaled(10))
+    assert [outcome.status for outcome in outcomes] == [ToolStatus.INTERRUPTED]
+    assert time.monotonic() - began < scaled(2.5)
+    assert most < 500
+    assert leftovers.children() == frozenset()
+    assert running_here() == frozenset()
+
+
 def test_a_cancel_ends_it_and_says_so(tmp_path: Path) -> None:
     cancel = CancelFlag()
     thread, outcomes = start(shell(tmp_path), "echo before; sleep 600", cancel)

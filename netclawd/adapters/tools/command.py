@@ -32,6 +32,8 @@ _LOOK_S = 0.05
 _KILLED_S = 0.002
 #: Between two waits for orphans that have ended, seconds.
 _TIDY_S = 2.0
+#: The same at the beginning, and while so many end between two of them.
+_MANY, _TIDY_SOON_S = 16, 0.05
 #: Bytes read at a time, and from a pipe whose writers have been ended.
 _PIECE, _MOST_DRAINED = 65_536, 4_194_304
 
@@ -125,7 +127,7 @@ class Command:
                 self._open.close()
 
     def _await_end(self, output: Output, deadline: float, tidy: Callable[[], None]) -> Why:
-        tidy_at = time.monotonic() + _TIDY_S
+        tidy_at, pause_s = time.monotonic() + _TIDY_S, _TIDY_SOON_S
         poll = select.poll()
         for descriptor in (self._pipe, self._wake, self._leader):
             poll.register(descriptor, select.POLLIN)
@@ -133,7 +135,9 @@ class Command:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return Why.TIMEOUT
-            ready = {fd for fd, _event in poll.poll(min(left_s, _TIDY_S) * 1000)}
+            soon = marked.reap_group(self.pid) > _MANY
+            pause_s = _TIDY_SOON_S if soon else min(2 * pause_s, _TIDY_S)
+            ready = {fd for fd, _event in poll.poll(min(left_s, pause_s) * 1000)}
             if time.monotonic() >= tidy_at:
                 tidy()
                 tidy_at = time.monotonic() + _TIDY_S
@@ -178,6 +182,7 @@ class Command:
 
     def _rest(self) -> list[marked.Seen]:
         """Return what of it still runs; what has ended as a child of ours is waited for."""
+        marked.reap_group(self.pid)
         found = marked.family(marked.look(), self._mark, self.pid, self._since)
         marked.reap(seen for seen in found if seen.zombie and seen.pid != self.pid)
         return [seen for seen in found if not seen.zombie]

@@ -90,7 +90,7 @@ def family(
     found = {
         seen.pid
         for seen in young
-        if (session and seen.session == session) or carries(seen.pid, mark)
+        if (session and seen.session == session) or (not seen.zombie and carries(seen.pid, mark))
     }
     grown = True
     while grown:
@@ -173,6 +173,20 @@ def send(targets: Iterable[Seen], number: signal.Signals) -> None:
             pass  # It has ended, or has another user's rights.
         finally:
             os.close(descriptor)
+
+
+def reap_group(leader: int) -> int:
+    """Wait for our children that have ended in the group of a leader, which is left; return how many.
+
+    Costs what there is to be done, whereas a look costs more the more has not been waited for: what
+    forks fast enough is never caught up with by looks.
+    """
+    count, flags = 0, os.WEXITED | os.WNOHANG | os.WNOWAIT
+    with contextlib.suppress(ChildProcessError):  # None is left.
+        while (found := os.waitid(os.P_PGID, leader, flags)) and found.si_pid != leader:
+            os.waitpid(found.si_pid, os.WNOHANG)
+            count += 1
+    return count
 
 
 def reap(ended: Iterable[Seen]) -> None:
