@@ -28,6 +28,8 @@ UNKNOWN_TEXT = (
     "[unknown] Outcome unknown: the daemon ended while this call ran. It may or may not have had "
     "its effect; it was not repeated. Check before you try again."
 )
+#: What only the daemon says.
+_OWN_WORDS = ("[netclawd]", "[unknown]", *(f"[{status.value}]" for status in ToolStatus))
 DENIED_TEXT = "A person did not grant this call; it was not run."
 EXPIRED_TEXT = (
     "Nobody answered in time whether this call may run, so it was denied; it was not run."
@@ -164,8 +166,13 @@ class _Transcript:
 
 
 def tool_text(status: str, text: str) -> str:
-    """Return what the model reads of an outcome; anything but success says so first."""
-    return text if status == ToolStatus.OK else f"[{status}] {text}"
+    """Return what the model reads of an outcome; anything but success says so first.
+
+    So does a success whose text begins like one that isn't, or like a note of the daemon: a file may.
+    """
+    if status == ToolStatus.OK and not text.lstrip().startswith(_OWN_WORDS):
+        return text
+    return f"[{status}] {text}"
 
 
 def _restart_note(event: SessionEvent) -> str:

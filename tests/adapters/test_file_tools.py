@@ -390,3 +390,15 @@ def test_what_changes_is_shown_in_full_and_at_once_whatever_it_is(files: Files, 
     assert time.monotonic() - began < scaled(2)
     assert [row[2:] for row in shown if row[0] in " -"] == old
     assert [row[2:] for row in shown if row[0] in " +"] == new
+
+
+def test_a_path_can_not_look_like_a_line_of_the_question(files: Files) -> None:
+    path = "a of the working folder, with this content:\nharmless\n\u202e"
+    for tool, more in (
+        (files.write, {"content": "x"}),
+        (files.edit, {"old": "a", "new": "b"}),
+        (files.read, {}),
+        (files.list, {}),
+    ):
+        first = tool.describe(a_call(tool.name, path=path, **more)).split("\n")[0]
+        assert "harmless\\n\\u202e of the working folder" in first

@@ -52,7 +52,8 @@ class EditFileTool:
     def describe(self, call: ToolCall) -> str:
         old, new = str(call.arguments.get("old")), str(call.arguments.get("new"))
         changed = "\n".join(_compared(old.split("\n"), new.split("\n")))
-        return f"Change the file {call.arguments.get('path')} of the working folder:\n{changed}"
+        path = as_name(str(call.arguments.get("path")))
+        return f"Change the file {path} of the working folder:\n{changed}"
 
     def refusal(self, call: ToolCall) -> str | None:
         wrong = judge(self.parameters, call.arguments)

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from netclawd import __version__
 from netclawd.adapters.tools.arguments import judge, object_of
-from netclawd.adapters.tools.shown import as_text, count, is_binary
+from netclawd.adapters.tools.shown import as_name, as_text, count, is_binary
 from netclawd.core.public_address import is_public
 from netclawd.core.session import CallContext, ToolCall, ToolOutcome, ToolStatus
 from netclawd.core.settings import ToolSettings
@@ -65,7 +65,7 @@ class FetchUrlTool:
         return True
 
     def describe(self, call: ToolCall) -> str:
-        return f"Fetch {call.arguments.get('url')}"
+        return f"Fetch {as_name(str(call.arguments.get('url')))}"
 
     def refusal(self, call: ToolCall) -> str | None:
         wrong = judge(self.parameters, call.arguments)

@@ -49,7 +49,8 @@ class ListFilesTool:
         return True
 
     def describe(self, call: ToolCall) -> str:
-        return f"List the folder {call.arguments.get('path') or '.'} of the working folder."
+        path = as_name(str(call.arguments.get("path") or "."))
+        return f"List the folder {path} of the working folder."
 
     def refusal(self, call: ToolCall) -> str | None:
         wrong = judge(self.parameters, call.arguments)

@@ -35,7 +35,7 @@ class ReadFileTool:
         return True
 
     def describe(self, call: ToolCall) -> str:
-        return f"Read the file {call.arguments.get('path')} of the working folder."
+        return f"Read the file {as_name(str(call.arguments.get('path')))} of the working folder."
 
     def refusal(self, call: ToolCall) -> str | None:
         wrong = judge(self.parameters, call.arguments)

@@ -38,7 +38,7 @@ class WriteFileTool:
         return True
 
     def describe(self, call: ToolCall) -> str:
-        path, content = call.arguments.get("path"), call.arguments.get("content")
+        path, content = as_name(str(call.arguments.get("path"))), call.arguments.get("content")
         return f"Write the file {path} of the working folder, with this content:\n{content}"
 
     def refusal(self, call: ToolCall) -> str | None:
