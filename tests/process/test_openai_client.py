@@ -384,24 +384,32 @@ def test_in_a_drain_nothing_is_admitted_for_who_waits(make_daemon: Make) -> None
 
 
 @pytest.mark.long
-def test_a_waiting_client_with_a_key_has_its_answer_over_a_restart(make_daemon: Make) -> None:
+def test_the_clients_own_retries_have_the_answer_over_a_restart(make_daemon: Make) -> None:
     daemon = make_daemon(tables={"drain": QUICK}).start()
-    session = new_session(daemon)
-    headers = of_session(session, **{"Idempotency-Key": "once"})
-    found: list[str] = []
+    found: dict[str, str] = {}
     with connect(daemon, max_retries=2) as client:
 
-        def ask() -> None:
-            answer = say(client, LONG, extra_headers=headers)
-            found.append(answer.choices[0].message.content)
+        def ask(name: str, **more: Any) -> None:
+            found[name] = say(client, LONG, **more).choices[0].message.content
 
-        asking = threading.Thread(target=ask)
-        asking.start()
-        wait_event(daemon, session, "turn.started")
+        durable = {"user": "ann", "extra_headers": {"Idempotency-Key": "once"}}
+        asking = [
+            threading.Thread(target=ask, args=("plain",)),
+            threading.Thread(target=ask, args=("durable",), kwargs=durable),
+        ]
+        for thread in asking:
+            thread.start()
+        wait_for(lambda: daemon.status()["calls"] == 1, 10.0, "the call")
+        wait_for(lambda: daemon.ask("/api/sessions").json["sessions"], 10.0, "the session")
+        (row,) = daemon.ask("/api/sessions").json["sessions"]
+        wait_event(daemon, row["id"], "turn.started")
         assert daemon.reload(force=True)["outcome"] == "applied"
-        asking.join(scaled(30.0))
-    assert found == [COUNTED]
-    assert len(of_type(events(daemon, session), "input.admitted")) == 1
+        for thread in asking:
+            thread.join(scaled(30.0))
+    assert found == {"plain": COUNTED, "durable": COUNTED}
+    told = events(daemon, row["id"])
+    assert len(of_type(told, "input.admitted")) == 1
+    assert of_type(told, "turn.interrupted"), "the restart has met the turn"
 
 
 @pytest.mark.long
