@@ -54,6 +54,8 @@ def _metavar(question: Question) -> str:
         return "REFERENCE"
     if "enum" in setting:
         return "|".join(setting["enum"])
+    if question.path[-1].endswith("_url"):
+        return "URL"
     kinds = {"boolean": "yes|no", "array": "A,B,…", "number": "NUMBER", "integer": "NUMBER"}
     return kinds.get(setting["type"], "NAME")
 

@@ -50,15 +50,22 @@ class Progress:
 def describe_wait(status: Mapping[str, Any]) -> str:
     """Say on one line what the daemon is busy with."""
     phase, drain = status["phase"], status["drain"]
-    if drain is None or not drain["running"]:
+    if drain is None or not (drain["running"] or status.get("calls")):
         return f"{phase} …"
     running = drain["running"]
     words = [describe_turn(turn) for turn in running[:3]]
     if len(running) > 3:
         words.append(f"and {len(running) - 3} more")
     listed = f" ({'; '.join(words)})" if words else ""
-    still = f"{count(len(running), 'turn')} still at work{listed}"
-    return f"{phase}, at most {drain['deadline_s']:.0f} s more: {still}"
+    return f"{phase}, at most {drain['deadline_s']:.0f} s more: {at_work(status)}{listed}"
+
+
+def at_work(status: Mapping[str, Any]) -> str:
+    """Say how many turns, and model calls of clients, a drain still waits for."""
+    turns, calls = len(status["drain"]["running"]), status.get("calls", 0)
+    parts = [count(turns, "turn")] if turns or not calls else []
+    parts += [f"{count(calls, 'model call')} of clients"] if calls else []
+    return f"{' and '.join(parts)} still at work"
 
 
 def describe_turn(turn: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from netclawd.cli.output import ago, count, json_option, say_json, visible
-from netclawd.cli.progress import describe_turn
+from netclawd.cli.progress import at_work, describe_turn
 from netclawd.cli.reach import Daemon, own_paths, reach
 from netclawd.core.uptake import SERVING as SERVING
 from netclawd.errors import ControlError, NetclawError, NotRunningError
@@ -166,7 +166,7 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "closed: new turns " + ("are refused" if rejects else "wait for the next generation"),
         )
     if found["drain"] is not None:
-        yield from (("draining", line) for line in describe_drain(found["drain"]))
+        yield from (("draining", line) for line in describe_drain(found))
     if found["last_restart"] is not None:
         yield "last restart", describe_restart(found["last_restart"])
     if found["refusal"] is not None:
@@ -229,11 +229,11 @@ def describe_turns(turns: Mapping[str, int]) -> str:
     return ", ".join(present) or "none"
 
 
-def describe_drain(drain: Mapping[str, Any]) -> Iterator[str]:
+def describe_drain(status: Mapping[str, Any]) -> Iterator[str]:
     """Word what a drain still waits for."""
-    running = drain["running"]
-    yield f"{count(len(running), 'turn')} still at work, at most {drain['deadline_s']:.0f} s more"
-    for turn in running:
+    drain = status["drain"]
+    yield f"{at_work(status)}, at most {drain['deadline_s']:.0f} s more"
+    for turn in drain["running"]:
         yield f"{turn['session_id']}: {describe_turn(turn)}"
 
 

@@ -58,7 +58,7 @@ class ModelCall:
             )
         return CutError(
             "The daemon restarts or stops, and the model call did not end in time.",
-            "Send the request again after the time in Retry-After.",
+            "Send the request again in a moment.",
         )
 
 

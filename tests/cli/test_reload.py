@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from netclawd.cli.progress import describe_wait
 from netclawd.core.restart import Outcome
 from netclawd.core.session import RestartId
 from tests.cli.conftest import CommandLine
@@ -138,6 +139,14 @@ def test_a_restart_of_a_running_daemon_is_a_forced_reload(
     assert result.exit_code == 0
     assert "re-executed as it was; generation 4 serves" in result.stdout
     assert service.triggers[0][2]
+
+
+def test_a_wait_for_model_calls_of_clients_is_shown_as_one_for_turns() -> None:
+    status = {"phase": "draining", "drain": {"deadline_s": 9.4, "running": []}, "calls": 2}
+    assert describe_wait(status) == (
+        "draining, at most 9 s more: 2 model calls of clients still at work"
+    )
+    assert describe_wait({**status, "calls": 0}) == "draining …"
 
 
 def test_what_a_drain_waits_for_is_shown_meanwhile(

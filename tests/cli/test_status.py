@@ -156,6 +156,9 @@ def test_a_drain_says_what_it_waits_for(run: CommandLine, service: ServiceDouble
     assert "draining       2 turns still at work, at most 21 s more" in result.stdout
     assert "s_1: tool ledger for 3.2 s, at most 9 s more" in result.stdout
     assert "closed: new turns wait" in result.stdout
+    service.status_values |= {"calls": 1, "drain": {"deadline_s": 9.0, "running": []}}
+    shown = run("status").stdout
+    assert "draining       1 model call of clients still at work, at most 9 s more\n" in shown
 
 
 def test_a_watch_prints_again_what_has_changed_until_it_is_interrupted(
