@@ -163,15 +163,19 @@ def plan_window(told: Conversation, fixed: int, window: Window) -> Send | Summar
     current, cut = shorten_old(told.current, room)
     if tokens_of(current) <= room:
         return Send(joined(told, current), cut)
-    if told.turns:
-        return _plan_summary(told, base, window)
-    for summary in dict.fromkeys((told.summary, clip(told.summary, SHORT_BYTES))):
-        # The summary was made when there was more room, or this turn leaves it less than its part.
-        told = replace(told, summary=summary)
-        room = window.room - fixed - tokens_of(_note(summary))
-        shortened, more = _shorten_newest(current, room)
-        if tokens_of(shortened) <= room:
-            return Send(joined(told, shortened), cut + more)
+    # What doesn't fit alone is no reason to condense what people have said before.
+    room = window.room - fixed
+    shortened, more = _shorten_newest(current, room)
+    if tokens_of(shortened) <= room:
+        if told.turns:
+            return _plan_summary(told, base, window)
+        for summary in dict.fromkeys((told.summary, clip(told.summary, SHORT_BYTES))):
+            # It was made when there was more room, or this turn leaves it less than its part.
+            told = replace(told, summary=summary)
+            room = window.room - fixed - tokens_of(_note(summary))
+            shortened, more = _shorten_newest(current, room)
+            if tokens_of(shortened) <= room:
+                return Send(joined(told, shortened), cut + more)
     return TooLarge(window.room - room + tokens_of(shortened), window.room)
 
 
