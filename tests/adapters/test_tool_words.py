@@ -152,6 +152,8 @@ def test_any_text_is_read_as_a_page(html: str) -> None:
         ("a<!-- comment", "a"),
         ("<![foo[ x]>y", "y"),
         ("1 < 2 &amp; 3 > 2", "1 < 2 & 3 > 2"),
+        ("x&#" + "1" * 5_000 + ";y", "x\ufffdy"),
+        ("x&#00000000065;y", "xAy"),
         ("<SCRIPT>if (a<b) x()</SCRIPT>y", "y"),
     ],
 )

@@ -29,6 +29,14 @@ _TAG = re.compile(r"<(/?)([a-zA-Z][^\s<>/]*+)([^<>]*+)>|<[!?][^<>]*+>")
 _LINK = re.compile(r"""\bhref\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE)
 
 
+#: Of so many digits none is a character; the library raises for very many.
+_NO_CHARACTER = re.compile(r"&#0*+\d{8,}+;?")
+
+
+def _unescaped(text: str) -> str:
+    return unescape(_NO_CHARACTER.sub("\ufffd", text))
+
+
 class _Reader:
     def __init__(self, url: str) -> None:
         self._url = url
@@ -54,7 +62,7 @@ class _Reader:
 
     def _text(self, text: str) -> None:
         if not self._unseen:
-            self.parts.append(re.sub(r"\s+", " ", unescape(text)))
+            self.parts.append(re.sub(r"\s+", " ", _unescaped(text)))
 
     def _begin(self, name: str, attributes: str) -> None:
         if name in _UNSEEN:
@@ -62,7 +70,7 @@ class _Reader:
         elif name in _BLOCKS:
             self.parts.append("\n- " if name == "li" else "\n")
         elif name == "a" and (link := _LINK.search(attributes)):
-            self._link = self._absolute(unescape(link[1] or link[2] or link[3] or ""))
+            self._link = self._absolute(_unescaped(link[1] or link[2] or link[3] or ""))
         elif name in ("td", "th"):
             self.parts.append(" | ")
 
