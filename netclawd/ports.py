@@ -147,8 +147,9 @@ class Store(Protocol):
     def conversation(self, session_id: SessionId, before: TurnId) -> tuple[SessionEvent, ...]:
         """Return the newest ``context.summarised`` of this turn or an earlier one, if there is one, then
         the events of the session's turns that were admitted before this one and that it does not cover,
-        turn after turn: completed ones, and of the others that have ended those with a tool call that was
-        started."""
+        turn after turn: completed ones; of the others that have ended those with a tool call that was
+        started; and failed ones but for the slugs ``context-overflow``, ``internal-error`` and
+        ``provider-refused``, of which what was said may be the cause."""
 
     def outbox(self, states: Sequence[str] = ()) -> tuple[OutboxEntry, ...]:
         """Return outbox entries in these states (all when empty), oldest first."""

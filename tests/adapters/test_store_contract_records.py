@@ -178,6 +178,26 @@ def test_a_turn_without_a_reply_is_told_if_a_tool_was_started(
     assert {event.turn_id for event in store.conversation(A, now.turn_id)} == {done.turn_id}
 
 
+@pytest.mark.parametrize(
+    ("slug", "is_told"),
+    [
+        ("provider-unavailable", True),
+        ("provider-unauthorized", True),
+        ("provider-refused", False),
+        ("context-overflow", False),
+        ("internal-error", False),
+    ],
+)
+def test_what_failed_is_told_unless_it_may_be_the_cause(
+    store: Store, slug: str, is_told: bool
+) -> None:
+    failed, now = leased(store, text="in vain"), leased(store, text="try again")
+    event = note(EventType.TURN_FAILED, slug=slug, reason="No.")
+    store.commit(Change(failed, (event,), TurnState.FAILED), 3.0)
+    told = {event.turn_id for event in store.conversation(A, now.turn_id)}
+    assert told == ({failed.turn_id} if is_told else set())
+
+
 def test_a_conversation_begins_with_the_newest_summary_and_what_it_does_not_cover(
     store: Store,
 ) -> None:

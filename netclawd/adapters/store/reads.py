@@ -45,10 +45,12 @@ _NEXT_TURN = f"""SELECT {rows.TURN_COLUMNS} FROM sessions s
 _SUMMARY = f"""SELECT {rows.EVENT_COLUMNS} FROM events e INDEXED BY events_summarised
     JOIN turns t ON t.position = e.turn WHERE e.session = ? AND e.turn <= ?
     AND e.type = 'context.summarised' ORDER BY e.seq DESC LIMIT 1"""
-#: What has had effects is told whatever became of the turn, lest they be had again; what was only said
-#: in vain is not, since it may be what the model server refuses.
+#: What has had effects is told whatever became of the turn, lest they be had again. What a person said in
+#: vain is told too ("try again" refers to it), unless it may be what the failure came of.
 _IS_TOLD = """(t.state = 'completed' OR t.state IN ('failed', 'cancelled') AND EXISTS
-    (SELECT 1 FROM events b WHERE b.turn = t.position AND b.type = 'tool.started'))"""
+    (SELECT 1 FROM events b WHERE b.turn = t.position AND (b.type = 'tool.started' OR
+    b.type = 'turn.failed' AND json_extract(b.data, '$.slug') NOT IN
+    ('context-overflow', 'internal-error', 'provider-refused'))))"""
 _OUTBOX = f"""SELECT {rows.OUTBOX_COLUMNS} FROM outbox o
     JOIN turns t ON t.position = o.turn JOIN sessions s ON s.n = t.session"""
 _APPROVALS = f"""SELECT {rows.APPROVAL_COLUMNS} FROM approvals a
