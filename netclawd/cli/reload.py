@@ -125,8 +125,9 @@ def _remedy(entry: Mapping[str, Any]) -> None:
 
 
 def _report_work(entry: Mapping[str, Any]) -> None:
-    going_on = [f"{entry[key]} {key}" for key in ("drained", "cut", "deferred") if entry[key]]
+    going_on = [f"{entry[key]} {key}" for key in ("drained", "cut") if entry[key]]
     words = [f"{', '.join(going_on)} (resumed)"] if going_on else []
+    words += [f"{entry['deferred']} deferred (run in their order)"] if entry["deferred"] else []
     words += [f"{entry['parked']} parked (waiting for a person)"] if entry["parked"] else []
     if words:
         click.echo(f"  Turns in flight: {'; '.join(words)}.")

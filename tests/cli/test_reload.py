@@ -47,10 +47,11 @@ class Ending:
         ),
         (
             Outcome.APPLIED,
-            {"new_generation": 4, "code_changed": True, "drained": 1, "parked": 2},
+            {"new_generation": 4, "code_changed": True, "drained": 1, "deferred": 3, "parked": 2},
             0,
             "Applied in 1 s: new code; generation 4 serves.\n"
-            "  Turns in flight: 1 drained (resumed); 2 parked (waiting for a person).\n",
+            "  Turns in flight: 1 drained (resumed); 3 deferred (run in their order);"
+            " 2 parked (waiting for a person).\n",
         ),
         (
             Outcome.APPLIED,
