@@ -31,6 +31,7 @@ from netclawd.core.lifecycle import Phase
 from netclawd.core.reading import Census, ListenQueue, ListenTrouble, Reading
 from netclawd.core.restart import Outcome
 from netclawd.core.session import EventType, OutboxState, ParkReason, TurnState
+from netclawd.core.turn import STEP_LIMIT
 from netclawd.core.values import frozen
 from netclawd.errors import NetclawError, ProviderError
 
@@ -45,6 +46,7 @@ _FAILURES = (
     NetclawError.slug,
     ProviderError.slug,
     *(kind.slug for kind in ProviderError.__subclasses__()),
+    STEP_LIMIT,
 )
 _OPEN = tuple(state.value for state in TurnState if not state.ended)
 

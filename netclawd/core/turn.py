@@ -172,6 +172,9 @@ STARTS_WORK = (CallModel, Retry, RunTools, AwaitOutcome)
 #: What a turn that is to be parked doesn't come to: a question would park it for another reason.
 PARKS_BEFORE = (*STARTS_WORK, Ask)
 
+#: Why a turn failed that has made ``sessions.step_limit`` model calls.
+STEP_LIMIT = "step-limit"
+
 _ENDS = (EventType.TURN_COMPLETED, EventType.TURN_FAILED, EventType.TURN_CANCELLED)
 
 

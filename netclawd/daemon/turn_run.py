@@ -299,7 +299,7 @@ class TurnRun:
 
     def _end_at_limit(self) -> RunEnd:
         return self.fail(
-            "step-limit",
+            plan.STEP_LIMIT,
             f"The turn has made {self.parts.step_limit} model calls without coming to an answer.",
             "Say in a new message how to go on, or raise sessions.step_limit.",
         )

@@ -27,7 +27,10 @@ def _of_a_model(thing: object) -> bool:
 
 
 #: Why a turn may fail.
-FAILURES = {kind.slug for kind in vars(errors).values() if _of_a_model(kind)} | {"internal-error"}
+FAILURES = {kind.slug for kind in vars(errors).values() if _of_a_model(kind)} | {
+    "internal-error",
+    "step-limit",
+}
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 #: What a client of Prometheus sends.
