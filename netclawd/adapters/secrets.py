@@ -9,8 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 
+from netclawd.core.redact import Redactor
 from netclawd.errors import ConfigMeaningError
 
 #: Longest value, bytes.
@@ -59,6 +62,34 @@ class Secrets:
                 f"Add LoadCredential={name}:/PATH to the unit, or refer to it by file:/PATH.",
             )
         return _read(os.path.join(folder, name), f"credential:{name}", private=False)
+
+
+class Masking:
+    """Takes secrets out of what an agent reads, as they are by now: from any thread.
+
+    A generation uses those of its beginning; a tool may meet one that was rotated since.
+    """
+
+    def __init__(
+        self, resolve: Callable[[str], str], references: Collection[str], known: Collection[str]
+    ) -> None:
+        self._resolve = resolve
+        self._references = references
+        self._lock = threading.Lock()
+        self._known = frozenset(known)
+        self._redactor = Redactor(known)
+
+    def text(self, text: str) -> str:
+        found = set(self._known)
+        for reference in self._references:
+            with suppress(ConfigMeaningError):  # The next generation is refused for it.
+                found.add(self._resolve(reference))
+        with self._lock:
+            if not found <= self._known:
+                self._known |= found
+                self._redactor = Redactor(self._known)
+            redactor = self._redactor
+        return redactor.text(text)
 
 
 def _read(path: str, reference: str, *, private: bool = True) -> bytes:

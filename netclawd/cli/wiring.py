@@ -20,7 +20,7 @@ from netclawd.adapters.clock import RandomIds, SystemClock
 from netclawd.adapters.code_identity import code_identity
 from netclawd.adapters.log import Send, set_up_logging
 from netclawd.adapters.prompt_file import read_prompt
-from netclawd.adapters.secrets import Secrets
+from netclawd.adapters.secrets import Masking, Secrets
 from netclawd.adapters.settings_file import SettingsFile
 from netclawd.cli.toml_editor import TomlEditor
 from netclawd.core.beginning import Beginning
@@ -379,7 +379,7 @@ def _agent(
     from netclawd.daemon.turn_parts import Agent
 
     chosen = settings.providers[settings.provider]
-    secrets = _secrets(settings, environ)
+    secrets, resolve = _secrets(settings, environ), Secrets(environ).resolve
     policies = {**settings.tools.policies, "confirm": Policy.ASK, "ledger": Policy.ALLOW}
     tools = {
         tool.name: GuardedTool(tool, policies[tool.name])
@@ -389,13 +389,13 @@ def _agent(
         ]
     }
     return Agent(
-        provider=make_provider(chosen, Secrets(environ).resolve),
+        provider=make_provider(chosen, resolve),
         tools=tools,
         offered=offered(chosen, tools),
         system=system_prompt(settings),
         context_tokens=chosen.context_tokens,
         max_output_tokens=chosen.max_output_tokens,
-        redact=Redactor(secrets).text,
+        redact=Masking(resolve, settings.secret_references.values(), secrets).text,
         outcomes=proposals,
         approval_timeout_s=settings.approval_timeout_s,
     )

@@ -124,7 +124,8 @@ model would be told, a tool that may do more, other hosts that may come in. A fi
 configuration stands is refused as `system_prompt_file`, whoever names it.
 
 **Redaction.** The values of secrets are taken out of logs, events, questions and what tools return. Only
-values as they are: what a command has encoded or cut into pieces isn't recognised.
+values as they are: what a command has encoded or cut into pieces isn't recognised. In what tools return a
+secret that was rotated is one at once, before a restart takes it up.
 
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from netclawd.adapters.secrets import LIMIT_BYTES, Secrets
+from netclawd.adapters.secrets import LIMIT_BYTES, Masking, Secrets
 from netclawd.errors import ConfigMeaningError
 
 VALUE = "t0psecret"
@@ -57,6 +57,16 @@ def test_a_file_is_read_anew_each_time(file: Path) -> None:
     assert secrets.resolve(f"file:{file}") == VALUE
     file.write_text("rotated")
     assert secrets.resolve(f"file:{file}") == "rotated"
+
+
+def test_a_secret_that_was_rotated_is_masked_beside_the_one_in_use(file: Path) -> None:
+    file.write_text("the-old-key")
+    reference = f"file:{file}"
+    masking = Masking(Secrets({}).resolve, [reference], ["the-old-key"])
+    file.write_text("the-new-key")
+    assert masking.text("the-old-key, the-new-key") == "[redacted], [redacted]"
+    file.unlink()
+    assert masking.text("the-old-key, the-new-key") == "[redacted], [redacted]"
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o600, 0o640, 0o660])
