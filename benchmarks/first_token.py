@@ -2,12 +2,14 @@
 
 A client asks the model server itself, the daemon's /v1/chat/completions, and a session whose event
 stream it watches, in turns. The difference of the medians is what the daemon adds: for a session that
-includes making the message and the start of its turn durable.
+includes making the message and the start of its turn durable, one after the other; so what the disk
+takes for that is measured beside it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -28,16 +30,18 @@ def measure(quick: bool) -> list[Figure]:
     rounds = 40 if quick else 400
     with model_server() as base_url, daemon_on(base_url) as daemon:
         server_port = int(base_url.rsplit(":", 1)[1].split("/")[0])
-        direct, proxied, durable = list[float](), list[float](), list[float]()
+        columns = tuple(list[float]() for _ in range(4))
         for number in range(rounds + WARM_UP):
             row = (
                 _complete(server_port, "/v1/chat/completions", "test-model"),
                 _complete(daemon.port, "/v1/chat/completions", "netclaw"),
                 _say(daemon),
+                _sync(daemon),
             )
             if number >= WARM_UP:
-                for values, value in zip((direct, proxied, durable), row, strict=True):
+                for values, value in zip(columns, row, strict=True):
                     values.append(value * 1000)
+    direct, proxied, durable, synced = columns
     own = median(direct)
     return [
         Figure("first token of the model server, p50", own, "ms"),
@@ -45,6 +49,7 @@ def measure(quick: bool) -> list[Figure]:
         Figure("added for a chat completion, p95", percentile(proxied, 95) - own, "ms"),
         Figure("added for a session's turn, p50", median(durable) - own, "ms", at_most=5),
         Figure("added for a session's turn, p95", percentile(durable, 95) - own, "ms"),
+        Figure("one fdatasync of this disk, p50", median(synced), "ms"),
     ]
 
 
@@ -81,6 +86,18 @@ def _say(daemon: Daemon) -> float:
         begun = time.monotonic()
         connection.sendall(_post(f"{path}/messages", {"text": TEXT}))
         return _await(stream, b"event: delta") - begun
+
+
+def _sync(daemon: Daemon) -> float:
+    """Return the seconds that the disk of the store takes for a page, durably."""
+    descriptor = os.open(daemon.home / "synced", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        os.write(descriptor, bytes(4096))
+        begun = time.monotonic()
+        os.fdatasync(descriptor)
+        return time.monotonic() - begun
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
