@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
-from netclawd.core.redact import Redactor
 from netclawd.errors import ConfigMeaningError
 
 #: Longest value, bytes.
@@ -77,6 +76,9 @@ class Masking:
         self._references = references
         self._lock = threading.Lock()
         self._known = frozenset(known)
+        from netclawd.core.redact import Redactor  # Not for who only reads the settings.
+
+        self._make = Redactor
         self._redactor = Redactor(known)
 
     def text(self, text: str) -> str:
@@ -87,7 +89,7 @@ class Masking:
         with self._lock:
             if not found <= self._known:
                 self._known |= found
-                self._redactor = Redactor(self._known)
+                self._redactor = self._make(self._known)
             redactor = self._redactor
         return redactor.text(text)
 

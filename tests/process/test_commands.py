@@ -76,7 +76,7 @@ def test_a_command_is_run_and_its_end_is_told(make_daemon: Make) -> None:
     assert finished["status"] == "error"
     assert finished["text"].startswith("[Exit code 3 after ")
     assert finished["text"].endswith(f"\nhello\n{workspace(daemon, session)}\n")
-    assert children(daemon.pid) == set()
+    wait_for(lambda: children(daemon.pid) == set(), 5.0, "the children to be waited for")
 
 
 @pytest.mark.long
@@ -125,7 +125,7 @@ def test_a_drain_that_is_over_before_a_command_is_leaves_nothing_of_it(make_daem
     assert daemon.reload(force=True)["outcome"] == "applied"
     assert "that a dead daemon left" not in daemon.errors(), "the old image has ended it"
     assert commands() == frozenset()
-    assert children(daemon.pid) == set()
+    wait_for(lambda: children(daemon.pid) == set(), 5.0, "the children to be waited for")
     rows = wait_all_ended(daemon, [session])[session]
     check_history(rows)
     assert effect(daemon, session) == "begun\n"
@@ -178,7 +178,7 @@ def test_a_command_of_a_turn_that_is_cancelled_is_ended(make_daemon: Make) -> No
     daemon.control("cancel", session_id=session)
     wait_for(lambda: not commands(), 10.0, "the command to end")
     wait_event(daemon, session, "turn.cancelled")
-    assert children(daemon.pid) == set()
+    wait_for(lambda: children(daemon.pid) == set(), 5.0, "the children to be waited for")
 
 
 def test_a_command_can_neither_reach_the_listeners_nor_see_the_secrets(make_daemon: Make) -> None:
