@@ -2,7 +2,8 @@
 
 Each turn is one paced model call, watched by a client of its own. In the second half the daemon
 re-executes itself while all of them stream; the drain lets a model call go on for half a second, so
-that every one is cut, and made once more after the restart.
+that every one is cut, and made once more after the restart. The model repeats what it is told, so its
+second reply is longer by the daemon's note about the restart.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TURNS = 200
 def measure(quick: bool) -> list[Figure]:
     turns, words, pace_s = (50, 40, 0.05) if quick else (TURNS, 120, 0.05)
     with model_server(pace_s) as base_url, daemon_on(base_url, workers=turns) as daemon:
-        _run(daemon, 4, 2)  # What is imported at the first turn counts for none.
+        _run(daemon, 4, 3)  # What is imported at the first turn counts for none.
         memory, cpu = _memory_kib(daemon), cpu_s(daemon.pid)
         peak = [memory]
         rows = _run(daemon, turns, words, watch=lambda: peak.append(_memory_kib(daemon)))
@@ -61,9 +62,10 @@ def _after_restart(rows: list[dict[str, Any]], turns: int, undisturbed: float) -
 def _run(daemon: Daemon, turns: int, words: int, watch: Any = None) -> list[dict[str, Any]]:
     """Run turns at the same time; return the client's rows, with what the events say."""
     sessions = [new_session(daemon) for _ in range(turns)]
+    text = " ".join(["word"] * (words - 2))  # "You said: word word …"
     command = [
         *(sys.executable, "-m", "benchmarks.turns", "--port", str(daemon.port)),
-        *("--sessions", ",".join(sessions), "--text", f"/count {words}"),
+        *("--sessions", ",".join(sessions), "--text", text),
     ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
