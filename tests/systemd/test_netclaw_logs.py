@@ -153,7 +153,13 @@ def test_a_restart_is_found_by_its_id_in_the_records_of_both_generations(service
     [applied] = [it for it in service.ask("/api/restarts").json["restarts"] if it["gap_ms"]]
     records = service.journal(f"RESTART_ID={applied['id']}")
     told = [(it["GENERATION"], it["MESSAGE"].partition(":")[0]) for it in records]
-    steps = ("phase rehearsing", "drained turns", "serving on 127.0.0.1", "ready", "restart applied")
+    steps = (
+        "phase rehearsing",
+        "drained turns",
+        "serving on 127.0.0.1",
+        "ready",
+        "restart applied",
+    )
     found = [it for it in told if it[1].partition(",")[0] in steps]
     assert found == [
         ("1", "phase rehearsing, generation 1"),
