@@ -21,10 +21,12 @@ from netclawd.core.schema import (
     with_defaults,
 )
 from netclawd.core.settings import (
+    DEFAULT_POLICIES,
     DaemonSettings,
     DrainSettings,
     Exposure,
     NewWork,
+    Policy,
     SessionSettings,
     Settings,
     Snapshot,
@@ -61,6 +63,26 @@ def test_no_drain_may_outlast_the_budget_around_it() -> None:
     timeouts = [s for s in settings_of(SCHEMA) if s.key.startswith("drain.") and "timeout" in s.key]
     assert len(timeouts) == 5
     assert {setting.schema["maximum"] for setting in timeouts} == {budgets.DRAIN_S}
+
+
+def test_a_person_is_asked_before_anything_is_run_or_changed() -> None:
+    settings = Settings.from_effective(DEFAULTS)
+    asked = {name for name, policy in settings.tools.policies.items() if policy is Policy.ASK}
+    assert asked == {"shell", "write_file", "edit_file", "config_propose"}
+    assert settings.tools.policies["fetch_url"] is Policy.DENY
+    assert dict(DEFAULT_POLICIES) == dict(settings.tools.policies)
+
+
+def test_what_the_record_of_an_older_release_lacks_has_the_default_of_the_schema() -> None:
+    """Its snapshot is served by this release until the next reading of the file."""
+    demo = DEFAULTS["providers"]["demo"]
+    older = {
+        **{key: DEFAULTS[key] for key in ("daemon", "drain")},
+        "sessions": {k: v for k, v in DEFAULTS["sessions"].items() if k != "step_limit"},
+        "agent": {"provider": "demo"},
+        "providers": {"demo": {k: demo[k] for k in ("kind", "word_interval_s")}},
+    }
+    assert Settings.from_effective(older) == Settings.from_effective(DEFAULTS)
 
 
 @pytest.mark.parametrize("enum", [NewWork, Exposure])
