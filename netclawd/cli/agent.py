@@ -1,4 +1,7 @@
-"""Makes the agent's provider and tools from the settings; names adapters only."""
+"""Makes the agent's provider and tools from the settings; names adapters only.
+
+Some of it lies on the way from execve to serving: what that doesn't need is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from netclawd.adapters.clock import SystemClock
-from netclawd.adapters.prompt_file import read_prompt
-from netclawd.core.prompt import BUILT_IN_PROMPT
 from netclawd.core.session import ToolSpec
 from netclawd.core.settings import Policy, ProviderSettings, Settings
 from netclawd.ports import Provider, Tool
@@ -45,8 +46,17 @@ def make_provider(chosen: ProviderSettings, resolve: Callable[[str], str]) -> Pr
 
 def system_prompt(settings: Settings) -> str:
     """Return what the model is told first; ConfigMeaningError when its file can't be read."""
+    from netclawd.core.prompt import BUILT_IN_PROMPT
+
     path = settings.system_prompt_file
     return read_prompt(path) if path else BUILT_IN_PROMPT
+
+
+def read_prompt(path: str) -> str:
+    """Return the text of a file with the system prompt; ConfigMeaningError when it can't be read."""
+    from netclawd.adapters import prompt_file
+
+    return prompt_file.read_prompt(path)
 
 
 def judge_told(settings: Settings, prompt: str | None) -> None:
@@ -55,6 +65,7 @@ def judge_told(settings: Settings, prompt: str | None) -> None:
     ``prompt``: the text of the settings' file, None without one.
     """
     from netclawd.core import proposals
+    from netclawd.core.prompt import BUILT_IN_PROMPT
     from netclawd.core.providers import judge_room
 
     chosen = settings.providers[settings.provider]

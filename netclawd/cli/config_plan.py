@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from netclawd.adapters.control_client import PATIENCE_S, RETRY_S, ControlClient
-from netclawd.adapters.prompt_file import read_prompt
 from netclawd.adapters.secrets import Secrets
 from netclawd.adapters.settings_file import LIMIT_BYTES, SettingsFile, read_file
 from netclawd.cli.output import json_option
@@ -111,7 +110,7 @@ def ask_patiently(client: ControlClient, do: str, **arguments: Any) -> Any:
 
 def source(path: str) -> SettingsFile:
     """Return the reader that a daemon started here would use."""
-    from netclawd.cli.agent import judge_told
+    from netclawd.cli.agent import judge_told, read_prompt
     from netclawd.cli.wiring import find_owner, look_for
 
     # The digest that this key goes into is compared within this command and never shown.

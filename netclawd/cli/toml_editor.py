@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from netclawd.adapters import settings_file, toml_edit
+from netclawd.adapters import settings_file
 
 
 class TomlEditor:
@@ -31,6 +31,8 @@ class TomlEditor:
     def edit(
         self, content: bytes | None, edits: Sequence[tuple[tuple[str, ...], Any]]
     ) -> bytes | None:
+        from netclawd.adapters import toml_edit  # Not needed to serve.
+
         # With the mark of its encoding, if it has one: that stays, too.
         settings_file.decode(content or b"", self._path)
         text = (content or b"").decode()

@@ -19,7 +19,6 @@ from netclawd.adapters.cbor import CborCodec
 from netclawd.adapters.clock import RandomIds, SystemClock
 from netclawd.adapters.code_identity import code_identity
 from netclawd.adapters.log import Send, set_up_logging
-from netclawd.adapters.prompt_file import read_prompt
 from netclawd.adapters.secrets import Masking, Secrets
 from netclawd.adapters.settings_file import SettingsFile
 from netclawd.cli.toml_editor import TomlEditor
@@ -78,7 +77,7 @@ def settings_source(
     path: str, environ: Mapping[str, str], state: str, *, create: bool = False
 ) -> SettingsFile:
     """Return the reader of the configuration; ``create`` makes the digest key if there is none."""
-    from netclawd.cli.agent import judge_told
+    from netclawd.cli.agent import judge_told, read_prompt
 
     key = digest_key(state, create=create)
     resolve = Secrets(environ).resolve

@@ -16,6 +16,9 @@ NOT_NEEDED = frozenset(
     {
         "click",
         "jsonschema",
+        "netclawd.adapters.prompt_file",
+        "netclawd.adapters.toml_edit",
+        "netclawd.core.prompt",
         "prometheus_client",
         "pyinotify",
         "requests",
