@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from netclawd import __version__
-from netclawd.adapters.providers.call import Caller
+from netclawd.adapters.providers.call import Caller, common_headers, output_limit
 from netclawd.adapters.providers.conversation import Replied, Said, arrange, name_for_servers
 from netclawd.adapters.providers.refusals import read_finish
 from netclawd.adapters.providers.reply import (
@@ -16,9 +15,10 @@ from netclawd.adapters.providers.reply import (
     ReplyUnderWay,
     UnfitError,
     read_json,
+    string,
     tokens,
 )
-from netclawd.core.session import FinishReason, ModelRequest, Usage
+from netclawd.core.session import ModelRequest, Usage
 from netclawd.core.settings import ProviderSettings
 
 BASE_URL = "https://api.anthropic.com"
@@ -50,21 +50,16 @@ class _Messages:
         base = (settings.base_url or BASE_URL).rstrip("/").removesuffix("/v1")
         self.url = f"{base}/v1/messages"
         self.headers = {
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream, application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": f"netclawd/{__version__}",
+            **common_headers(),
             "anthropic-version": VERSION,
             **({"x-api-key": key} if key else {}),
         }
         self._settings = settings
 
     def body(self, request: ModelRequest) -> dict[str, Any]:
-        limit = request.options.get("max_tokens")
-        most = self._settings.max_output_tokens
         body: dict[str, Any] = {
             "model": self._settings.model,
-            "max_tokens": min(limit, most) if isinstance(limit, int) else most,
+            "max_tokens": output_limit(request, self._settings),
             "messages": _messages(request),
             "stream": True,
         }
@@ -171,7 +166,7 @@ class _MessagesReader:
             case "content_block_delta":
                 self._take_delta(event.get("index"), _mapping(event.get("delta")))
             case "message_delta":
-                self._finish(_mapping(event.get("delta")).get("stop_reason"))
+                self._take_finish(_mapping(event.get("delta")).get("stop_reason"))
                 self._take_usage(_mapping(event.get("usage")))
             case "message_stop":
                 self._reply.ended = True
@@ -181,40 +176,38 @@ class _MessagesReader:
 
     def take_whole(self, value: Mapping[str, Any]) -> None:
         if value.get("type") == "error" or value.get("error"):
-            raise FailedError(_status_of(value), _dump(value))
+            raise FailedError(_status_of(value), json.dumps(value))
         content = value.get("content")
         if value.get("type") != "message" or not isinstance(content, list):
             raise UnfitError("JSON that is no message")
         for index, block in enumerate(content):
             self._begin(index, _mapping(block))
-        self._finish(value.get("stop_reason"))
+        self._take_finish(value.get("stop_reason"))
         self._take_usage(_mapping(value.get("usage")))
 
     def _begin(self, index: Any, block: Mapping[str, Any]) -> None:
         match block.get("type"):
             case "text":
-                self._reply.say(_string(block.get("text")))
+                self._reply.say(string(block.get("text")))
             case "tool_use":
-                draft = self._reply.begin_call(_string(block.get("id")), _string(block.get("name")))
+                draft = self._reply.begin_call(string(block.get("id")), string(block.get("name")))
                 self._calls[index] = draft
                 if whole := _mapping(block.get("input")):
-                    self._reply.argue(draft, _dump(whole))
+                    self._reply.argue(draft, json.dumps(whole))
             case _:
                 self._reply.think()
 
     def _take_delta(self, index: Any, delta: Mapping[str, Any]) -> None:
         match delta.get("type"):
             case "text_delta":
-                self._reply.say(_string(delta.get("text")))
+                self._reply.say(string(delta.get("text")))
             case "input_json_delta" if index in self._calls:
-                self._reply.argue(self._calls[index], _string(delta.get("partial_json")))
+                self._reply.argue(self._calls[index], string(delta.get("partial_json")))
             case _:
                 self._reply.think()
 
-    def _finish(self, word: Any) -> None:
+    def _take_finish(self, word: Any) -> None:
         self._reply.finish = read_finish(word) or self._reply.finish
-        if self._reply.finish is FinishReason.TOOLS and not self._reply.calls:
-            self._reply.finish = FinishReason.STOP
 
     def _take_usage(self, usage: Mapping[str, Any]) -> None:
         if not usage:
@@ -229,14 +222,6 @@ class _MessagesReader:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _dump(value: Mapping[str, Any]) -> str:
-    return json.dumps(value)
 
 
 def _status_of(event: Mapping[str, Any]) -> int:

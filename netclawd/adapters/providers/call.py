@@ -8,6 +8,7 @@ whole (:mod:`netclawd.adapters.providers.reply`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import random
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from netclawd import __version__
 from netclawd.adapters.providers.events import EventParser
 from netclawd.adapters.providers.refusals import Server, Verdict
 from netclawd.adapters.providers.reply import FailedError, ReplyUnderWay, UnfitError, read_json
@@ -72,6 +74,22 @@ class Wire(Protocol):
         """Do without what the server says that it refuses."""
 
 
+def common_headers() -> dict[str, str]:
+    """Return what every wire format sends."""
+    return {
+        "Content-Type": "application/json",
+        "Accept": "text/event-stream, application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": f"netclawd/{__version__}",
+    }
+
+
+def output_limit(request: ModelRequest, settings: ProviderSettings) -> int:
+    """Return how many tokens a reply may have: what the request wants, within the setting."""
+    wanted, most = request.options.get("max_tokens"), settings.max_output_tokens
+    return min(wanted, most) if isinstance(wanted, int) else most
+
+
 class _FailedTryError(Exception):
     def __init__(self, verdict: Verdict, *, free: bool = False) -> None:
         super().__init__(verdict.error.slug)
@@ -107,8 +125,7 @@ class Caller:
                 free += 1
                 continue
             pause_s = self._pause(verdict, tries)
-            in_time = pause_s is not None and time.monotonic() + pause_s < total_at
-            if pause_s is None or not in_time:
+            if pause_s is None or time.monotonic() + pause_s >= total_at:
                 raise self._told(verdict, tries)
             tries += 1
             _log.info(
@@ -148,7 +165,7 @@ class Caller:
             error.what = f"{error.what} It was asked {tries + 1} times."
         return error
 
-    def _tools(self) -> tuple[Transport, Deadlines]:
+    def _connections(self) -> tuple[Transport, Deadlines]:
         """Return what makes connections; its library is imported with the first call, if not before."""
         from netclawd.adapters.providers.deadlines import Deadlines
         from netclawd.adapters.providers.transport import Transport
@@ -169,7 +186,7 @@ class Caller:
     ) -> ModelReply:
         from netclawd.adapters.providers.deadlines import Line
 
-        transport, deadlines = self._tools()
+        transport, deadlines = self._connections()
         body = self._encode(request)
         reply = ReplyUnderWay(on_text)
         with Line(deadlines, total_at) as line:
@@ -221,7 +238,7 @@ class Caller:
             if reply.begun:
                 verdict = Verdict(verdict.error)
             raise _FailedTryError(verdict) from None
-        self._read_rest(answer, line)
+        self._read_rest(answer, line, REST_TIMEOUT_S)
 
     def _pieces(self, answer: Answer, line: Line, reply: ReplyUnderWay) -> Iterator[bytes]:
         """Yield the body as it comes; each piece is a sign of life."""
@@ -260,7 +277,7 @@ class Caller:
             raise _FailedTryError(self._server.redirected(answer.status, location))
         if answer.status < 400:
             raise _FailedTryError(self._server.unfit(f"status {answer.status}"))
-        body = self._error_body(answer, line)
+        body = self._read_rest(answer, line, ERROR_TIMEOUT_S).decode("utf-8", "replace")
         free = False
         if answer.status in (400, 422):
             self._wire.concede(body)
@@ -268,31 +285,18 @@ class Caller:
         asked_s = read_retry_after(answer.headers)
         raise _FailedTryError(self._server.judge(answer.status, body, asked_s), free=free)
 
-    def _error_body(self, answer: Answer, line: Line) -> str:
+    def _read_rest(self, answer: Answer, line: Line, seconds: float) -> bytes:
+        """Return what comes in time of a body's rest; read to its end, the connection can be kept."""
         from netclawd.adapters.providers.deadlines import Cut
         from netclawd.adapters.providers.transport import BrokenOffError
 
-        line.allow(Cut.REST, ERROR_TIMEOUT_S)
+        line.allow(Cut.REST, seconds)
         body = b""
-        try:
+        # Too late, or broken off: the connection is lost, and nothing else depends on it.
+        with contextlib.suppress(BrokenOffError):
             while len(body) < ERROR_BYTES and (piece := answer.read()):
                 body += piece
-        except BrokenOffError:
-            pass
-        return body[:ERROR_BYTES].decode("utf-8", "replace")
-
-    def _read_rest(self, answer: Answer, line: Line) -> None:
-        """Read what ends the body, so that the connection can be kept; the reply doesn't wait for it."""
-        from netclawd.adapters.providers.deadlines import Cut
-        from netclawd.adapters.providers.transport import BrokenOffError
-
-        line.allow(Cut.REST, REST_TIMEOUT_S)
-        size = 0
-        try:
-            while size < ERROR_BYTES and (piece := answer.read()):
-                size += len(piece)
-        except BrokenOffError:
-            pass
+        return body[:ERROR_BYTES]
 
     def _raise_if_cut(self, line: Line) -> None:
         """Raise what the end of the line means, if it was we who ended it."""

@@ -123,7 +123,7 @@ class Line:
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
             )
         except (OSError, UnicodeError):
-            pass
+            pass  # It is no address but a name.
         found: list[Sequence[Any]] = []
         failed: list[Exception] = []
 
@@ -135,7 +135,7 @@ class Line:
             self._woken.set()
 
         threading.Thread(target=look, name="resolve", daemon=True).start()
-        self._woken.wait()
+        self._woken.wait()  # Bounded by the line's deadline, which ends it.
         self.check()
         if failed:
             words = getattr(failed[0], "strerror", None) or "it is no host name"

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from netclawd.adapters.providers.reply import refuse_constant
 from netclawd.core.session import (
     CallId,
     FinishReason,
@@ -54,14 +55,12 @@ _HELP = (
     "  /fail                             fail\n"
 )
 
+#: What the daemon says of a change of its configuration has these words.
+_CHANGE = "Your change of the configuration"
 _NAME = re.compile(r"\s*(?P<name>[^\s;{]+)\s*")
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+_JSON = json.JSONDecoder(parse_constant=refuse_constant)
 
 #: Name and arguments of a tool to call.
 _Wanted = tuple[str, dict[str, Any]]
@@ -95,8 +94,10 @@ class _Answer:
         self._interval_s = interval_s
         self._has_key = has_key
         self._offered = [spec.name for spec in request.tools]
-        self._asked, self._outcomes = _since_newest_input(request.messages)
-        self._notes = _notes_of_changes(request.messages)
+        self._asked, since = _since_newest_input(request.messages)
+        #: What tools have answered, and what the daemon has said about changes of its configuration.
+        self._outcomes = [m.text for m in since if m.role is Role.TOOL]
+        self._notes = [m.text for m in since if m.role is Role.SYSTEM and _CHANGE in m.text]
         self._condense = asks_for_summary(request)
         self._on_text = on_text
         self._cancel = cancel
@@ -197,21 +198,10 @@ class _Answer:
         return ModelReply("".join(said), (), FinishReason.STOP)
 
 
-def _since_newest_input(messages: Sequence[Message]) -> tuple[str, list[str]]:
-    """Return the newest input and what tools have answered since."""
+def _since_newest_input(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
+    """Return the newest input and what came since."""
     newest = max((n for n, m in enumerate(messages) if m.role is Role.USER), default=-1)
-    asked = messages[newest].text if newest >= 0 else ""
-    return asked, [m.text for m in messages[newest + 1 :] if m.role is Role.TOOL]
-
-
-def _notes_of_changes(messages: Sequence[Message]) -> list[str]:
-    """Return what the daemon has said since the newest input about changes of its configuration."""
-    newest = max((n for n, m in enumerate(messages) if m.role is Role.USER), default=-1)
-    return [
-        message.text
-        for message in messages[newest + 1 :]
-        if message.role is Role.SYSTEM and "Your change of the configuration" in message.text
-    ]
+    return messages[newest].text if newest >= 0 else "", messages[newest + 1 :]
 
 
 def _parse(arguments: Sequence[str], most: int, seconds: float) -> tuple[int, float] | None:

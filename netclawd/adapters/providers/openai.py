@@ -11,8 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from netclawd import __version__
-from netclawd.adapters.providers.call import Caller
+from netclawd.adapters.providers.call import Caller, common_headers, output_limit
 from netclawd.adapters.providers.conversation import Replied, Said, arrange
 from netclawd.adapters.providers.refusals import GIVEN_UP, read_finish
 from netclawd.adapters.providers.reply import (
@@ -21,6 +20,7 @@ from netclawd.adapters.providers.reply import (
     ReplyUnderWay,
     UnfitError,
     read_json,
+    string,
     tokens,
 )
 from netclawd.core.session import ModelRequest, Usage
@@ -53,10 +53,7 @@ class _Chat:
         base = (settings.base_url or BASE_URL).rstrip("/")
         self.url = f"{base}/chat/completions"
         self.headers = {
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream, application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": f"netclawd/{__version__}",
+            **common_headers(),
             **({"Authorization": f"Bearer {key}"} if key else {}),
         }
         self._settings = settings
@@ -66,14 +63,12 @@ class _Chat:
         self._refused: frozenset[str] = frozenset()
 
     def body(self, request: ModelRequest) -> dict[str, Any]:
-        limit = request.options.get("max_tokens")
-        most = self._settings.max_output_tokens
         body: dict[str, Any] = {
             "model": self._settings.model,
             "messages": _messages(request),
             "stream": True,
             "stream_options": {"include_usage": True},
-            self._limit_name: min(limit, most) if isinstance(limit, int) else most,
+            self._limit_name: output_limit(request, self._settings),
         }
         if request.tools:
             body["tools"] = [
@@ -203,7 +198,7 @@ class _ChatReader:
     def _take_call(self, fragment: Mapping[str, Any]) -> None:
         function = fragment.get("function")
         function = function if isinstance(function, Mapping) else {}
-        call_id, name = _string(fragment.get("id")), _string(function.get("name"))
+        call_id, name = string(fragment.get("id")), string(function.get("name"))
         draft = self._find(fragment.get("index"), call_id, name)
         draft.id = draft.id or call_id
         draft.name = draft.name or name
@@ -246,10 +241,6 @@ def _is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _status_of(frame: Mapping[str, Any]) -> int:

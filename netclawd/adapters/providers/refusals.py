@@ -33,7 +33,7 @@ QUOTED = 300
 SHARED = 6
 
 _OVERFLOW = re.compile(
-    r"context_length_exceeded|exceed_context_size_error|maximum context length"
+    r"context_length_exceeded|maximum context length"
     r"|exceeds? the (available )?context (size|window|length)|exceed(s|ed)? (the )?context limit"
     r"|context (window|length|size) (is )?exceeded|longer than the maximum model length"
     r"|(prompt|input|request) (\(.{1,60}\) )?is too long|prompt too long"
@@ -79,7 +79,7 @@ class Server:
 
     def quoted(self, body: str) -> str:
         """Return ``: what it says`` for the end of a sentence, or nothing."""
-        said = one_line(_message(body))
+        said = _in_one_line(_message(body))
         return f": {self.clean(said)}" if said else ""
 
     def clean(self, text: str) -> str:
@@ -99,16 +99,14 @@ class Server:
     def judge(self, status: int, body: str, retry_after_s: float | None = None) -> Verdict:
         """Judge an answer with an error's status, or an error in the midst of a stream."""
         said = self.quoted(body)
-        if status < 500 and status != 429 and self._overflows(status, body):
-            return Verdict(self.overflow(said))
-        if "exceed_context_size_error" in body:
-            return Verdict(self.overflow(said))
+        if _overflows(status, body):
+            return Verdict(self._overflow(said))
         if status in (401, 403):
             return Verdict(self._unauthorized(status, said))
         if status == 404:
             return Verdict(
                 ProviderNotFoundError(
-                    f"{self.who} knows no such path, or no model {one_line(self.model)} (404){said}.",
+                    f"{self.who} knows no such path, or no model {_in_one_line(self.model)} (404){said}.",
                     f"Check {self.setting('base_url')} and {self.setting('model')}.",
                 )
             )
@@ -116,23 +114,20 @@ class Server:
             spent = any(word in body for word in _SPENT)
             return Verdict(self._busy(status, said, spent), not spent, retry_after_s)
         if status >= 500:
-            error = ProviderUnavailableError(
+            failed = ProviderUnavailableError(
                 f"{self.who} failed ({status}){said}.",
                 "Send the message again later; if it lasts, look at the server's own log or status page.",
             )
-            return Verdict(error, True, retry_after_s)
-        error_ = ProviderRefusedError(
+            return Verdict(failed, True, retry_after_s)
+        refused = ProviderRefusedError(
             f"{self.who} refused the request ({status}){said}.",
             f"Check [providers.{self.name}], its model first.",
         )
-        return Verdict(error_, status in _PASSING, retry_after_s)
+        return Verdict(refused, status in _PASSING, retry_after_s)
 
-    def _overflows(self, status: int, body: str) -> bool:
-        return status == 413 or (status not in (401, 403, 404) and bool(_OVERFLOW.search(body)))
-
-    def overflow(self, said: str) -> ProviderError:
+    def _overflow(self, said: str) -> ProviderError:
         return ContextOverflowError(
-            f"The conversation is larger than the window of {one_line(self.model)}{said}.",
+            f"The conversation is larger than the window of {_in_one_line(self.model)}{said}.",
             f"Set {self.setting('context_tokens')} to what the server allows, or start a new session.",
         )
 
@@ -161,7 +156,7 @@ class Server:
 
     def redirected(self, status: int, location: str) -> Verdict:
         host = re.match(r"https?://([^/?#\s@]{1,255})", location, re.IGNORECASE)
-        where = f" to {self.clean(one_line(host[1]))}" if host else ""
+        where = f" to {self.clean(_in_one_line(host[1]))}" if host else ""
         return Verdict(
             ProviderRedirectedError(
                 f"{self.who} redirects{where} ({status}); the key is not carried there.",
@@ -205,10 +200,19 @@ class Server:
         )
 
 
-def one_line(text: str) -> str:
+def _in_one_line(text: str) -> str:
     """Return the text in one line, without control characters."""
     shown = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(shown.split()).strip(" .")
+
+
+def _overflows(status: int, body: str) -> bool:
+    """Whether an error says that the conversation is too long."""
+    if "exceed_context_size_error" in body:
+        return True
+    if status >= 500 or status in (401, 403, 404, 429):
+        return False
+    return status == 413 or bool(_OVERFLOW.search(body))
 
 
 def _message(body: str) -> str:

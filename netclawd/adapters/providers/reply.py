@@ -56,7 +56,7 @@ class CallDraft:
         if not (text := self.arguments).strip():
             return ToolCall(call_id, name, {})
         try:
-            value = json.loads(text, parse_constant=_refuse_constant)
+            value = json.loads(text, parse_constant=refuse_constant)
         except (ValueError, RecursionError):
             return ToolCall(call_id, name, {}, "The arguments of the call are not valid JSON.")
         if not isinstance(value, dict):
@@ -146,6 +146,11 @@ def tokens(counted: Mapping[str, Any], *names: str) -> int:
     return sum(v for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0)
 
 
+def string(value: Any) -> str:
+    """Return the text; what is no text is none."""
+    return value if isinstance(value, str) else ""
+
+
 def read_json(text: str) -> Mapping[str, Any]:
     """Return the JSON object; UnfitError for anything else."""
     try:
@@ -157,7 +162,8 @@ def read_json(text: str) -> Mapping[str, Any]:
     return value
 
 
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """Raise ValueError for what Python takes for JSON and nobody else does: NaN and the infinities."""
     raise ValueError(name)
 
 
