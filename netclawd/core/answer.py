@@ -178,7 +178,7 @@ class Answer:
                 EventType.APPROVAL_GRANTED | EventType.APPROVAL_DENIED | EventType.APPROVAL_EXPIRED
             ):
                 self._asked.pop(data["approval_id"], None)
-                if not self._asked and self._still is not None:
+                if not self._asked:
                     self._still = None
             case EventType.TURN_PARKED:
                 self._still = self._parked(data["reason"])

@@ -123,10 +123,7 @@ class _Transcript:
             case EventType.INPUT_ADMITTED:
                 self.rows.append(Message(Role.USER, data["text"]))
             case EventType.MODEL_COMPLETED:
-                calls = tuple(
-                    ToolCall(CallId(c["id"]), c["name"], c["arguments"], c.get("invalid", ""))
-                    for c in data["calls"]
-                )
+                calls = read_calls(event)
                 self.rows.append(Message(Role.ASSISTANT, data["text"], calls))
                 self._open = {call.id: False for call in calls}
             case EventType.TOOL_STARTED:
@@ -163,6 +160,14 @@ class _Transcript:
         if not self._open:
             self.rows.extend(self._notes)
             self._notes.clear()
+
+
+def read_calls(event: SessionEvent) -> tuple[ToolCall, ...]:
+    """Return the calls of a reply (``model.completed``)."""
+    return tuple(
+        ToolCall(CallId(call["id"]), call["name"], call["arguments"], call.get("invalid", ""))
+        for call in event.data["calls"]
+    )
 
 
 def tool_text(status: str, text: str) -> str:

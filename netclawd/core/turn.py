@@ -35,7 +35,7 @@ from netclawd.core.session import (
     TurnId,
     TurnState,
 )
-from netclawd.core.transcript import ABSENT_TEXT, DENIED_TEXT, EXPIRED_TEXT
+from netclawd.core.transcript import ABSENT_TEXT, DENIED_TEXT, EXPIRED_TEXT, read_calls
 from netclawd.core.values import frozen
 
 
@@ -284,10 +284,7 @@ def take_event(standing: Standing, event: SessionEvent) -> None:
 def _take_reply(standing: Standing, event: SessionEvent) -> None:
     standing.steps = event.data["step"]
     standing.text = event.data["text"]
-    standing.calls = tuple(
-        ToolCall(CallId(call["id"]), call["name"], call["arguments"], call.get("invalid", ""))
-        for call in event.data["calls"]
-    )
+    standing.calls = read_calls(event)
     standing.attempt, standing.cut = 1, None
     for seen in (standing.asked, standing.questions, standing.begun, standing.refused):
         seen.clear()
