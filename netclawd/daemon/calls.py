@@ -1,9 +1,8 @@
 """Model calls that a client of the API makes for itself: no session, no event, nothing durable.
 
-Each runs on a thread of its own, and goes on when its client hangs up: so there is a most of them. The board
-counts them, so that a drain waits for them as for the model calls of turns: until their deadline, then
-they are cut. Nobody can go on with one after a restart, so
-none begins while the gate is closed.
+Each runs on a thread of its own, and goes on when its client hangs up: so there is a most of them. The
+board counts them, so that a drain waits for them as for the model calls of turns: until their deadline,
+then they are cut. Nobody can go on with one after a restart, so none begins while the gate is closed.
 """
 
 from __future__ import annotations
@@ -77,14 +76,16 @@ class ModelCalls:
 
         DrainingError while the gate is closed.
         """
-        if len(self._board.calls) >= most:
-            raise TooManyCallsError(
-                f"{most} model calls of clients run, be it that some of these have hung up.",
-                "Try again after Retry-After seconds. X-Netclaw-Cancel-On-Close: 1 ends a call when its "
-                "client hangs up; daemon.max_streams is the limit.",
-            )
         call = ModelCall(self._parts.ids.new("c"), self._parts.clock.wall())
-        if not self._board.open_call(call):
+        with self._board.cond:  # Two that ask at the same time don't both get the last place.
+            if len(self._board.calls) >= most:
+                raise TooManyCallsError(
+                    f"{most} model calls of clients run, be it that some of these have hung up.",
+                    "Try again after Retry-After seconds. X-Netclaw-Cancel-On-Close: 1 ends a call when "
+                    "its client hangs up; daemon.max_streams is the limit.",
+                )
+            opened = self._board.open_call(call)
+        if not opened:
             raise DrainingError(
                 "The daemon is restarting.", "Send the request again after the time in Retry-After."
             )
