@@ -207,7 +207,7 @@ class Board:
     def begin(self, run: TurnRun, doing: Doing) -> CancelFlag | None:
         """Let a run begin what takes time and return what cancels it; None when nothing may begin."""
         with self.cond:
-            if self.drain is not None or self.stopping or run.parked_by is not None:
+            if not self._may_begin(run):
                 return None
             run.doing, run.cancel = doing, CancelFlag()
             if run.cancelled_by is not None:
@@ -217,8 +217,11 @@ class Board:
     def goes_on(self, run: TurnRun) -> bool:
         """Whether a run that has begun a batch of tool calls may make the next one of them."""
         with self.cond:
-            held = self.drain is not None or self.stopping or run.parked_by is not None
-            return not held and run.cancelled_by is None
+            return self._may_begin(run) and run.cancelled_by is None
+
+    def _may_begin(self, run: TurnRun) -> bool:
+        """Whether a run may begin what takes time."""
+        return self.drain is None and not self.stopping and run.parked_by is None
 
     def await_outcome(self, run: TurnRun, timeout_s: float) -> bool:
         """Wait until an outcome was told to the run's session, or there is something else for it to do.
@@ -229,11 +232,9 @@ class Board:
             woken = self.cond.wait_for(
                 lambda: (
                     run.told
-                    or self.drain is not None
-                    or self.stopping
+                    or not self._may_begin(run)
                     or run.abandoned.is_set()
                     or run.cancelled_by is not None
-                    or run.parked_by is not None
                 ),
                 timeout=timeout_s,
             )

@@ -17,7 +17,7 @@ from netclawd.core.session import (
     SessionEvent,
     Usage,
 )
-from netclawd.core.tokens import fixed_tokens
+from netclawd.core.tokens import fixed_tokens, tokens_of
 from netclawd.core.transcript import History, converse, tell
 from netclawd.core.values import as_map, frozen
 from netclawd.daemon.board import Doing, Kind
@@ -78,7 +78,7 @@ class ModelStep:
     def _ask(self, step: plan.CallModel, send: window.Send) -> RunEnd | None:
         run, parts = self._run, self._run.parts
         request = self._request(send)
-        self._sent = window.request_tokens(request)
+        self._sent = self._fixed + tokens_of(request.messages)
         if send.shortened:
             more = {**run.ids(), "COUNT": send.shortened}
             _log.info("old tool outputs shortened to fit the model's window", extra=more)
