@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from netclawd.core.session import ModelReply, ModelRequest
 from netclawd.daemon.board import Board, CancelFlag
-from netclawd.daemon.turn_parts import Parts
+from netclawd.daemon.turn_parts import Begin, Parts
 from netclawd.errors import (
     ContextOverflowError,
     CutError,
@@ -31,9 +31,6 @@ _log = logging.getLogger(__name__)
 
 #: What is wrong with what the client wants, not with the provider.
 _OF_THE_REQUEST = (ProviderRefusedError, ContextOverflowError)
-
-#: Starts a thread of this name that the engine's stop waits for.
-Begin = Callable[[str, Callable[[], None]], None]
 
 
 class ModelCall:

@@ -8,7 +8,7 @@ that takes too long.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from netclawd.core.approvals import is_overdue
 from netclawd.core.session import (
@@ -30,14 +30,11 @@ from netclawd.core.warm_up import plan_park
 from netclawd.daemon import records
 from netclawd.daemon.board import Board
 from netclawd.daemon.resumption import Resumption
-from netclawd.daemon.turn_parts import Parts
+from netclawd.daemon.turn_parts import Begin, Parts
 from netclawd.daemon.turn_run import TurnRun, cancellation
 from netclawd.errors import ConflictError, NetclawError, NotFoundError
 
 _log = logging.getLogger(__name__)
-
-#: Starts a thread of this name.
-Begin = Callable[[str, Callable[[], None]], None]
 
 #: How long a cancelled turn's worker may take to write what its tool did.
 _CANCEL_TIMEOUT_S = 1.0

@@ -16,6 +16,8 @@ from netclawd.ports import Clock, Ids, Provider, Store
 
 #: Starts a thread of this name that runs this.
 Spawn = Callable[[str, Callable[[], None]], threading.Thread]
+#: The same, and the engine's stop waits for that thread.
+Begin = Callable[[str, Callable[[], None]], None]
 
 
 class Outcomes(Protocol):
