@@ -200,8 +200,8 @@ def _outcome_note(event: SessionEvent) -> str:
     why = f"{data['reason']} {data['remedy']}".strip()
     stays = (
         "What was in force before is in force. The file still has the change: propose a value that "
+        "works, or the one before."
     )
-    stays += "works, or the one before."
     became = {
         "applied": f"is applied: generation {data['generation']} runs with it.",
         "refused": f"was refused: {why} {stays}",

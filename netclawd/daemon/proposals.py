@@ -24,6 +24,7 @@ from netclawd.core import proposals
 from netclawd.core.edits import EMPTY, pruned
 from netclawd.core.events import Refusal
 from netclawd.core.proposals import Edit, FileNow, Standing, Told
+from netclawd.core.redact import REDACTED
 from netclawd.core.restart import Outcome
 from netclawd.core.session import (
     CallContext,
@@ -179,7 +180,7 @@ class ProposeTool:
         reason = str(call.arguments.get("reason", ""))
         text = proposals.describe(path, edits, reason, _text(old), _text(new), mind)
         for literal in proposals.literal_secrets(editor.schema, values):
-            text = text.replace(literal, "[redacted]")
+            text = text.replace(literal, REDACTED)
         return _Planned(edits, old, new, candidate, image.parts.redact(text))
 
     def _read_edits(self, call: ToolCall) -> tuple[Edit, ...]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from netclawd.core.redact import REDACTED
 from netclawd.core.session import FinishReason
 from netclawd.core.values import frozen
 from netclawd.errors import (
@@ -89,9 +90,9 @@ class Server:
             if text[start : start + SHARED] in self.key:
                 hidden[start : start + SHARED] = [True] * SHARED
         if len(self.key) < SHARED and self.key:
-            return text.replace(self.key, "[redacted]")[:QUOTED]
+            return text.replace(self.key, REDACTED)[:QUOTED]
         shown = "".join("\0" if gone else char for char, gone in zip(text, hidden, strict=True))
-        shown = re.sub("\0+", "[redacted]", shown)
+        shown = re.sub("\0+", REDACTED, shown)
         return shown if len(shown) <= QUOTED else shown[: QUOTED - 1] + "…"
 
     # -- what may be wrong
