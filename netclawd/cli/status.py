@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from netclawd.cli.output import ago, count, json_option, say_json, visible
+from netclawd.cli.output import ago, json_option, say_json, visible
 from netclawd.cli.progress import at_work, describe_turn
 from netclawd.cli.reach import Daemon, own_paths, reach
 from netclawd.core.uptake import SERVING as SERVING
@@ -153,8 +153,7 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _provider(found.get("provider"), found["generation"])
     yield "turns", describe_turns(found["turns"])
     if found.get("approvals"):
-        pending = count(found["approvals"], "approval")
-        yield "approvals", f"{pending} pending: `netclaw approvals list`"
+        yield "approvals", f"{found['approvals']} pending: `netclaw approvals list`"
     yield "streams", str(found["streams"])
     if found.get("calls"):
         yield "calls", f"{found['calls']} of the model, by clients that have no session"

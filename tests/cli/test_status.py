@@ -79,7 +79,7 @@ def test_who_answers_is_told_and_what_went_wrong_last(
         "  provider       work (openai), model gpt-5, at api.openai.com, last reply 1 min 1 s ago\n"
         in shown
     )
-    assert "  approvals      2 approvals pending: `netclaw approvals list`\n" in shown
+    assert "  approvals      2 pending: `netclaw approvals list`\n" in shown
     what = {"slug": "provider-unauthorized", "what": "It answered 401.", "at": time.time() - 3.02}
     service.status_values |= {
         "approvals": 0,
