@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Mapping
+import resource
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,20 @@ def a_call(tool: str, **arguments: Any) -> ToolCall:
 
 def run(tool: Tool, cancel: CancelFlag | None = None, **arguments: Any) -> ToolOutcome:
     return tool.run(a_call(tool.name, **arguments), context(), cancel or CancelFlag())
+
+
+@contextlib.contextmanager
+def many_descriptors() -> Iterator[None]:
+    """Have so many open that the next ones are too high for select(2), as with a thousand streams."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, hard))
+    with contextlib.ExitStack() as until_end:
+        until_end.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        descriptor = 0
+        while descriptor < 1024:
+            descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            until_end.callback(os.close, descriptor)
+        yield
 
 
 def shell(

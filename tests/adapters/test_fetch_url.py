@@ -15,9 +15,9 @@ from netclawd.core.session import ToolOutcome, ToolStatus
 from netclawd.core.settings import DEFAULT_POLICIES, ToolSettings
 from netclawd.daemon.board import CancelFlag
 from netclawd.ports import Cancel
-from tests.adapters.calls import a_call, context, run
+from tests.adapters.calls import a_call, context, many_descriptors, run
 from tests.adapters.web_server import WebServer, page, redirect, silent_port
-from tests.waiting import scaled
+from tests.waiting import scaled, wait_for
 
 OK, ERROR = ToolStatus.OK, ToolStatus.ERROR
 
@@ -72,6 +72,12 @@ def test_a_page_is_returned_as_text() -> None:
         head = server.asked[0].lower()
     assert f"host: 127.0.0.1:{server.port}\r\n" in head
     assert "accept-encoding: identity" in head
+
+
+def test_a_page_is_fetched_beside_a_thousand_streams() -> None:
+    with WebServer({"/": page("hello", "text/plain")}) as server, many_descriptors():
+        outcome = run(fetcher(), url=server.url("/"))
+    assert (outcome.status, body_of(outcome)) == (OK, "hello")
 
 
 @pytest.mark.parametrize(
@@ -300,8 +306,7 @@ def test_a_cancel_ends_it_within_a_tenth_of_a_second(script: object) -> None:
 
         thread = threading.Thread(target=work)
         thread.start()
-        while not server.asked:
-            time.sleep(0.005)
+        wait_for(lambda: server.asked, 10, "the request to have come", interval_s=0.005)
         began = time.monotonic()
         cancel.set()
         thread.join(scaled(5))

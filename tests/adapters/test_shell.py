@@ -17,7 +17,7 @@ from netclawd.adapters.tools.shell import ShellTool
 from netclawd.core.session import ToolOutcome, ToolStatus
 from netclawd.daemon.board import CancelFlag
 from tests import leftovers
-from tests.adapters.calls import a_call, context, run, shell
+from tests.adapters.calls import a_call, context, many_descriptors, run, shell
 from tests.waiting import scaled, wait_for
 
 SESSION = "workspaces/s_1"
@@ -59,6 +59,15 @@ def test_a_command_runs_in_the_folder_of_its_session_and_nowhere_else(tmp_path: 
     assert (folder / "file").read_text() == "hello\n"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert folder.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_command_runs_whole_beside_a_thousand_streams(tmp_path: Path) -> None:
+    with many_descriptors():
+        outcome = run(shell(tmp_path), command="echo hello; (sleep 600 &); exec >&-; exit 3")
+    assert first_line(outcome).startswith("[Exit code 3 after ")
+    assert "left running in the background and ended: " in first_line(outcome)
+    assert printed(outcome) == "hello\n"
+    assert running_here() == frozenset()
 
 
 def test_a_command_has_no_terminal_no_input_and_no_descriptor_of_ours(tmp_path: Path) -> None:

@@ -77,6 +77,9 @@ class Command:
             self._pipe, writer = os.pipe2(os.O_CLOEXEC)
             until_begun.callback(os.close, self._pipe)
             os.set_blocking(self._pipe, False)
+            # Not select(2): a descriptor of ours may have any number.
+            self._printed = select.poll()
+            self._printed.register(self._pipe, select.POLLIN)
             try:
                 self.pid = _spawn(text, workspace, environ, writer)
             finally:
@@ -151,6 +154,10 @@ class Command:
 
     # -- what it prints --------------------------------------------------------------------------
 
+    def _has_printed(self, timeout_s: float) -> bool:
+        """Wait for so long until there is a piece, or the end."""
+        return bool(self._printed.poll(timeout_s * 1000))
+
     def _take_in(self, output: Output) -> bool:
         """Read one piece; False at the end, when nobody can write any more."""
         try:
@@ -163,7 +170,7 @@ class Command:
     def _drain(self, output: Output) -> None:
         """Read what the pipe holds; one whose writer can't be ended may go on writing."""
         for _ in range(_MOST_DRAINED // _PIECE):
-            if not select.select([self._pipe], [], [], 0)[0] or not self._take_in(output):
+            if not self._has_printed(0) or not self._take_in(output):
                 return
 
     def _pump(self, output: Output, timeout_s: float) -> None:
@@ -175,8 +182,10 @@ class Command:
                 if self._at_once or not self._rest():
                     return
                 look_at = now + _LOOK_S
-            ready = select.select([self._pipe] if is_open else [], [], [], _LOOK_S)[0]
-            is_open = is_open and (not ready or self._take_in(output))
+            if not is_open:
+                time.sleep(_LOOK_S)
+            elif self._has_printed(_LOOK_S):
+                is_open = self._take_in(output)
 
     # -- its end ---------------------------------------------------------------------------------
 
@@ -200,7 +209,7 @@ class Command:
         return len(rest)
 
     def _pump_once(self, output: Output) -> None:
-        if select.select([self._pipe], [], [], _LOOK_S)[0] and not self._take_in(output):
+        if self._has_printed(_LOOK_S) and not self._take_in(output):
             time.sleep(_KILLED_S)
 
 

@@ -114,7 +114,7 @@ class Exchange:
             wire.settimeout(_go_on(self._deadline, self._cancel))
             context = ssl.create_default_context()
             wire = held.enter_context(context.wrap_socket(wire, server_hostname=self._host))
-        connection = http.client.HTTPConnection(self._url.netloc.rpartition("@")[2])
+        connection = http.client.HTTPConnection(self._url.netloc)
         connection.sock = _Timed(wire, self._deadline, self._cancel)
         path = self._url.path or "/"
         query = f"?{self._url.query}" if self._url.query else ""
@@ -162,7 +162,10 @@ class Exchange:
         try:
             wire.connect((address, self._port))
         except BlockingIOError:
-            while not select.select([], [wire], [], _SLICE_S)[1]:
+            # Not select(2): a descriptor of ours may have any number.
+            poll = select.poll()
+            poll.register(wire, select.POLLOUT)
+            while not poll.poll(_SLICE_S * 1000):
                 _go_on(self._deadline, self._cancel)
         code = wire.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
