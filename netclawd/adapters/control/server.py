@@ -232,14 +232,12 @@ class _Loop:
                 self._accept_again = time.monotonic() + EXHAUSTED_PAUSE_S
             return
         sock.setblocking(False)
-        connection = _Connection(sock, self._peer(sock), heard_at=time.monotonic())
+        peer = Peer.of(sock, self._is_of_a_command)
+        connection = _Connection(sock, peer, heard_at=time.monotonic())
         self._selector.register(sock, selectors.EVENT_READ, connection)
         self._connections.add(connection)
         if len(self._connections) > CONNECTIONS:
             self._make_room(connection)
-
-    def _peer(self, sock: socket.socket) -> Peer:
-        return Peer.of(sock, self._is_of_a_command)
 
     def _make_room(self, newest: _Connection) -> None:
         idle = [c for c in self._connections if c.idle and c is not newest]

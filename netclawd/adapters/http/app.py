@@ -223,7 +223,7 @@ class Problems:
     ) -> None:
         resp.set_header("Cache-Control", "no-store")
         if openai_error.concerns(req.path):
-            failure = openai_error.Failure(status, slug, f"{detail} {remedy}".strip())
+            failure = openai_error.Failure.of(status, slug, detail, remedy)
             show(resp, failure, self._service.retry_after_s())
             return
         resp.status = f"{status} {phrase_of(status)}"

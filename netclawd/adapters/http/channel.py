@@ -98,9 +98,8 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
         content = problem.body(error.code, slug, detail, remedy)
         if openai_error.concerns(self.channel.path):
             media = openai_error.MEDIA_TYPE
-            content = openai_error.body(
-                openai_error.Failure(error.code, slug, f"{detail} {remedy}".strip())
-            )
+            failure = openai_error.Failure.of(error.code, slug, detail, remedy)
+            content = openai_error.body(failure)
         self.response_headers.extend(
             [
                 ("Cache-Control", "no-store"),

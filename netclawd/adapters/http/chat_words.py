@@ -13,6 +13,7 @@ from netclawd.adapters.http import openai_error, sse
 from netclawd.adapters.http.chat_request import MODEL
 from netclawd.adapters.http.openai_error import Failure
 from netclawd.core.session import FinishReason, SessionId, ToolCall, Usage
+from netclawd.core.values import replace
 from netclawd.errors import CutError, NetclawError
 from netclawd.ports import Service
 
@@ -118,9 +119,7 @@ class ChatWords:
         if self.session_id is None:
             return failure
         again = self._may_repeat and failure.slug == CutError.slug
-        return Failure(
-            failure.status, failure.slug, failure.message, failure.param, self.session_id, again
-        )
+        return replace(failure, session_id=self.session_id, again=again)
 
     # -- inside ----------------------------------------------------------------------------------
 

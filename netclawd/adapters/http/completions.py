@@ -109,7 +109,7 @@ class Completions:
             )
         try:
             begin()
-        except Exception:
+        except Exception:  # whatever it is: only what leaves the worker keeps its place
             self._pump.release()
             raise
 
@@ -139,7 +139,7 @@ class Completions:
             )
 
         def ends(call: Call) -> Ends:
-            return Ends(call.hang_up if cancels else _nothing, _nothing)
+            return Ends(lost=call.hang_up) if cancels else Ends()
 
         leaves: list[LeaveWorker] = []
 
@@ -193,10 +193,6 @@ class Completions:
         follower = Follower(self._service, session_id, turn_id, teller, live=chat.stream)
         self._pump.follow(follower)
         raise leave
-
-
-def _nothing() -> None:
-    return None
 
 
 def show(resp: Any, failure: Failure, retry_after_s: int) -> None:
@@ -304,4 +300,4 @@ def error_of(answer: Answer, words: ChatWords) -> NetclawError | None:
     if end.ending is Ending.INTERRUPTED:
         return words.cut()
     status = openai_error.status_of(end.slug, 502)
-    return TurnError(Failure(status, end.slug, f"{end.what} {end.remedy}".strip()))
+    return TurnError(Failure.of(status, end.slug, end.what, end.remedy))

@@ -47,6 +47,11 @@ class Failure:
     #: Whether the request should be sent again; None: as the status has it.
     again: bool | None = None
 
+    @classmethod
+    def of(cls, status: int, slug: str, what: str, remedy: str) -> Failure:
+        """Return what is worded in two parts, for which this form has one place."""
+        return cls(status, slug, f"{what} {remedy}".strip())
+
 
 class TurnError(NetclawError):
     """A durable turn has not given the answer that its client waits for."""

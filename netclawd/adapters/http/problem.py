@@ -146,7 +146,7 @@ def raw_response(
     """Render a whole response, in the form of what is at this path, as far as that is known."""
     more = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
     if openai_error.concerns(path):
-        failure = openai_error.Failure(status, slug, f"{detail} {remedy}".strip())
+        failure = openai_error.Failure.of(status, slug, detail, remedy)
         return raw_answer(
             status, openai_error.MEDIA_TYPE, openai_error.body(failure), generation, more
         )

@@ -70,8 +70,7 @@ def json_object(req: Any, *, known: frozenset[str] | None, required: bool) -> di
         raise BadRequestError("The body is not JSON.", "Send a JSON object in UTF-8.") from None
     if not isinstance(value, dict):
         raise BadRequestError("The body is not a JSON object.", "Send an object.")
-    unknown = sorted(value.keys() - known) if known is not None else ()
-    if known is not None and unknown:
+    if known is not None and (unknown := value.keys() - known):
         raise BadRequestError(
             f"The body has {len(unknown)} unknown keys.",
             "Send no other keys than: " + (", ".join(sorted(known)) or "none") + ".",

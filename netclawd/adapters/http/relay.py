@@ -34,21 +34,21 @@ class Words(Protocol):
         """Return what is to be said when a drain ends the stream."""
 
 
+def _nothing() -> None:
+    return None
+
+
 @frozen
 class Ends:
     """Who is told, in the pump's thread and once each."""
 
     #: The client has closed its connection, or reads too slowly.
-    lost: Callable[[], None]
+    lost: Callable[[], None] = _nothing
     #: Nothing that is said is heard any more.
-    over: Callable[[], None]
+    over: Callable[[], None] = _nothing
 
 
-def _nothing() -> None:
-    return None
-
-
-_TOLD = Ends(_nothing, _nothing)
+_TOLD = Ends()
 
 
 class Relay(Stream):
@@ -134,11 +134,10 @@ class Relay(Stream):
             self.begun = True
             # It must not be taken back by a last word.
             self._pinned = True
-            head = self._words.head()
-            self._chunks.appendleft(b"".join((*self._chunks, head)))
-            while len(self._chunks) > 1:
-                self._chunks.pop()
-            self.queued_bytes = len(self._chunks[0])
+            begin = b"".join((*self._chunks, self._words.head()))
+            self._chunks.clear()
+            self._chunks.append(begin)
+            self.queued_bytes = len(begin)
 
     def cut(self) -> None:
         """End with the words of a drain, unless the last words were said already."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from netclawd.adapters.http.raw import GENERATION_HEADER
 from netclawd.core.session import Delta, SessionEvent
 
 HEARTBEAT = b":\n\n"
@@ -60,5 +61,5 @@ def head(generation: int, more: Sequence[str] = ()) -> bytes:
         "Content-Type: text/event-stream; charset=utf-8\r\n"
         # nginx would collect the events in a buffer.
         "X-Accel-Buffering: no\r\n"
-        f"X-Netclaw-Generation: {generation}\r\n{lines}\r\n"
+        f"{GENERATION_HEADER}: {generation}\r\n{lines}\r\n"
     ).encode("latin-1")

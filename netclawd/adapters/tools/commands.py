@@ -71,9 +71,8 @@ class Commands:
         with self._cond:
             del self._running[call_id]
             strays = 0 if self._running else _kill(lambda all_: self._strays(all_, ()))
-            with contextlib.suppress(
-                OSError
-            ):  # The next start finds it, and nothing of the command.
+            # If it stays, the next start finds it, and nothing of the command.
+            with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self._folder, call_id))
             self._cond.notify_all()
             return strays

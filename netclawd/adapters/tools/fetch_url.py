@@ -204,5 +204,5 @@ def _decode(body: bytes, parameters: str, *, html: bool) -> str:
         if codecs.lookup(charset or "utf-8").name.replace("-", "_") not in _NO_CHARSETS:
             return body.decode(charset or "utf-8", "replace")
     except (LookupError, ValueError):
-        pass
+        pass  # The server says what is no charset.
     return body.decode("utf-8", "replace")
