@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from netclawd.adapters.model_servers import find_local
-from netclawd.adapters.settings_file import packaged_schema, read_file
+from netclawd.adapters.settings_file import read_file
 from netclawd.cli.bring_up import Change, Home, Outcome, bring_up, find_home
 from netclawd.cli.config_write import Judged, Target, judge, target
 from netclawd.cli.key_files import Keys, reader_of, replaced_files
@@ -22,7 +22,7 @@ from netclawd.cli.output import json_option, note, say_json, visible
 from netclawd.cli.reload import report_entry
 from netclawd.cli.wizard import PAGES
 from netclawd.cli.wizard.agent import keep_key, refuse_idle
-from netclawd.cli.wizard.dialogue import Before, given_answers, interview, say_wrong
+from netclawd.cli.wizard.dialogue import Before, answer_schema, given_answers, interview, say_wrong
 from netclawd.cli.wizard.draft import Draft
 from netclawd.cli.wizard.keys import read_key_file
 from netclawd.cli.wizard.model_call import ModelCall
@@ -49,7 +49,7 @@ def _answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _metavar(question: Question) -> str:
-    setting = question.schema or schemas.find(packaged_schema(), question.path) or {}
+    setting = answer_schema(question)
     if schemas.is_secret(setting):
         return "REFERENCE"
     if "enum" in setting:

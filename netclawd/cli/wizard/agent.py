@@ -7,9 +7,8 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from netclawd.adapters.model_servers import list_models
-from netclawd.adapters.settings_file import packaged_schema
 from netclawd.cli.wizard.keys import key_of, take_key, take_secret
-from netclawd.cli.wizard.page import Page
+from netclawd.cli.wizard.page import Page, schema_of
 from netclawd.core import schema as schemas
 from netclawd.core.edits import lookup
 from netclawd.core.interview import CHOSEN, Answers, Choice, ModelServer, Question, changed_settings
@@ -206,8 +205,11 @@ _MODEL: Question = Question(
 
 
 def _default_window(answers: Answers) -> Any:
-    schema = schemas.find(packaged_schema(), _WINDOW.path) or {}
-    return answers.value_at(_WINDOW.at(answers)) or schema["default"]
+    return _set_or_default(answers, _WINDOW.at(answers))
+
+
+def _set_or_default(answers: Answers, path: Path) -> Any:
+    return answers.value_at(path) or schema_of(path)["default"]
 
 
 _WINDOW: Question = Question(
@@ -242,8 +244,7 @@ def _room(answers: Answers) -> Mapping[Path, Any]:
     if not _remote(answers):
         return {}
     path = ("providers", answers.value(CHOSEN), "max_output_tokens")
-    default = (schemas.find(packaged_schema(), path) or {})["default"]
-    most, window = answers.value_at(path) or default, _WINDOW.value(answers)
+    most, window = _set_or_default(answers, path), _WINDOW.value(answers)
     fits = not isinstance(most, int) or most <= int(window * MOST_FOR_REPLY)
     return {} if fits else {path: window // 4}
 

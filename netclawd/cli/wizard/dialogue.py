@@ -7,9 +7,9 @@ from functools import partial
 
 import click
 
-from netclawd.adapters.settings_file import fits, packaged_schema, read_value
+from netclawd.adapters.settings_file import fits, read_value
 from netclawd.cli.output import visible
-from netclawd.cli.wizard.page import Page, Trial
+from netclawd.cli.wizard.page import Page, Trial, schema_of
 from netclawd.core import schema as schemas
 from netclawd.core.interview import Answers, Choice, Question, expected, read_answer, written
 from netclawd.core.values import frozen
@@ -30,7 +30,7 @@ def read(
     """Take an answer as it was typed or given as an option; ConfigError says why it can't be."""
     if question.take is not None:
         return question.take(text, answers, typed)
-    schema, free = _schema(question), question.free
+    schema, free = answer_schema(question), question.free
     try:
         value = read_answer(schema, choices, text, read_value, free=free)
     except ValueError:
@@ -42,8 +42,9 @@ def read(
     return answers.answered_all(question.sets(value))
 
 
-def _schema(question: Question) -> schemas.Schema:
-    return question.schema or schemas.find(packaged_schema(), question.path) or {}
+def answer_schema(question: Question) -> schemas.Schema:
+    """Return what an answer must be."""
+    return question.schema or schema_of(question.path)
 
 
 def _unfit(
@@ -143,7 +144,7 @@ def _ask(question: Question, answers: Answers) -> Answers:
         try:
             return read(question, answers, text or default or "", choices, typed=True)
         except ConfigSchemaError as error:
-            needed = f"It must be {expected(_schema(question), choices, free=question.free)}."
+            needed = f"It must be {expected(answer_schema(question), choices, free=question.free)}."
             say_wrong(
                 f"It {error.what.removeprefix(f'{question.option} ')}" if text else needed, ""
             )

@@ -13,6 +13,7 @@ from netclawd.adapters.settings_file import decode, fits, packaged_schema, parse
 from netclawd.adapters.toml_edit import with_value, without_value
 from netclawd.cli.config_write import Judged, Target, check_edit, judge
 from netclawd.cli.wizard import PAGES
+from netclawd.cli.wizard.page import schema_of
 from netclawd.core import schema as schemas
 from netclawd.core.diff import Kind, diff
 from netclawd.core.edits import lookup, with_setting, without_setting
@@ -76,7 +77,7 @@ class Draft:
         unfit = {}
         names = self._values.get("providers", {})
         for question in _settings():
-            known = schemas.find(packaged_schema(), question.path) or {}
+            known = schema_of(question.path)
             for path in _places(question.path, names if isinstance(names, Mapping) else {}):
                 found = lookup(self._values, path)
                 if found is not None and not fits(known, found):
@@ -137,7 +138,7 @@ class Draft:
         """Return what stands in the file where a reference to a secret belongs."""
         found = []
         for path in self._unfit():
-            if schemas.is_secret(schemas.find(packaged_schema(), path) or {}):
+            if schemas.is_secret(schema_of(path)):
                 value = lookup(self._values, path)
                 found.append(value if isinstance(value, str) else str(value))
         return found

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from netclawd.adapters.settings_file import packaged_schema
-from netclawd.cli.wizard.page import Page, Trial
-from netclawd.core import schema as schemas
+from netclawd.cli.wizard.page import Page, Trial, schema_of
 from netclawd.core.exposure import TUNNEL_PROGRAMS, judge_proxy, judge_reach
 from netclawd.core.interview import Answers, Choice, Question
 from netclawd.core.listeners import parse_addresses
@@ -28,7 +26,7 @@ _CONSENT = ("daemon", "allow_unauthenticated")
 
 
 def _modes(_answers: Answers) -> Sequence[Choice]:
-    schema = schemas.find(packaged_schema(), ("daemon", "exposure")) or {}
+    schema = schema_of(("daemon", "exposure"))
     return [Choice(name, _MODES.get(name, "")) for name in schema["enum"]]
 
 

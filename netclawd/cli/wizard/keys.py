@@ -12,8 +12,8 @@ import sys
 import click
 
 from netclawd.adapters.secrets import LIMIT_BYTES, Secrets
-from netclawd.adapters.settings_file import fits, packaged_schema
-from netclawd.core import schema as schemas
+from netclawd.adapters.settings_file import fits
+from netclawd.cli.wizard.page import schema_of
 from netclawd.core.interview import CHOSEN, NONE, Answers, Hidden, Question
 from netclawd.errors import ConfigError, ConfigMeaningError
 
@@ -27,7 +27,7 @@ def take_key(question: Question, text: str, answers: Answers, *, typed: bool) ->
     text = text.strip()
     if text.lower() == NONE:
         return answers.answered(question.at(answers), None)
-    schema = schemas.find(packaged_schema(), question.path) or {}
+    schema = schema_of(question.path)
     if fits(schema, text):
         return answers.answered(question.at(answers), text)
     if text.startswith(_SCHEMES):

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from netclawd.adapters.model_servers import ask_window
-from netclawd.adapters.settings_file import fits, packaged_schema
+from netclawd.adapters.settings_file import fits
 from netclawd.cli.agent import make_provider
 from netclawd.cli.output import duration, note
 from netclawd.cli.wizard.agent import (
@@ -23,6 +23,7 @@ from netclawd.cli.wizard.agent import (
 )
 from netclawd.cli.wizard.attempt import CALL_S, Attempt
 from netclawd.cli.wizard.keys import resolve
+from netclawd.cli.wizard.page import schema_of
 from netclawd.core import schema as schemas
 from netclawd.core.edits import lookup
 from netclawd.core.interview import CHOSEN, Answers
@@ -93,7 +94,7 @@ def _settings(answers: Answers) -> ProviderSettings:
         for path, value in settings_of(answers).items()
         if path[:2] == ("providers", name)
     }
-    schema = schemas.find(packaged_schema(), ("providers", name)) or {}
+    schema = schema_of(("providers", name))
     table = schemas.with_defaults(schema, {k: v for k, v in table.items() if v is not None})
     table = {k: float(v) if k.endswith("_s") else v for k, v in table.items()}
     known = ProviderSettings(**{**table, "name": name, "kind": kind_of(answers)})
@@ -109,7 +110,7 @@ def _settings(answers: Answers) -> ProviderSettings:
 def _with_window(answers: Answers, key: str | None) -> Answers:
     path = window_path(answers)
     told = ask_window(kind_of(answers), url_of(answers), str(_model(answers)), key)
-    if told is None or not fits(schemas.find(packaged_schema(), path) or {}, told):
+    if told is None or not fits(schema_of(path), told):
         return answers
     return replace(answers, learned={**answers.learned, path: told})
 

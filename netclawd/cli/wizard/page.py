@@ -8,9 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from netclawd.adapters.settings_file import packaged_schema
+from netclawd.core import schema as schemas
 from netclawd.core.interview import Answers, Question
 from netclawd.core.origins import Path
 from netclawd.core.values import frozen
+
+
+def schema_of(path: Path) -> schemas.Schema:
+    """Return what the packaged schema says about a setting; nothing when it doesn't know it."""
+    return schemas.find(packaged_schema(), path) or {}
 
 
 @frozen

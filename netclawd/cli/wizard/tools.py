@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from netclawd.adapters.settings_file import packaged_schema
-from netclawd.cli.wizard.page import Page
-from netclawd.core import schema as schemas
+from netclawd.cli.wizard.page import Page, schema_of
 from netclawd.core.interview import Answers, Choice, Question
 from netclawd.core.origins import Path
 from netclawd.core.tool_presets import ACTING, PRESETS, READING, preset_of
@@ -68,12 +66,12 @@ def _each(answers: Answers) -> bool:
 
 
 def _choices(tool: str) -> Sequence[Choice]:
-    schema = schemas.find(packaged_schema(), _path(tool)) or {}
+    schema = schema_of(_path(tool))
     return [Choice(name, _POLICIES.get(name, "")) for name in schema["enum"]]
 
 
 def _question(tool: str) -> Question:
-    table = schemas.find(packaged_schema(), _path(tool)[:2]) or {}
+    table = schema_of(_path(tool)[:2])
     return Question(
         _path(tool),
         f"--tool-{tool.replace('_', '-')}",
