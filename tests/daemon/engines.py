@@ -41,7 +41,7 @@ from netclawd.daemon.resumption import Warmup
 from netclawd.daemon.signals import spawn
 from netclawd.daemon.toolbox import GuardedTool
 from netclawd.daemon.turn_parts import Agent, Outcomes
-from netclawd.errors import NotFoundError
+from netclawd.errors import NotFoundError, StoreError
 from netclawd.ports import Cancel, Cancelled, Store
 from tests.waiting import scaled, wait_for
 
@@ -376,6 +376,20 @@ class Wrapped:
     def commit_all(self, changes: Sequence[Change], at: float) -> None:
         self.before_write()
         self.wrapped.commit_all(changes, at)
+
+
+class FullDisk(Wrapped):
+    """Refuses every write for turns while ``full``, and counts the refusals."""
+
+    def __init__(self, home: Home) -> None:
+        super().__init__(home.store)
+        self.full = threading.Event()
+        self.refused = 0
+
+    def before_write(self) -> None:
+        if self.full.is_set():
+            self.refused += 1
+            raise StoreError("The disk is full.", "Free some space.")
 
 
 def as_store(wrapped: Wrapped) -> Store:

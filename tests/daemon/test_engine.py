@@ -19,13 +19,13 @@ from netclawd.core.session import (
     Usage,
 )
 from netclawd.daemon.model_step import MOST_TOKENS
-from netclawd.errors import ProviderBusyError, ProviderError, StoreError
+from netclawd.errors import ProviderBusyError, ProviderError
 from tests.daemon.engines import (
     LONG_S,
+    FullDisk,
     Home,
     ScriptedTool,
     Step,
-    Wrapped,
     as_store,
     named,
 )
@@ -245,20 +245,6 @@ def test_a_watcher_hears_text_and_commits_and_a_joiner_gets_the_text_so_far(home
     heard = len(listener.commits)
     home.await_completed(home.send(engine, "a", "again"))
     assert len(listener.commits) == heard
-
-
-class FullDisk(Wrapped):
-    """Refuses every write for turns while ``full``, and counts the refusals."""
-
-    def __init__(self, home: Home) -> None:
-        super().__init__(home.store)
-        self.full = threading.Event()
-        self.refused = 0
-
-    def before_write(self) -> None:
-        if self.full.is_set():
-            self.refused += 1
-            raise StoreError("The disk is full.", "Free some space.")
 
 
 def test_what_a_tool_did_is_not_lost_while_the_disk_is_full(home: Home) -> None:

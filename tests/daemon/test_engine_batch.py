@@ -18,10 +18,10 @@ from tests.daemon.engines import (
     LONG_S,
     SECRET,
     Drained,
+    FullDisk,
     Home,
     ScriptedTool,
     Step,
-    Wrapped,
     as_store,
     named,
 )
@@ -168,20 +168,6 @@ def test_a_cancel_in_the_middle_ends_all_of_it(home: Home) -> None:
     deaf.step.go.set()
     home.await_completed(behind)
     assert home.types(turn)[-1] == "turn.cancelled", "what ends late is not written"
-
-
-class FullDisk(Wrapped):
-    """Refuses every write for turns while ``full``."""
-
-    def __init__(self, home: Home) -> None:
-        super().__init__(home.store)
-        self.full = threading.Event()
-        self.refused = 0
-
-    def before_write(self) -> None:
-        if self.full.is_set():
-            self.refused += 1
-            raise StoreError("The disk is full.", "Free some space.")
 
 
 def test_no_end_of_a_batch_is_lost_while_the_disk_is_full(home: Home) -> None:

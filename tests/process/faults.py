@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.process.launcher import MODEL as MODEL
+from tests.process.launcher import PROPOSAL as PROPOSAL
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -80,14 +83,6 @@ NEW_IMAGE = (
     "StartWatching",
     "Retire",
 )
-
-
-#: What an agent's change of the configuration goes through; the launcher wraps each when one is named.
-PROPOSAL = ("StartProposal", "WriteProposal", "OpenProposal", "CloseProposal")
-
-#: What a turn with a real provider goes through besides its checkpoints: the request and the head of its
-#: answer, each piece of text, the whole reply before its commit, and the commit that sends the reply.
-MODEL = ("AskModel", "Token", "ModelReply", "Deliver")
 
 
 def kill_points() -> list[Fault]:

@@ -218,6 +218,21 @@ class Daemon:
         self.signal(signal.SIGKILL)
         self.wait_exit()
 
+    def end(self, how: str) -> None:
+        """End it: ``kill`` or ``stop``."""
+        if how == "kill":
+            self.kill()
+        else:
+            assert self.stop() == 0
+
+    def interrupt(self, how: str) -> None:
+        """Have a next generation serve, after a ``restart``, a ``kill`` or a ``stop``."""
+        if how == "restart":
+            assert self.reload(force=True)["outcome"] == "applied"
+        else:
+            self.end(how)
+            self.start()
+
     # -- questions ---------------------------------------------------------------------------
 
     @property

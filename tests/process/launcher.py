@@ -175,6 +175,22 @@ def shorten_rehearsal(seconds: str) -> None:
     budgets.REHEARSAL_S = float(seconds)
 
 
+def wrap(faults: Faults, owner: Any, method: str, name_of: Any) -> None:
+    """Meet a point before and after each call; ``name_of`` names it by the arguments, None: not met."""
+    real = getattr(owner, method)
+
+    def met(*arguments: Any, **options: Any) -> Any:
+        name = name_of(*arguments)
+        if name is None:
+            return real(*arguments, **options)
+        faults.meet("before", name)
+        answer = real(*arguments, **options)
+        faults.meet("after", name)
+        return answer
+
+    setattr(owner, method, met)
+
+
 #: What an agent's change of the configuration goes through: the commit of its call's start, the write of
 #: the file, the commit of its call's end, the commit of its outcome.
 PROPOSAL = ("StartProposal", "WriteProposal", "OpenProposal", "CloseProposal")
@@ -184,42 +200,26 @@ def wrap_proposals(faults: Faults) -> None:
     proposals: Any = importlib.import_module("netclawd.daemon.proposals")
     store: Any = importlib.import_module("netclawd.adapters.store.sqlite").SqliteStore
 
-    def wrap(owner: Any, method: str, name_of: Any) -> None:
-        real = getattr(owner, method)
-
-        def met(*arguments: Any, **options: Any) -> Any:
-            name = name_of(*arguments)
-            if name is None:
-                return real(*arguments, **options)
-            faults.meet("before", name)
-            answer = real(*arguments, **options)
-            faults.meet("after", name)
-            return answer
-
-        setattr(owner, method, met)
-
     def commit_of(_store: Any, change: Any, _at: float) -> str | None:
         if change.proposal is not None:
             return "OpenProposal"
         started = [e for e in change.events if e.type == "tool.started"]
         return "StartProposal" if started and started[0].data["name"] == "config_propose" else None
 
-    wrap(proposals, "replace_settings", lambda *_: "WriteProposal")
-    wrap(store, "commit", commit_of)
-    wrap(store, "close_proposal", lambda *_: "CloseProposal")
+    wrap(faults, proposals, "replace_settings", lambda *_: "WriteProposal")
+    wrap(faults, store, "commit", commit_of)
+    wrap(faults, store, "close_proposal", lambda *_: "CloseProposal")
 
 
 def wrap_checkpoints(faults: Faults) -> None:
     """Meet each commit of a turn, also of those that are made beside each other: one at a time."""
     store: Any = importlib.import_module("netclawd.adapters.store.sqlite").SqliteStore
-    real, lock = store.commit, threading.Lock()
+    wrap(faults, store, "commit", lambda *_: "Checkpoint")
+    met, lock = store.commit, threading.Lock()
 
     def commit(*arguments: Any) -> Any:
         with lock:
-            faults.meet("before", "Checkpoint")
-            answer = real(*arguments)
-            faults.meet("after", "Checkpoint")
-            return answer
+            return met(*arguments)
 
     store.commit = commit
 
@@ -232,13 +232,9 @@ MODEL = ("AskModel", "Token", "ModelReply", "Deliver")
 def wrap_models(faults: Faults) -> None:
     caller: Any = importlib.import_module("netclawd.adapters.providers.call").Caller
     store: Any = importlib.import_module("netclawd.adapters.store.sqlite").SqliteStore
-    ask, reply, deliver = caller._ask, caller.reply, store.commit_all
-
-    def met_ask(*arguments: Any) -> Any:
-        faults.meet("before", "AskModel")
-        answer = ask(*arguments)
-        faults.meet("after", "AskModel")
-        return answer
+    wrap(faults, caller, "_ask", lambda *_: "AskModel")
+    wrap(faults, store, "commit_all", lambda *_: "Deliver")
+    reply = caller.reply
 
     def met_reply(self: Any, request: Any, on_text: Any, cancel: Any) -> Any:
         def said(text: str) -> None:
@@ -249,13 +245,7 @@ def wrap_models(faults: Faults) -> None:
         faults.meet("after", "ModelReply")
         return answer
 
-    def met_deliver(*arguments: Any) -> Any:
-        faults.meet("before", "Deliver")
-        answer = deliver(*arguments)
-        faults.meet("after", "Deliver")
-        return answer
-
-    caller._ask, caller.reply, store.commit_all = met_ask, met_reply, met_deliver
+    caller.reply = met_reply
 
 
 def wrap_performer(faults: Faults) -> None:
@@ -266,16 +256,7 @@ def wrap_performer(faults: Faults) -> None:
     if faults.of_proposals:
         wrap_proposals(faults)
     performer = importlib.import_module("netclawd.daemon.performer").Performer
-    perform = performer.perform
-
-    def perform_with_faults(self: Any, effect: Any) -> Any:
-        name = type(effect).__name__
-        faults.meet("before", name)
-        answer = perform(self, effect)
-        faults.meet("after", name)
-        return answer
-
-    performer.perform = perform_with_faults
+    wrap(faults, performer, "perform", lambda _performer, effect: type(effect).__name__)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -246,18 +246,3 @@ def _event(row: talk.SessionEvent) -> SessionEvent:
     return SessionEvent(
         SessionId("s"), row["seq"], EventType(row["type"]), row["at"], TurnId(row["turn_id"]), data
     )
-
-
-def until_granted(daemon: Any) -> Callable[[], bool]:
-    """Return a condition that grants whatever is asked, and holds once something was."""
-
-    def grant() -> bool:
-        try:
-            asked = daemon.control("approvals")
-            for one in asked:
-                daemon.control("decide", approval_id=one["id"], granted=True)
-        except (OSError, ValueError):
-            return False  # It has died.
-        return bool(asked)
-
-    return grant

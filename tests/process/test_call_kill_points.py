@@ -12,19 +12,16 @@ from collections.abc import Callable
 import pytest
 
 from tests.process.faults import Fault
+from tests.process.granting import finish, wait_killed
 from tests.process.harness import PROVE, Daemon
 from tests.process.talk import (
-    SessionEvent,
     accepted,
     check_history,
     check_ledger,
-    events,
     ledger,
     new_session,
     of_type,
-    wait_all_ended,
 )
-from tests.waiting import wait_for
 
 pytestmark = pytest.mark.long
 
@@ -48,15 +45,6 @@ def points() -> list[Fault]:
     ]
 
 
-def grant_what_is_asked(daemon: Daemon) -> None:
-    """Answer as a person would, whose answer may be lost with the daemon."""
-    try:
-        for asked in daemon.control("approvals"):
-            daemon.control("decide", approval_id=asked["id"], granted=True)
-    except (OSError, ValueError):
-        return  # It has died.
-
-
 @pytest.mark.parametrize("point", points(), ids=lambda p: f"{p.when}-commit-{p.nth}")
 def test_a_kill_repeats_nothing_that_must_not_be_repeated(
     make_daemon: Callable[..., Daemon], point: Fault
@@ -64,21 +52,9 @@ def test_a_kill_repeats_nothing_that_must_not_be_repeated(
     daemon = make_daemon(faults=[point]).start()
     session = new_session(daemon)
     accepted(daemon, session, CALLS)
-
-    def dead() -> bool:
-        grant_what_is_asked(daemon)
-        return daemon.running.poll() is not None
-
-    wait_for(dead, 20.0, "the kill")
-    assert daemon.wait_exit() == -9
+    wait_killed(daemon)
     daemon.start()
-
-    def completed() -> list[SessionEvent]:
-        grant_what_is_asked(daemon)
-        return of_type(events(daemon, session), "turn.completed")
-
-    wait_for(completed, 20.0, "the end of the turn")
-    rows = wait_all_ended(daemon, [session])[session]
+    rows = finish(daemon, session)
     check_history(rows)
     check_ledger(daemon, rows)
     assert len(of_type(rows, "approval.requested")) == len(of_type(rows, "approval.granted")) == 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,8 +18,9 @@ import pytest
 
 from tests.counterparts import Call, Reply
 from tests.process.faults import MODEL, Fault
+from tests.process.granting import finish, wait_killed
 from tests.process.harness import PROVE, Daemon
-from tests.process.models import KINDS, SUMMARY, Model, Scene, check_model_turns, until_granted
+from tests.process.models import KINDS, SUMMARY, Model, Scene, check_model_turns
 from tests.process.proposing import ALLOWED, check_turn, commented, outcomes
 from tests.process.talk import (
     SessionEvent,
@@ -31,10 +31,8 @@ from tests.process.talk import (
     new_session,
     of_type,
     send,
-    wait_all_ended,
     wait_event,
 )
-from tests.waiting import wait_for
 
 pytestmark = pytest.mark.long
 
@@ -123,18 +121,6 @@ def effects(daemon: Daemon) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def finish(daemon: Daemon, session: str) -> list[SessionEvent]:
-    """Answer what is asked until the turn has ended; return its events."""
-    grant = until_granted(daemon)
-
-    def completed() -> list[SessionEvent]:
-        grant()
-        return of_type(events(daemon, session), "turn.completed")
-
-    wait_for(completed, 30.0, "the end of the turn")
-    return wait_all_ended(daemon, [session])[session]
-
-
 def killed_and_started(daemon: Daemon, session: str, text: str) -> None:
     """Send, wait for the kill and start again; who got no answer sends the same with the same key."""
     with contextlib.suppress(OSError, http.client.HTTPException):
@@ -142,17 +128,6 @@ def killed_and_started(daemon: Daemon, session: str, text: str) -> None:
     wait_killed(daemon)
     daemon.start()
     assert send(daemon, session, text, key="k").status in (200, 202)
-
-
-def wait_killed(daemon: Daemon) -> None:
-    grant = until_granted(daemon)
-
-    def dead() -> bool:
-        grant()
-        return daemon.running.poll() is not None
-
-    wait_for(dead, 20.0, lambda: f"the kill; met: {Counter(daemon.effects(when='after'))}")
-    assert daemon.wait_exit() == -9
 
 
 @pytest.mark.parametrize("kind", KINDS)

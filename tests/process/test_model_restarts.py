@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from tests.counterparts import Call, Ending, Reply, Silent, Status
+from tests.process.granting import until_granted
 from tests.process.harness import PROVE, Daemon, full_or
-from tests.process.models import KINDS, Model, Scene, check_model_turns, seen, until_granted
+from tests.process.models import KINDS, Model, Scene, check_model_turns, seen
 from tests.process.proposing import ALLOWED
 from tests.process.talk import (
     SessionEvent,
@@ -91,17 +92,6 @@ def started(make_daemon: Make, model: Model, **tables: Mapping[str, Any]) -> Dae
     return make_daemon(tables={**settings, **more}).start()
 
 
-def interrupt(daemon: Daemon, how: str) -> None:
-    if how == "restart":
-        assert daemon.reload(force=True)["outcome"] == "applied"
-        return
-    if how == "kill":
-        daemon.kill()
-    else:
-        assert daemon.stop() == 0
-    daemon.start()
-
-
 def held(model: Model, scene: Scene) -> bool:
     """Whether the scene's model call is where it is to be interrupted."""
     assert scene.held_step is not None
@@ -141,7 +131,7 @@ def test_whatever_is_under_way_is_made_once_more_or_never_again(
     wait_event(daemon, running, "tool.started", count=3)
     wait_for(lambda: effects(daemon, running), 10.0, "the command to have had its effect")
 
-    interrupt(daemon, how)
+    daemon.interrupt(how)
     wait_for(until_granted(daemon), 10.0, "the question to be there still")
     found = wait_all_ended(daemon, list(sessions.values()))
     for name, session in sessions.items():
@@ -229,10 +219,7 @@ def test_a_question_that_expires_while_nothing_runs_is_denied_at_the_start(
     session = new_session(daemon)
     accepted(daemon, session, "waiting")
     until = float(wait_event(daemon, session, "approval.requested")["expires_at"])
-    if how == "kill":
-        daemon.kill()
-    else:
-        assert daemon.stop() == 0
+    daemon.end(how)
     wait_for(lambda: time.time() > until, 5.0, "the time of the question to be over")
     daemon.start()
     (rows,) = wait_all_ended(daemon, [session]).values()

@@ -44,13 +44,23 @@ def proposing(make: Make, tables: Mapping[str, Any] = ALLOWED, **options: Any) -
     return daemon.start()
 
 
-def run(daemon: Daemon, text: str) -> list[SessionEvent]:
-    """Send a message to a new session and return all events at the end of its turn."""
+def begun(daemon: Daemon, text: str) -> str:
+    """Send a message to a new session; return that."""
     session = new_session(daemon)
     accepted(daemon, session, text)
+    return session
+
+
+def ended(daemon: Daemon, session: str) -> list[SessionEvent]:
+    """Return all events at the end of the session's turn."""
     rows = wait_all_ended(daemon, [session])[session]
     check_turn(rows)
     return rows
+
+
+def run(daemon: Daemon, text: str) -> list[SessionEvent]:
+    """Send a message to a new session and return all events at the end of its turn."""
+    return ended(daemon, begun(daemon, text))
 
 
 def written(daemon: Daemon) -> tuple[str, int]:
@@ -126,8 +136,7 @@ def test_a_change_that_was_asked_for_before_a_restart_is_granted_after_it(
     make_daemon: Make,
 ) -> None:
     daemon = proposing(make_daemon, {})
-    session = new_session(daemon)
-    accepted(daemon, session, propose({"drain.timeout_s": 25}, "slow tools"))
+    session = begun(daemon, propose({"drain.timeout_s": 25}, "slow tools"))
     question = str(wait_event(daemon, session, "approval.requested")["question"])
     before = written(daemon)
     assert "\n+timeout_s = 25" in question
@@ -136,8 +145,7 @@ def test_a_change_that_was_asked_for_before_a_restart_is_granted_after_it(
     (pending,) = daemon.control("approvals")
     assert written(daemon) == before
     daemon.control("decide", approval_id=pending["id"], granted=True)
-    rows = wait_all_ended(daemon, [session])[session]
-    check_turn(rows)
+    rows = ended(daemon, session)
     assert outcomes(rows) == ["applied"]
     text = daemon.config_path.read_text()
     assert text == before[0] + "\n[drain]\ntimeout_s = 25\n"
@@ -147,16 +155,14 @@ def test_a_change_that_was_asked_for_before_a_restart_is_granted_after_it(
 @pytest.mark.long
 def test_what_was_shown_is_written_or_nothing(make_daemon: Make) -> None:
     daemon = proposing(make_daemon, {"drain": {"timeout_s": 20}})
-    session = new_session(daemon)
-    accepted(daemon, session, propose({"drain.timeout_s": 25}))
+    session = begun(daemon, propose({"drain.timeout_s": 25}))
     wait_event(daemon, session, "approval.requested")
     daemon.write_config(text=COMMENT + daemon.config_text(tables={"drain": {"timeout_s": 21}}))
     daemon.wait_ready(above=1)
     before = written(daemon)
     (pending,) = daemon.control("approvals")
     daemon.control("decide", approval_id=pending["id"], granted=True)
-    rows = wait_all_ended(daemon, [session])[session]
-    check_turn(rows)
+    rows = ended(daemon, session)
     finished = of_type(rows, "tool.finished")[0]
     assert (finished["status"], "has changed since" in finished["text"]) == ("error", True)
     assert written(daemon) == before
@@ -220,11 +226,8 @@ def test_an_agent_may_change_the_configuration_more_often_than_a_turn_is_resumed
 ) -> None:
     daemon = proposing(make_daemon, {**ALLOWED, "sessions": {"resume_limit": 1}})
     # One after the other: the demo agent proposes the next once it has read of the one before.
-    session = new_session(daemon)
-    text = "/each " + " ; ".join(the_call({"drain.timeout_s": 20 + n}) for n in range(3))
-    accepted(daemon, session, text)
-    rows = wait_all_ended(daemon, [session])[session]
-    check_turn(rows)
+    calls = " ; ".join(the_call({"drain.timeout_s": 20 + n}) for n in range(3))
+    rows = run(daemon, f"/each {calls}")
     assert outcomes(rows) == ["applied"] * 3
     assert [row["resumes"] for row in of_type(rows, "turn.resumed")] == [0, 0, 0]
     assert daemon.generation() == 4
@@ -234,8 +237,7 @@ def test_an_agent_may_change_the_configuration_more_often_than_a_turn_is_resumed
 def test_a_turn_that_waits_can_be_cancelled(make_daemon: Make, tmp_path: Any) -> None:
     hold = Fault("hold", "before", "Rehearse", until=tmp_path / "go")
     daemon = proposing(make_daemon, faults=[hold])
-    session = new_session(daemon)
-    accepted(daemon, session, propose({"drain.timeout_s": 25}))
+    session = begun(daemon, propose({"drain.timeout_s": 25}))
     wait_event(daemon, session, "tool.finished")
     wait_for(lambda: hold.reached, 10.0, "the daemon to have begun with it")
     daemon.control("cancel", session_id=session)
@@ -276,15 +278,13 @@ def test_a_stop_while_a_turn_waits_leaves_the_outcome_to_the_next_start(
 ) -> None:
     hold = Fault("hold", "before", "Rehearse", until=tmp_path / "go")
     daemon = proposing(make_daemon, faults=[hold])
-    session = new_session(daemon)
-    accepted(daemon, session, propose({"drain.timeout_s": 25}))
+    session = begun(daemon, propose({"drain.timeout_s": 25}))
     wait_for(lambda: hold.reached, 10.0, "the daemon to have begun with it")
     daemon.signal(signal.SIGTERM)
     hold.release()
     assert daemon.wait_exit() == 0
     daemon.start()
-    rows = wait_all_ended(daemon, [session])[session]
-    check_turn(rows)
+    rows = ended(daemon, session)
     assert [row["cause"] for row in of_type(rows, "turn.interrupted")] == ["stop"]
     assert outcomes(rows) == ["applied"]
 
@@ -296,13 +296,11 @@ def test_a_change_that_a_person_replaces_before_it_is_tried_is_superseded(
     hold = Fault("hold", "before", "Judge", until=tmp_path / "go")
     daemon = proposing(make_daemon, faults=[hold])
     before = daemon.config_path.read_text()
-    session = new_session(daemon)
-    accepted(daemon, session, propose({"drain.timeout_s": 25}))
+    session = begun(daemon, propose({"drain.timeout_s": 25}))
     wait_for(lambda: hold.reached, 10.0, "the daemon to begin with it")
     daemon.write_config(text=before)
     hold.release()
-    rows = wait_all_ended(daemon, [session])[session]
-    check_turn(rows)
+    rows = ended(daemon, session)
     assert outcomes(rows) == ["superseded"]
     assert "replaced in the file by somebody else" in reply(rows)
     assert daemon.generation() == 1
@@ -314,14 +312,12 @@ def test_a_change_that_somebody_makes_at_the_same_time_is_not_overwritten(
 ) -> None:
     hold = Fault("hold", "before", "WriteProposal", until=tmp_path / "go")
     daemon = proposing(make_daemon, faults=[hold])
-    session = new_session(daemon)
-    accepted(daemon, session, propose({"drain.timeout_s": 25}))
+    session = begun(daemon, propose({"drain.timeout_s": 25}))
     wait_for(lambda: hold.reached, 10.0, "the tool to be about to write")
     daemon.write_config(text=COMMENT + daemon.config_text(tables={"drain": {"timeout_s": 21}}))
     before = written(daemon)
     hold.release()
-    rows = wait_all_ended(daemon, [session])[session]
-    check_turn(rows)
+    rows = ended(daemon, session)
     assert "changed meanwhile by somebody else" in reply(rows)
     assert written(daemon) == before
 
@@ -335,8 +331,7 @@ def test_no_secret_is_in_what_is_told(make_daemon: Make) -> None:
         session = new_session(daemon)
         listen = [f"127.0.0.1:{daemon.port}", f"127.0.0.1:{port}"]
         accepted(daemon, session, propose({"daemon.listen": listen}))
-        rows = wait_all_ended(daemon, [session])[session]
-    check_turn(rows)
+        rows = ended(daemon, session)
     told = of_type(rows, "config.outcome")[0]
     assert told["outcome"] == "refused"
     assert "[redacted]" in told["reason"]

@@ -93,14 +93,7 @@ def test_it_is_made_once_more_and_kept_once(make_daemon: Make, model: Model, how
     session = new_session(daemon)
     fill(daemon, session, model)
     model.silent.clear()
-    if how == "restart":
-        assert daemon.reload(force=True)["outcome"] == "applied"
-    else:
-        if how == "kill":
-            daemon.kill()
-        else:
-            assert daemon.stop() == 0
-        daemon.start()
+    daemon.interrupt(how)
     wait_event(daemon, session, "context.summarised")
     (rows,) = wait_all_ended(daemon, [session]).values()
     check_history(rows)
