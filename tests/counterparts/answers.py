@@ -11,6 +11,10 @@ from typing import Any
 Piece = str | Callable[[], str]
 
 
+def text_of(piece: Piece) -> str:
+    return piece if isinstance(piece, str) else piece()
+
+
 class Ending(enum.Enum):
     """How a streamed reply ends."""
 
@@ -23,6 +27,10 @@ class Ending(enum.Enum):
     STALL = "nothing more comes"
     ENDLESS = "the text goes on for ever"
     ERROR = "an error event"
+
+
+#: Endings with which nothing follows the pieces.
+CUT = (Ending.CUT, Ending.RESET, Ending.STALL)
 
 
 class CallStyle(enum.Enum):

@@ -7,10 +7,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.counterparts.answers import Call, CallStyle, Ending, Piece, Reply, Status
-from tests.counterparts.wire import Asked, Item, Server, misnamed, paced
-
-_CUT = (Ending.CUT, Ending.RESET, Ending.STALL)
+from tests.counterparts.answers import CUT, Call, CallStyle, Ending, Reply, Status, text_of
+from tests.counterparts.wire import Asked, Item, Server, misnamed, paced, tokens
 
 
 class ChatServer(Server):
@@ -39,7 +37,7 @@ class ChatServer(Server):
         return _objection(asked.body)
 
     def whole(self, reply: Reply, asked: Asked) -> Any:
-        text = "".join(_text(p) for p in reply.pieces())
+        text = "".join(text_of(p) for p in reply.pieces())
         message: dict[str, Any] = {"role": "assistant", "content": text or None}
         if reply.reasoning:
             message["reasoning_content"] = reply.reasoning
@@ -67,8 +65,8 @@ class ChatServer(Server):
                 continue
             if reply.pings:
                 yield b": ping\n\n"
-            yield event({"content": _text(piece)})
-        if reply.ending in _CUT:
+            yield event({"content": text_of(piece)})
+        if reply.ending in CUT:
             yield reply.ending
             return
         if reply.ending is Ending.ERROR:
@@ -91,10 +89,6 @@ def sse(data: Any) -> bytes:
     return f"data: {json.dumps(data)}\n\n".encode()
 
 
-def _text(piece: Piece) -> str:
-    return piece if isinstance(piece, str) else piece()
-
-
 def _frame(kind: str, asked: Asked, choice: Any) -> dict[str, Any]:
     return {
         "id": "chatcmpl-1",
@@ -110,8 +104,7 @@ def _finish(reply: Reply) -> str:
 
 
 def _usage(reply: Reply, asked: Asked) -> dict[str, int]:
-    counted = (len(json.dumps(asked.body["messages"]).split()), len(reply.pieces()))
-    told, said = reply.usage or counted
+    told, said = tokens(reply, asked)
     return {"prompt_tokens": told, "completion_tokens": said, "total_tokens": told + said}
 
 

@@ -6,10 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tests.counterparts.answers import Call, Ending, Piece, Reply, Status
-from tests.counterparts.wire import Asked, Item, Server, misnamed, paced
-
-_CUT = (Ending.CUT, Ending.RESET, Ending.STALL)
+from tests.counterparts.answers import CUT, Call, Ending, Reply, Status, text_of
+from tests.counterparts.wire import Asked, Item, Server, misnamed, paced, tokens
 
 
 class MessagesServer(Server):
@@ -45,7 +43,7 @@ class MessagesServer(Server):
         content: list[dict[str, Any]] = []
         if reply.reasoning:
             content.append({"type": "thinking", "thinking": reply.reasoning, "signature": "s"})
-        if text := "".join(_text(p) for p in reply.pieces()):
+        if text := "".join(text_of(p) for p in reply.pieces()):
             content.append({"type": "text", "text": text})
         for number, call in enumerate(reply.calls):
             arguments = call.arguments
@@ -53,7 +51,7 @@ class MessagesServer(Server):
                 arguments = json.loads(arguments)
             content.append({**_call_block(number, call), "input": arguments})
         body = _message(asked, content)
-        told, said = _usage(reply, asked)
+        told, said = tokens(reply, asked)
         body["stop_reason"] = _finish(reply)
         if reply.ending in (Ending.NO_FINISH, Ending.NEITHER):
             body["stop_reason"] = None
@@ -61,7 +59,7 @@ class MessagesServer(Server):
         return body
 
     def stream(self, reply: Reply, asked: Asked, pace_s: float) -> Iterator[Item]:
-        told, said = _usage(reply, asked)
+        told, said = tokens(reply, asked)
         start = _message(asked, [])
         start["usage"] = {"input_tokens": told, "output_tokens": 1}
         yield event({"type": "message_start", "message": start})
@@ -78,11 +76,11 @@ class MessagesServer(Server):
                     continue
                 if reply.pings:
                     yield event({"type": "ping"})
-                yield _delta(index, {"type": "text_delta", "text": _text(piece)})
-            if reply.ending not in (*_CUT, Ending.ERROR):
+                yield _delta(index, {"type": "text_delta", "text": text_of(piece)})
+            if reply.ending not in (*CUT, Ending.ERROR):
                 yield event({"type": "content_block_stop", "index": index})
             index += 1
-        if reply.ending in _CUT:
+        if reply.ending in CUT:
             yield reply.ending
             return
         if reply.ending is Ending.ERROR:
@@ -101,10 +99,6 @@ class MessagesServer(Server):
 def event(data: dict[str, Any]) -> bytes:
     """Write one server-sent event, named by its type."""
     return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()
-
-
-def _text(piece: Piece) -> str:
-    return piece if isinstance(piece, str) else piece()
 
 
 def _message(asked: Asked, content: list[dict[str, Any]]) -> dict[str, Any]:
@@ -154,11 +148,6 @@ def _call_events(index: int, number: int, call: Call) -> Iterator[Item]:
 
 def _finish(reply: Reply) -> str:
     return reply.finish or ("tool_use" if reply.calls else "end_turn")
-
-
-def _usage(reply: Reply, asked: Asked) -> tuple[int, int]:
-    counted = (len(json.dumps(asked.body["messages"]).split()), len(reply.pieces()))
-    return reply.usage or counted
 
 
 def _objection(body: Any) -> str | None:

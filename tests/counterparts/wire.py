@@ -408,6 +408,12 @@ def paced(reply: Reply, pace_s: float) -> Iterator[Piece | float]:
         yield piece
 
 
+def tokens(reply: Reply, asked: Asked) -> tuple[int, int]:
+    """Return the input and output tokens of a reply."""
+    counted = (len(json.dumps(asked.body["messages"]).split()), len(reply.pieces()))
+    return reply.usage or counted
+
+
 def _dumps(value: Any) -> bytes:
     return json.dumps(value).encode()
 
