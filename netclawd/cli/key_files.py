@@ -83,7 +83,7 @@ def kept(keys: Keys, is_saved: Callable[[], bool]) -> Iterator[Callable[[], None
                 made.append(path)
                 try:
                     write_key(path, secret.reveal(), keys.reader)
-                except Exception:
+                except Exception:  # none was made: what is there is somebody else's
                     made.remove(path)
                     raise
             yield save

@@ -97,7 +97,7 @@ def test_a_server_that_drips_is_given_up(tell: Any) -> None:
                 try:
                     while True:
                         connection.sendall(b"H")
-                        time.sleep(0.05)
+                        time.sleep(0.05)  # The server's own pace.
                 except OSError:
                     pass
 

@@ -212,7 +212,7 @@ def test_what_ends_by_the_thousand_is_waited_for_as_it_ends(tmp_path: Path) -> N
     wait_for((tmp_path / SESSION / "up").exists, 10, "the command to run")
     for _ in range(30):
         most = max(most, len(leftovers.children()))
-        time.sleep(0.05)
+        time.sleep(0.05)  # Between two samples, of which there are always thirty.
     began = time.monotonic()
     cancel.set()
     thread.join(scaled(10))

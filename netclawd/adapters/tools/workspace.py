@@ -190,7 +190,7 @@ class Workspace:
             if expected is not None:
                 _insist_on_unchanged(path, expected)
             os.rename(temporary, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
-        except BaseException:
+        except BaseException:  # whatever it is, the temporary file goes
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=place.folder)
             raise
