@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ def describe_wait(status: Mapping[str, Any]) -> str:
     if len(running) > 3:
         words.append(f"and {len(running) - 3} more")
     listed = f" ({'; '.join(words)})" if words else ""
-    return f"{phase}, at most {drain['deadline_s']:.0f} s more: {at_work(status)}{listed}"
+    return f"{phase}, {at_most(drain['deadline_s'])}: {at_work(status)}{listed}"
 
 
 def at_work(status: Mapping[str, Any]) -> str:
@@ -71,4 +72,9 @@ def at_work(status: Mapping[str, Any]) -> str:
 def describe_turn(turn: Mapping[str, Any]) -> str:
     """Say what a turn is at, and how long it may go on."""
     words = f"{turn['what']} for {duration(turn['for_s'])}"
-    return words if turn["left_s"] is None else f"{words}, at most {turn['left_s']:.0f} s more"
+    return words if turn["left_s"] is None else f"{words}, {at_most(turn['left_s'])}"
+
+
+def at_most(left_s: float) -> str:
+    """Say how much longer it may take, rounded up: rounded down it would be too little."""
+    return f"at most {math.ceil(left_s)} s more"

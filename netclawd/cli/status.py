@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from netclawd.cli.output import ago, json_option, say_json, visible
-from netclawd.cli.progress import at_work, describe_turn
+from netclawd.cli.progress import at_most, at_work, describe_turn
 from netclawd.cli.reach import Daemon, own_paths, reach
 from netclawd.core.uptake import SERVING as SERVING
 from netclawd.errors import ControlError, NetclawError, NotRunningError
@@ -231,7 +231,7 @@ def describe_turns(turns: Mapping[str, int]) -> str:
 def describe_drain(status: Mapping[str, Any]) -> Iterator[str]:
     """Word what a drain still waits for."""
     drain = status["drain"]
-    yield f"{at_work(status)}, at most {drain['deadline_s']:.0f} s more"
+    yield f"{at_work(status)}, {at_most(drain['deadline_s'])}"
     for turn in drain["running"]:
         yield f"{turn['session_id']}: {describe_turn(turn)}"
 

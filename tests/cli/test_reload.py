@@ -145,7 +145,7 @@ def test_a_restart_of_a_running_daemon_is_a_forced_reload(
 def test_a_wait_for_model_calls_of_clients_is_shown_as_one_for_turns() -> None:
     status = {"phase": "draining", "drain": {"deadline_s": 9.4, "running": []}, "calls": 2}
     assert describe_wait(status) == (
-        "draining, at most 9 s more: 2 model calls of clients still at work"
+        "draining, at most 10 s more: 2 model calls of clients still at work"
     )
     assert describe_wait({**status, "calls": 0}) == "draining …"
 
@@ -165,5 +165,5 @@ def test_what_a_drain_waits_for_is_shown_meanwhile(
     result = run("reload", "--wait")
     timer.join()
     assert result.stderr == (
-        "draining, at most 21 s more: 1 turn still at work (model call for 3 s, at most 12 s more)\n"
+        "draining, at most 22 s more: 1 turn still at work (model call for 3 s, at most 12 s more)\n"
     )

@@ -153,7 +153,7 @@ def test_a_drain_says_what_it_waits_for(run: CommandLine, service: ServiceDouble
         "drain": {"deadline_s": 21.4, "running": [turn, {**turn, "left_s": None}]},
     }
     result = run("status")
-    assert "draining       2 turns still at work, at most 21 s more" in result.stdout
+    assert "draining       2 turns still at work, at most 22 s more" in result.stdout
     assert "s_1: tool ledger for 3.2 s, at most 9 s more" in result.stdout
     assert "closed: new turns wait" in result.stdout
     service.status_values |= {"calls": 1, "drain": {"deadline_s": 9.0, "running": []}}
