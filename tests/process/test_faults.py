@@ -404,6 +404,8 @@ def deaf_child(daemon: Daemon) -> int:
     """Ask for a restart whose rehearsing child hangs and ignores TERM; return its PID."""
     daemon.control("reload", force=True)
     wait_for(lambda: "Rehearsal" in daemon.effects(), 20.0, "the child to hang")
+    # The imports of the start may have one too, for a moment: a library is looked for by a program.
+    wait_for(lambda: len(children(daemon.pid)) == 1, 20.0, "no other child to be there")
     (child,) = children(daemon.pid)
     ignored = 1 << (signal.SIGTERM - 1)
 
