@@ -160,7 +160,7 @@ def test_errors_import_nothing_of_ours() -> None:
 
 
 def test_ports_import_core_only() -> None:
-    assert breaches("ports", ("core", "errors")) == []
+    assert breaches("ports", ("ports", "core", "errors")) == []
 
 
 def test_the_daemon_imports_core_and_ports_only() -> None:

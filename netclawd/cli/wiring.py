@@ -11,16 +11,17 @@ import logging
 import os
 import pwd
 import sys
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from netclawd import __version__
 from netclawd.adapters.cbor import CborCodec
 from netclawd.adapters.clock import RandomIds, SystemClock
 from netclawd.adapters.code_identity import code_identity
-from netclawd.adapters.log import Send, set_up_logging
+from netclawd.adapters.log import set_up_logging
 from netclawd.adapters.secrets import Masking, Secrets
 from netclawd.adapters.settings_file import SettingsFile
+from netclawd.cli import edges
 from netclawd.cli.toml_editor import TomlEditor
 from netclawd.core.beginning import Beginning
 from netclawd.core.handoff import HandoffRecord
@@ -37,16 +38,13 @@ from netclawd.daemon.signals import spawn
 from netclawd.errors import EXIT_CONFIG, EXIT_TEMPORARY, ConfigError, ManifestError, NetclawError
 
 if TYPE_CHECKING:
-    from socket import socket
-
-    from netclawd.adapters.control.server import ControlServer
     from netclawd.adapters.store.sqlite import SqliteStore
     from netclawd.core.exposure import Sighting
     from netclawd.daemon.broadcast import Broadcast
     from netclawd.daemon.engine import Engine
     from netclawd.daemon.proposals import Proposals
     from netclawd.daemon.turn_parts import Agent
-    from netclawd.ports import Boot, Exposition, FdStore, HttpServer, Service, Store
+    from netclawd.ports import Boot, Store
 
 # -- paths and configuration ---------------------------------------------------------------------
 
@@ -204,7 +202,7 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
         beginning = _begin(source, folders, inherited, manifests, memory)
     redactor = _redactor(beginning.snapshot.settings, strings)
     boot.redact = redactor.text
-    set_up_logging(redactor.text, strings.get("NETCLAW_LOG_FILE"), strings, _journal_sender)
+    set_up_logging(redactor.text, strings.get("NETCLAW_LOG_FILE"), strings, edges.journal_sender)
     from netclawd.adapters.notify import SupervisorNotifier
 
     return Parts(
@@ -230,11 +228,11 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
         make_engine=lambda store, settings, broadcast, proposals: _engine(
             store, settings, broadcast, folders, strings, proposals
         ),
-        make_http=_http,
-        make_control=_control,
-        bind_control=lambda: _bind_control(folders.control_socket),
-        make_watcher=lambda: _watcher(paths.config),
-        open_fd_store=_fd_store(strings.get("NOTIFY_SOCKET", "")),
+        make_http=lambda service, settings: edges.make_http(service, settings, spawn),
+        make_control=lambda service: edges.make_control(service, spawn),
+        bind_control=lambda: edges.bind_control_socket(folders.control_socket),
+        make_watcher=lambda: edges.make_watcher(paths.config, spawn),
+        open_fd_store=edges.reach_fd_store(strings.get("NOTIFY_SOCKET", "")),
         import_rest=import_rest,
         redact=redactor.value,
     )
@@ -316,12 +314,6 @@ def _secrets(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     return [resolve(reference) for reference in settings.secret_references.values()]
 
 
-def _journal_sender() -> Send:
-    from netclawd.adapters.journal import JournalSender
-
-    return JournalSender()
-
-
 def _s6_descriptor(environ: Mapping[str, str]) -> int | None:
     """s6 names its notification descriptor by a number that `run` passes on in NETCLAW_NOTIFY_FD."""
     text = environ.get("NETCLAW_NOTIFY_FD", "")
@@ -400,67 +392,6 @@ def _agent(
     )
 
 
-def _http(service: Service, settings: Settings) -> HttpServer:
-    from netclawd.adapters.http.options import HttpOptions
-    from netclawd.adapters.http.server import WaitressHttpServer
-    from netclawd.core.listeners import parse_addresses
-
-    daemon = settings.daemon
-    options = HttpOptions(
-        threads=daemon.http_threads,
-        max_streams=daemon.max_streams,
-        addresses=parse_addresses(daemon.listen),
-        allowed_hosts=daemon.allowed_hosts,
-        trusted_proxies=daemon.trusted_proxies,
-    )
-    return WaitressHttpServer(service, options, spawn, _exposition(service))
-
-
-def _exposition(service: Service) -> Exposition:
-    """Return what renders the metrics; its library is not needed to serve."""
-    made: Exposition | None = None
-
-    def expose(accept: str | None) -> tuple[str, bytes]:
-        nonlocal made
-        if made is None:
-            from netclawd.adapters.metrics import PrometheusExposition
-
-            made = PrometheusExposition(service.metrics)
-        return made(accept)
-
-    return expose
-
-
-def _control(service: Service) -> ControlServer:
-    from netclawd.adapters.control.server import ControlServer
-    from netclawd.cli.agent import is_of_a_command
-
-    return ControlServer(service, spawn, is_of_a_command)
-
-
-def _bind_control(path: str) -> socket:
-    from netclawd.adapters.control.server import bind_control
-
-    return bind_control(path)
-
-
-def _watcher(path: str) -> Any:
-    from netclawd.adapters.watch import FileWatcher
-
-    return FileWatcher(path, spawn)
-
-
-def _fd_store(address: str) -> Callable[[], FdStore] | None:
-    """Return the way to what the supervisor keeps, None where none asks to be told."""
-
-    def reach() -> FdStore:
-        from netclawd.adapters.fd_store import SystemdFdStore
-
-        return SystemdFdStore(address)
-
-    return reach if address else None
-
-
 def import_rest() -> None:
     """Import every module that may ever be used and that serving did not need."""
     import ctypes  # noqa: F401
@@ -537,6 +468,6 @@ def _serve_one_request(settings: Settings, folders: Folders) -> None:
     _agent(settings, folders, dict(os.environ))
     store = SqliteStore.open(folders.in_state("netclawd.db"), read_only=True)
     try:
-        serve_one_request(lambda service: _http(service, settings))
+        serve_one_request(lambda service: edges.make_http(service, settings, spawn))
     finally:
         store.close()

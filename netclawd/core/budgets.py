@@ -63,3 +63,16 @@ PROPOSAL_S = 2 * REHEARSAL_S + 20.0
 RETIRE_S = 1.0
 #: A connection that was answered 503 is read to its end for at most this long (lingering close).
 LINGER_S = 2.0
+
+#: An event of a channel that is delivered again within this long is known.
+EVENT_MEMORY_S = 86_400.0
+#: A channel that connects is not yet a reason to be degraded.
+CHANNEL_GRACE_S = 10.0
+#: Before execve a channel gets so long to hang up and to end the call that it makes.
+CHANNEL_REST_S = 0.5
+#: A reply that is later than this after a restart is announced in its conversation.
+LATE_REPLY_S = 10.0
+#: An occurrence that starts within this long was not missed: longer than any drain.
+REMINDER_ON_TIME_S = 60.0
+#: Failures in a row that pause a reminder.
+REMINDER_FAILURES = 5

@@ -21,6 +21,9 @@ CallId = NewType("CallId", str)
 ApprovalId = NewType("ApprovalId", str)
 RestartId = NewType("RestartId", str)
 
+#: The channel whose delivery is the event log itself.
+API = "api"
+
 
 class EventType(StrEnum):
     """The durable events of a session; the values are protocol."""
@@ -117,7 +120,7 @@ class Session:
     id: SessionId
     #: Wall clock, seconds since the epoch.
     created_at: float
-    #: Delivery route of its replies; "api" is the event log itself.
+    #: Delivery route of its replies; API is the event log itself.
     channel: str
     #: Number of its newest event, 0 when it has none.
     last_seq: int
@@ -127,6 +130,8 @@ class Session:
     park_reason: ParkReason | None = None
     #: Tokens of all its model calls, summaries included.
     usage: Usage = Usage()
+    #: What its channel or its client calls it, None where it has no such name.
+    alias: str | None = None
 
 
 @frozen
@@ -148,6 +153,10 @@ class Turn:
     deferred: bool
     #: Tokens of its model calls so far, summaries included.
     usage: Usage = Usage()
+    #: The channel of its session.
+    channel: str = API
+    #: Who said what it answers, as the input has it.
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 @frozen
@@ -170,6 +179,8 @@ class AdmitInput:
     #: The source's own id (Idempotency-Key, platform event id); None: never a repeat.
     source_id: str | None
     deferred: bool
+    #: Who says it, in the words of the session's channel; empty where the channel has none.
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 @frozen
@@ -183,12 +194,22 @@ class Admitted:
 
 
 class OutboxState(StrEnum):
-    """The life of an outgoing reply: pending -> sending -> sent, or ambiguous after a crash."""
+    """The life of an outgoing reply: pending -> sending -> sent, or ambiguous after a crash.
 
+    The others are of messages that go out through a channel alone (:mod:`netclawd.core.outgoing`).
+    """
+
+    #: It is shown while it is being made.
+    STREAMING = "streaming"
     PENDING = "pending"
     SENDING = "sending"
     SENT = "sent"
+    #: Nobody can say whether it arrived; it is not sent again by itself.
     AMBIGUOUS = "ambiguous"
+    #: The platform does not take it.
+    FAILED = "failed"
+    #: It is not to be sent any more.
+    DROPPED = "dropped"
 
 
 @frozen

@@ -163,8 +163,34 @@ DEFAULT_POLICIES: Mapping[str, Policy] = {
     "list_files": Policy.ALLOW,
     "fetch_url": Policy.DENY,
     "clock": Policy.ALLOW,
+    "remind": Policy.ALLOW,
     "config_propose": Policy.ASK,
 }
+
+
+@frozen
+class SlackSettings:
+    """``[slack]``, once both tokens are set."""
+
+    #: References to secrets.
+    app_token: str
+    bot_token: str
+    #: Ids; "*" is everybody, and every channel.
+    allow_users: tuple[str, ...]
+    allow_channels: tuple[str, ...]
+    #: Of the Web API, with a slash at its end.
+    base_url: str
+
+
+@frozen
+class HookSettings:
+    """One ``[hooks.NAME]`` table."""
+
+    #: Reference to a secret.
+    secret: str
+    template: str = "{{json}}"
+    #: Id of a session, empty: one of the hook's own.
+    session: str = ""
 
 
 @frozen
@@ -180,15 +206,26 @@ class Settings:
     tools: ToolSettings
     #: Seconds after which a question that nobody has answered counts as denied.
     approval_timeout_s: float
+    #: None: there is no Slack.
+    slack: SlackSettings | None
+    hooks: Mapping[str, HookSettings]
+    #: Reminders whose turns are under way at the same time.
+    reminders_max_running: int
 
     @property
     def secret_references(self) -> Mapping[str, str]:
         """The references to secrets, by the dotted key of their setting."""
-        return {
+        keys = {
             f"providers.{name}.api_key": provider.api_key
             for name, provider in self.providers.items()
             if provider.api_key is not None
         }
+        hooks = {f"hooks.{name}.secret": hook.secret for name, hook in self.hooks.items()}
+        slack = self.slack
+        tokens = (
+            {} if slack is None else {"app_token": slack.app_token, "bot_token": slack.bot_token}
+        )
+        return {**keys, **hooks, **{f"slack.{name}": token for name, token in tokens.items()}}
 
     @classmethod
     def from_effective(cls, effective: Mapping[str, Any]) -> Self:
@@ -235,6 +272,11 @@ class Settings:
             system_prompt_file=effective["agent"].get("system_prompt_file", ""),
             tools=_tools(effective.get("tools", {})),
             approval_timeout_s=float(effective.get("approvals", {}).get("timeout_s", 86_400.0)),
+            slack=_slack(effective.get("slack", {})),
+            hooks={
+                name: HookSettings(**table) for name, table in effective.get("hooks", {}).items()
+            },
+            reminders_max_running=effective.get("reminders", {}).get("max_running", 4),
         )
 
 
@@ -249,6 +291,13 @@ def _tools(tables: Mapping[str, Mapping[str, Any]]) -> ToolSettings:
     more = {f"shell_{k}": v for k, v in shell.items()} | {f"fetch_{k}": v for k, v in fetch.items()}
     more = {k: v for k, v in more.items() if not k.endswith("_policy")}
     return _numbered(ToolSettings, {"policies": {**DEFAULT_POLICIES, **policies}, **more})
+
+
+def _slack(table: Mapping[str, Any]) -> SlackSettings | None:
+    if not (table.get("app_token") and table.get("bot_token")):
+        return None
+    lists = {key: tuple(table[key]) for key in ("allow_users", "allow_channels")}
+    return SlackSettings(**{**table, **lists})
 
 
 @frozen

@@ -273,8 +273,10 @@ def test_every_setting_that_refers_to_a_secret_is_resolved() -> None:
     from netclawd.core.schema import settings_of
 
     secret = [setting.key for setting in settings_of(packaged_schema()) if setting.secret]
-    references = judge(f"{KEYED}'env:K'\n", {"K": "v"}).settings.secret_references
-    assert secret == [key.replace(".demo.", ".NAME.") for key in references]
+    text = f"{KEYED}'env:K'\n[hooks.demo]\nsecret = 'env:K'\n"
+    text += "[slack]\napp_token = 'env:K'\nbot_token = 'env:K'\n"
+    references = judge(text, {"K": "v"}).settings.secret_references
+    assert set(secret) == {key.replace(".demo.", ".NAME.") for key in references}
 
 
 # -- origins ---------------------------------------------------------------------------------------

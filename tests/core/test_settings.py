@@ -117,7 +117,13 @@ def test_every_table_is_closed_and_every_setting_described() -> None:
 
 def test_a_default_is_there_for_every_setting_outside_chosen_names() -> None:
     without = [s.key for s in settings_of(SCHEMA) if "default" not in s.schema]
-    assert without == ["providers.NAME.kind", "providers.NAME.api_key"]
+    assert without == [
+        "providers.NAME.kind",
+        "providers.NAME.api_key",
+        "slack.app_token",
+        "slack.bot_token",
+        "hooks.NAME.secret",
+    ]
 
 
 # -- filling and norming ---------------------------------------------------------------------------

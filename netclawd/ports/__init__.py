@@ -87,7 +87,7 @@ class Store(Protocol):
     ) -> Session:
         """Return the session that a client calls ``alias``; make it, with this id, if there is none.
 
-        Whoever asks with the same alias, at whatever time, gets the same session.
+        Whoever asks with the same channel and alias, at whatever time, gets the same session.
         """
 
     def session(self, session_id: SessionId) -> Session:
@@ -152,7 +152,7 @@ class Store(Protocol):
         ``provider-refused``, of which what was said may be the cause."""
 
     def outbox(self, states: Sequence[str] = ()) -> tuple[OutboxEntry, ...]:
-        """Return outbox entries in these states (all when empty), oldest first."""
+        """Return the entries of sessions without a channel in these states (all when empty), oldest first."""
 
     def approvals(self, pending_only: bool) -> tuple[Approval, ...]: ...
 

@@ -1,0 +1,121 @@
+"""Reminders: when each is due, and what becomes of what was missed.
+
+Pure. The store has one row for each reminder with the instant that comes next, and one for each
+occurrence, unique by reminder and due time; an occurrence is started in the transaction that admits its
+input, so that none runs twice. Instants are wall clock, seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NewType
+
+from netclawd.core.session import AdmitInput, SessionId, TurnId
+from netclawd.core.values import field, frozen
+
+ReminderId = NewType("ReminderId", str)
+
+
+class ScheduleKind(StrEnum):
+    ONCE = "once"
+    INTERVAL = "interval"
+    CRON = "cron"
+
+
+@frozen
+class Schedule:
+    """When a reminder is due."""
+
+    kind: ScheduleKind
+    #: IANA name of the time zone that local times are meant in.
+    zone: str
+    #: ONCE: the instant; INTERVAL: the instant that the intervals are counted from.
+    at: float = 0.0
+    #: INTERVAL: seconds.
+    every_s: float = 0.0
+    #: CRON: five fields.
+    cron: str = ""
+
+
+class Missed(StrEnum):
+    """What becomes of occurrences that could not start in time."""
+
+    SKIP = "skip"
+    #: The newest of them runs.
+    ONCE = "once"
+    ALL = "all"
+
+
+class ReminderState(StrEnum):
+    ACTIVE = "active"
+    #: By a person, or after :data:`netclawd.core.budgets.REMINDER_FAILURES` failures in a row.
+    PAUSED = "paused"
+    #: Nothing is due any more.
+    DONE = "done"
+    REMOVED = "removed"
+
+
+class OccurrenceState(StrEnum):
+    #: Its input is admitted; its turn has not ended.
+    STARTED = "started"
+    DONE = "done"
+    FAILED = "failed"
+    #: Its turn was cancelled by a person.
+    CANCELLED = "cancelled"
+    #: It did not run, for the reason that it says.
+    SKIPPED = "skipped"
+
+
+@frozen
+class Reminder:
+    id: ReminderId
+    text: str
+    schedule: Schedule
+    missed: Missed
+    #: Seconds that a missed occurrence may be late and still run.
+    max_late_s: float
+    session_id: SessionId
+    #: Whether the session was made for it.
+    own_session: bool
+    #: Who asked for it, as the input of the session's channel says it; empty for an operator.
+    origin: Mapping[str, str]
+    state: ReminderState
+    #: Why it is paused, empty when it isn't.
+    reason: str
+    #: Failures in a row.
+    failures: int
+    created_at: float
+    #: Peer, client or turn that made it, for people.
+    created_by: str
+    #: The next instant that it is due, None when there is none.
+    next_at: float | None
+
+
+@frozen
+class Occurrence:
+    reminder_id: ReminderId
+    due_at: float
+    state: OccurrenceState
+    #: Due times before this one that were skipped with it.
+    skipped: int = 0
+    turn_id: TurnId | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    #: Why it was skipped or failed.
+    reason: str = ""
+
+
+@frozen
+class StartOccurrence:
+    """Start one: its record, its input and the next due time, in one transaction."""
+
+    reminder_id: ReminderId
+    due_at: float
+    input: AdmitInput
+    #: What the reminder is due next, None: never, and it is DONE.
+    next_at: float | None
+    #: Occurrences that are skipped with it.
+    skipped: tuple[Occurrence, ...] = field(default_factory=tuple)
+    #: It runs because a person asked: the schedule stays as it is.
+    by_request: bool = False

@@ -1,0 +1,86 @@
+"""What reminders need: their part of the store, and the arithmetic of cron expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from netclawd.core.reminders import (
+    Occurrence,
+    Reminder,
+    ReminderId,
+    ReminderState,
+    StartOccurrence,
+)
+from netclawd.core.session import Admitted, SessionId
+
+
+class Cron(Protocol):
+    """Arithmetic of cron(8) expressions, in local times without a zone."""
+
+    def refusal(self, expression: str) -> str:
+        """Say what is wrong with an expression, one that never fires included; empty when it is right."""
+
+    def after(self, expression: str, local: datetime) -> datetime | None:
+        """Return the first matching minute after a local time, None when there is none."""
+
+    def before(self, expression: str, local: datetime) -> datetime | None:
+        """Return the last matching minute before a local time, None when there is none."""
+
+
+class ReminderStore(Protocol):
+    """Durable reminders; a part of the store, with its promises (:class:`netclawd.ports.Store`)."""
+
+    def add(self, reminder: Reminder) -> bool:
+        """Add a reminder, and its session where that is its own; False when the id is there already.
+
+        NotFoundError when the session it is for does not exist.
+        """
+
+    def reminder(self, reminder_id: ReminderId) -> Reminder:
+        """Return one that was not removed, or raise NotFoundError."""
+
+    def reminders(self, *, all_: bool) -> tuple[Reminder, ...]:
+        """Return those that are ACTIVE or PAUSED, next due first; ``all_``: DONE and REMOVED ones too."""
+
+    def of_session(self, session_id: SessionId) -> tuple[Reminder, ...]:
+        """Return the ACTIVE and PAUSED reminders of a session."""
+
+    def count(self) -> dict[ReminderState, int]: ...
+
+    def due(self, now: float, limit: int) -> tuple[Reminder, ...]:
+        """Return ACTIVE reminders that are due, the longest due first."""
+
+    def next_at(self) -> float | None:
+        """Return when the next ACTIVE reminder is due, None without one."""
+
+    def start(self, start: StartOccurrence, at: float) -> Admitted | None:
+        """Start an occurrence whole: its record, its input, the next due time.
+
+        None, with nothing written, when that occurrence is there already, or the reminder isn't ACTIVE
+        (``by_request``: nor PAUSED).
+        """
+
+    def skip(
+        self,
+        reminder_id: ReminderId,
+        occurrences: Sequence[Occurrence],
+        next_at: float | None,
+    ) -> None:
+        """Record occurrences that do not run, and the next due time; nothing when it isn't ACTIVE."""
+
+    def open_occurrences(self) -> tuple[Occurrence, ...]:
+        """Return what is STARTED, oldest first."""
+
+    def end(self, occurrence: Occurrence, failures: int, pause: str) -> None:
+        """Record how a STARTED one ended and the failures in a row; ``pause``: pause the reminder for
+        this reason, empty not to."""
+
+    def occurrences(self, reminder_id: ReminderId, limit: int) -> tuple[Occurrence, ...]:
+        """Return the newest ones, newest first."""
+
+    def change(
+        self, reminder_id: ReminderId, state: ReminderState, reason: str, next_at: float | None
+    ) -> Reminder:
+        """Pause, resume or remove; a resumed one has no failures. NotFoundError."""
