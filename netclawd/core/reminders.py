@@ -68,6 +68,25 @@ class OccurrenceState(StrEnum):
 
 
 @frozen
+class NewReminder:
+    """A reminder as it is asked for; one of ``in_s``, ``at``, ``every_s`` and ``cron`` is set."""
+
+    text: str
+    #: Seconds from now.
+    in_s: float | None = None
+    #: ISO 8601, local in ``zone`` unless it has an offset; or HH:MM, the next one there.
+    at: str | None = None
+    every_s: float | None = None
+    cron: str | None = None
+    #: IANA name, empty: the host's.
+    zone: str = ""
+    missed: Missed = Missed.ONCE
+    max_late_s: float = 3_600.0
+    #: The session that it speaks in, None: one of its own.
+    session_id: SessionId | None = None
+
+
+@frozen
 class Reminder:
     id: ReminderId
     text: str
