@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from netclawd.core.reminders import (
+    NewReminder,
     Occurrence,
     Reminder,
     ReminderId,
@@ -84,3 +85,41 @@ class ReminderStore(Protocol):
         self, reminder_id: ReminderId, state: ReminderState, reason: str, next_at: float | None
     ) -> Reminder:
         """Pause, resume or remove; a resumed one has no failures. NotFoundError."""
+
+
+class Reminders(Protocol):
+    """What may be asked of the daemon about reminders; from any thread.
+
+    NotFoundError for one that isn't there, BadRequestError for what can't be meant.
+    """
+
+    def add(
+        self,
+        new: NewReminder,
+        by: str,
+        origin: Mapping[str, str] | None = None,
+        key: str | None = None,
+    ) -> Reminder:
+        """Set a reminder; ``by`` is who asks, for people.
+
+        The same ``key`` again sets nothing and returns what was set under it; KeyReusedError when that says
+        something else.
+        """
+
+    def list(self, all_: bool) -> Sequence[Reminder]:
+        """Return those that are ACTIVE or PAUSED, ``all_``: DONE and REMOVED ones too."""
+
+    def show(self, reminder_id: ReminderId) -> Reminder: ...
+
+    def occurrences(self, reminder_id: ReminderId, limit: int) -> Sequence[Occurrence]:
+        """Return the newest ones, newest first."""
+
+    # ConflictError where its state doesn't allow that.
+    def pause(self, reminder_id: ReminderId) -> Reminder: ...
+    def resume(self, reminder_id: ReminderId) -> Reminder: ...
+
+    def run(self, reminder_id: ReminderId) -> Occurrence:
+        """Start it now, besides its schedule; DrainingError while the gate is closed."""
+
+    def remove(self, reminder_id: ReminderId) -> Reminder:
+        """Take it away and return it as it is then."""
