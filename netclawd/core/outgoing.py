@@ -12,7 +12,14 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NewType
 
-from netclawd.core.session import AdmitInput, Admitted, OutboxState, SessionId, TurnId
+from netclawd.core.session import (
+    AdmitInput,
+    Admitted,
+    ApprovalState,
+    OutboxState,
+    SessionId,
+    TurnId,
+)
 from netclawd.core.values import field, frozen
 
 OutgoingId = NewType("OutgoingId", str)
@@ -57,7 +64,7 @@ class Outgoing:
     kind: OutgoingKind
     state: OutboxState
     text: str
-    #: Counts the changes of the text, from 1.
+    #: Counts the changes of the text, from 1; 0 for a reply whose text isn't there yet.
     version: int
     #: The platform's name of each part that was posted, in order; there may be more to come.
     receipts: tuple[str, ...]
@@ -111,3 +118,8 @@ class ChannelCounts:
     deferred: int = 0
     #: Messages by state; sent and dropped ones are not counted.
     messages: Mapping[OutboxState, int] = field(default_factory=dict)
+
+
+def answered(question: str, state: ApprovalState, by: str) -> str:
+    """Return the text of a question that was decided: the question, and what became of it."""
+    return f"{question}\n\n{state.value.capitalize()}{f' by {by}' if by else ''}."

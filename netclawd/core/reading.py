@@ -16,12 +16,14 @@ class Census:
     sessions: Mapping[str, int]
     #: Those that have not ended, by state.
     turns: Mapping[str, int]
-    #: Replies that are not sent, by state.
+    #: Replies and messages of channels that are neither sent nor dropped, by state.
     outbox: Mapping[str, int]
     #: Entries of the restart journal that have ended, by outcome.
     restarts: Mapping[str, int]
     #: Of all model calls of sessions there ever were: ``input`` and ``output``.
     tokens: Mapping[str, int] = field(default_factory=dict)
+    #: Reminders that may be due again, by state: ``active`` and ``paused``.
+    reminders: Mapping[str, int] = field(default_factory=dict)
 
 
 @frozen

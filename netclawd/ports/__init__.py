@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from netclawd.core.counters import EventCounts
     from netclawd.core.reading import Census, Reading
     from netclawd.errors import NetclawError
+    from netclawd.ports.channels import Outbox
+    from netclawd.ports.reminders import ReminderStore
 
 # -- time and chance ---------------------------------------------------------------------------
 
@@ -76,6 +78,14 @@ class Store(Protocol):
     call raises :class:`~netclawd.errors.StoreClosedError`.
     """
 
+    @property
+    def outgoing(self) -> Outbox:
+        """What channels receive, and what goes out through them."""
+
+    @property
+    def reminders(self) -> ReminderStore:
+        """Reminders and their occurrences."""
+
     def begin_generation(self, at: float, restart_id: RestartId | None, above: int = 0) -> int:
         """Allot the next generation, one more than the highest ever allotted and than ``above``; fence
         all older ones."""
@@ -85,7 +95,7 @@ class Store(Protocol):
     def open_session(
         self, alias: str, session_id: SessionId, at: float, channel: str = "api"
     ) -> Session:
-        """Return the session that a client calls ``alias``; make it, with this id, if there is none.
+        """Return the session that the channel calls ``alias``; make it, with this id, if there is none.
 
         Whoever asks with the same channel and alias, at whatever time, gets the same session.
         """
@@ -209,7 +219,7 @@ class Store(Protocol):
         """
 
     def census(self) -> Census:
-        """Count sessions, turns, replies and restarts by their states."""
+        """Count sessions, turns, replies, reminders and restarts by their states."""
 
     def waiting_since(self) -> float | None:
         """Return the monotonic instant since which what was submitted waits without progress; None at

@@ -168,7 +168,8 @@ class Outbox(Protocol):
     """
 
     def receive(self, received: Received, at: float) -> Reception:
-        """Write what was received, once for each event id."""
+        """Write what was received, once for each event id. The messages with it are left out when its
+        input was admitted before, under another event."""
 
     def session_of(self, channel: str, route: str) -> SessionId | None: ...
 
@@ -176,33 +177,43 @@ class Outbox(Protocol):
         """Put messages into the outbox, PENDING; those whose id is there already are left out."""
 
     def due(self, channel: str, now: float, limit: int) -> tuple[Outgoing, ...]:
-        """Return PENDING messages that are due, of each route only if it is the oldest that isn't
-        settled, oldest first."""
+        """Return PENDING messages that are due, oldest first; of each route only if it is the oldest of
+        those that are PENDING or SENDING."""
 
     def next_due(self, channel: str) -> float | None:
-        """Return when the next PENDING message is due, None without one."""
+        """Return when the next PENDING message is due that no other of its route goes before, None
+        without one."""
 
     def unsettled(self, channel: str) -> tuple[Outgoing, ...]:
         """Return what is SENDING or STREAMING, oldest first: after a start, whatever was cut."""
 
     def stream(self, turn_id: TurnId, at: float) -> Outgoing:
         """Return the reply of a turn that runs, STREAMING if it wasn't there. ConflictError when it is
-        made already, or the turn's session has no channel."""
+        made already, or the turn's session has no channel.
+
+        Called right before the first part is posted: a STREAMING one without receipts counts as one
+        whose post is under way. When the whole reply comes meanwhile it is SENDING until that post
+        was recorded or put off.
+        """
 
     def begin(self, message: Outgoing, at: float) -> bool:
-        """Make it SENDING; False when it isn't PENDING with this version any more."""
+        """Make it SENDING; False when it isn't PENDING with this version any more, or was out of date
+        and is now DROPPED."""
 
     def record(self, message: Outgoing, receipts: tuple[str, ...], at: float) -> None:
-        """Keep the receipts of parts that were posted; the state stays."""
+        """Keep the receipts of parts that were posted; the state stays, but for a message that was
+        STREAMING and is SENDING by now: it becomes PENDING."""
 
     def sent(self, message: Outgoing, receipts: tuple[str, ...], at: float) -> OutboxState:
         """Make it SENT, or PENDING once more when its text has changed meanwhile."""
 
     def put_off(self, message: Outgoing, due_at: float, error: str, at: float) -> None:
-        """Make it PENDING again, not to be tried before ``due_at``."""
+        """Make it PENDING again, not to be tried before ``due_at``: only what is certainly not there, or
+        whose parts are recorded. One that is STREAMING stays, or is gone if it has no receipts; a
+        question that was decided before it was posted is DROPPED."""
 
     def settle(self, message: Outgoing, state: OutboxState, error: str, at: float) -> None:
-        """Make it AMBIGUOUS, FAILED or DROPPED."""
+        """Make it AMBIGUOUS, FAILED or DROPPED; PENDING once more where another text of it FAILED."""
 
     def messages(self, states: Sequence[OutboxState], limit: int) -> tuple[Outgoing, ...]:
         """Return messages in these states (all when empty), the newest ``limit``, oldest first."""

@@ -19,8 +19,16 @@ def test_an_alias_makes_a_session_the_first_time(store: Store) -> None:
 def test_an_alias_finds_its_session_as_it_stands(store: Store) -> None:
     first = store.open_session("alice", SessionId("s-new"), 7.0, "slack")
     admit(store, first.id)
-    found = store.open_session("alice", SessionId("s-other"), 8.0)
+    found = store.open_session("alice", SessionId("s-other"), 8.0, "slack")
     assert (found.id, found.created_at, found.channel, found.last_seq) == ("s-new", 7.0, "slack", 1)
+    assert found.alias == "alice"
+
+
+def test_an_alias_is_a_name_within_its_channel(store: Store) -> None:
+    ids = [store.open_session("alice", SessionId(f"s-{c}"), 7.0, c).id for c in ("api", "slack")]
+    assert ids == ["s-api", "s-slack"]
+    assert store.outgoing.session_of("slack", "alice") == "s-slack"
+    assert store.outgoing.session_of("slack", "bob") is None
 
 
 def test_another_alias_is_another_session_and_no_alias_is_a_sessions_id(store: Store) -> None:

@@ -15,6 +15,7 @@ from netclawd.adapters.store import rows, writes
 from netclawd.adapters.store.reads import no_approval, no_turn
 from netclawd.adapters.store.writer import Written
 from netclawd.core.session import (
+    API,
     ApprovalChange,
     ApprovalState,
     Change,
@@ -55,6 +56,8 @@ class _Held:
     position: int
     session: int
     state: TurnState
+    #: The channel of its session.
+    channel: str
 
 
 def apply(
@@ -70,28 +73,31 @@ def apply(
     if change.usage is not None:
         _add_usage(db, turn, change.usage)
     if change.outbox is not None:
-        _move_outbox(db, turn, change.outbox)
+        _move_outbox(db, turn, change.outbox, at)
     for approval in change.approvals:
         _move_approval(db, turn, approval, at)
     if change.proposal is not None:
         _open_proposal(db, turn, change.proposal, at)
-    if not events:
-        return 0
-    session = (turn.session, change.lease.session_id)
-    return writes.append_events(db, written, session, turn.position, events, at)
+    last = 0
+    if events:
+        session = (turn.session, change.lease.session_id)
+        last = writes.append_events(db, written, session, turn.position, events, at)
+    if turn.channel != API:
+        _tell_channel(db, turn, change, last, at)
+    return last
 
 
 def _hold(db: sqlite3.Connection, change: Change) -> _Held:
     lease = change.lease
     writes.refuse_superseded(db, lease.generation)
     found = db.execute(
-        """SELECT t.position, t.session, t.state, t.generation FROM turns t
+        """SELECT t.position, t.session, t.state, s.channel, t.generation FROM turns t
             JOIN sessions s ON s.n = t.session WHERE t.id = ? AND s.id = ?""",
         (lease.turn_id, lease.session_id),
     ).fetchone()
     if found is None:
         raise no_turn(lease.turn_id)
-    position, session, state, generation = found
+    position, session, state, channel, generation = found
     if generation == 0:  # Nobody has ever held it: a transaction of its own is saved.
         writes.lease(db, lease.turn_id, lease.generation)
     elif generation != lease.generation:
@@ -102,7 +108,7 @@ def _hold(db: sqlite3.Connection, change: Change) -> _Held:
         )
     if TurnState(state).ended:
         raise writes.ended(lease.turn_id, state)
-    return _Held(position, session, TurnState(state))
+    return _Held(position, session, TurnState(state), channel)
 
 
 def _update_turn(db: sqlite3.Connection, turn: _Held, change: Change) -> None:
@@ -135,7 +141,22 @@ def _add_usage(db: sqlite3.Connection, turn: _Held, usage: Usage) -> None:
     db.execute(f"UPDATE sessions SET {more} WHERE n = ?", (*tokens, turn.session))
 
 
-def _move_outbox(db: sqlite3.Connection, turn: _Held, change: OutboxChange) -> None:
+def _tell_channel(db: sqlite3.Connection, turn: _Held, change: Change, seq: int, at: float) -> None:
+    """Put what people are told besides the reply into the outbox of the session's channel."""
+    from netclawd.adapters.store import outgoing_moves
+
+    if change.notice:
+        outgoing_moves.put_notice(db, turn.position, seq, change.notice, at)
+    if change.state is not None and change.state.ended:
+        outgoing_moves.end_reply(db, change.lease.turn_id, at)
+
+
+def _move_outbox(db: sqlite3.Connection, turn: _Held, change: OutboxChange, at: float) -> None:
+    if turn.channel != API:
+        from netclawd.adapters.store import outgoing_moves
+
+        outgoing_moves.change_reply(db, turn.position, change, at)
+        return
     found = db.execute("SELECT state FROM outbox WHERE turn = ?", (turn.position,)).fetchone()
     old = OutboxState(found[0]) if found else None
     if change.state not in OUTBOX_MOVES[old]:
@@ -173,6 +194,10 @@ def _move_approval(db: sqlite3.Connection, turn: _Held, change: ApprovalChange, 
             "UPDATE approvals SET state = ?, decided_at = ?, decided_by = ? WHERE id = ?",
             (change.state, at, change.decided_by, change.id),
         )
+    if turn.channel != API:
+        from netclawd.adapters.store import outgoing_moves
+
+        outgoing_moves.change_question(db, turn.position, change, at)
 
 
 def _ask(db: sqlite3.Connection, turn: _Held, change: ApprovalChange, at: float) -> None:

@@ -9,7 +9,7 @@ are not done. Only sessions and the journal of restarts are counted whole.
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from netclawd.adapters.store import rows
 from netclawd.core.counters import EventCounts
@@ -28,7 +28,8 @@ _BEHIND = """SELECT e.type, CASE e.type
     FROM (SELECT n, type, turn, data FROM events WHERE n > ? ORDER BY n LIMIT ?) e
     GROUP BY e.type, detail"""
 
-_UNSENT = tuple(state.value for state in OutboxState if state is not OutboxState.SENT)
+_UNSENT = tuple(s.value for s in OutboxState if s not in (OutboxState.SENT, OutboxState.DROPPED))
+_MARKS = ", ".join("?" * len(_UNSENT))
 # With min() the other columns of a group are those of the row that holds the minimum
 # (https://sqlite.org/lang_select.html#bareagg): the state of each session's oldest open turn.
 _CENSUS = f"""SELECT 'session', state, count(*) FROM
@@ -38,7 +39,11 @@ _CENSUS = f"""SELECT 'session', state, count(*) FROM
     UNION ALL SELECT 'turn', t.state, count(*) FROM turns t INDEXED BY turns_open
         WHERE {rows.OPEN_TURN} GROUP BY t.state
     UNION ALL SELECT 'outbox', state, count(*) FROM outbox
-        WHERE state IN ({", ".join("?" * len(_UNSENT))}) GROUP BY state
+        WHERE state IN ({_MARKS}) GROUP BY state
+    UNION ALL SELECT 'outbox', state, count(*) FROM outgoing INDEXED BY outgoing_by_state
+        WHERE state IN ({_MARKS}) GROUP BY state
+    UNION ALL SELECT 'reminder', state, count(*) FROM reminders INDEXED BY reminders_by_state
+        WHERE state IN ('active', 'paused') GROUP BY state
     UNION ALL SELECT 'tokens', 'input', coalesce(sum(input_tokens), 0) FROM sessions
     UNION ALL SELECT 'tokens', 'output', coalesce(sum(output_tokens), 0) FROM sessions
     UNION ALL SELECT 'restart', outcome, count(*) FROM restarts
@@ -54,9 +59,9 @@ def count_events(db: sqlite3.Connection, after: int, most: int) -> EventCounts:
 
 
 def census(db: sqlite3.Connection) -> Census:
-    counts: dict[str, dict[str, int]] = defaultdict(dict)
-    for what, state, count in db.execute(_CENSUS, _UNSENT).fetchall():
-        counts[what][state] = count
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for what, state, count in db.execute(_CENSUS, _UNSENT * 2).fetchall():
+        counts[what][state] += count  # Replies of the API and messages of channels count as one.
     busy = counts["session"]
     idle = counts["sessions"][""] - sum(busy.values())
     return Census(
@@ -65,4 +70,5 @@ def census(db: sqlite3.Connection) -> Census:
         counts["outbox"],
         counts["restart"],
         counts["tokens"],
+        counts["reminder"],
     )

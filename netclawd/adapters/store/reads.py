@@ -31,7 +31,7 @@ from netclawd.core.session import (
 from netclawd.errors import BadRequestError, KeyReusedError, NotFoundError
 
 #: SQLite's largest integer; a larger one from a client would not bind.
-_MOST = 2**63 - 1
+MOST = 2**63 - 1
 
 _TURN = f"""SELECT {rows.TURN_COLUMNS} FROM turns t
     JOIN sessions s ON s.n = t.session JOIN inputs i ON i.n = t.input WHERE t.id = ?"""
@@ -84,9 +84,11 @@ def session(db: sqlite3.Connection, session_id: SessionId) -> Session:
     return rows.as_session(found)
 
 
-def alias(db: sqlite3.Connection, name: str) -> SessionId | None:
-    """Return the session that a client calls so, None without one."""
-    found = db.execute("SELECT id FROM sessions WHERE alias = ?", (name,)).fetchone()
+def alias(db: sqlite3.Connection, channel: str, name: str) -> SessionId | None:
+    """Return the session that a channel calls so, None without one."""
+    found = db.execute(
+        "SELECT id FROM sessions WHERE channel = ? AND alias = ?", (channel, name)
+    ).fetchone()
     return None if found is None else SessionId(found[0])
 
 
@@ -119,10 +121,10 @@ def first_answer(db: sqlite3.Connection, place: int, source_id: str, text: str) 
 
 def sessions(db: sqlite3.Connection, cursor: str | None, limit: int) -> Page:
     """Newest first; the cursor is the place of the last session of the page before."""
-    below = _MOST if cursor is None else _parse_cursor(cursor)
+    below = MOST if cursor is None else _parse_cursor(cursor)
     if limit < 1:
         raise BadRequestError("A page has at least one session.", "Ask with a limit from 1.")
-    limit = min(limit, _MOST - 1)
+    limit = min(limit, MOST - 1)
     found = db.execute(
         f"SELECT {rows.SESSION_COLUMNS} FROM sessions s WHERE s.n < ? ORDER BY s.n DESC LIMIT ?",
         (below, limit + 1),
@@ -150,7 +152,7 @@ def events(
     found = db.execute(
         f"""SELECT {rows.EVENT_COLUMNS} FROM events e LEFT JOIN turns t ON t.position = e.turn
             WHERE e.session = ? AND e.seq > ? ORDER BY e.seq LIMIT ?""",
-        (place[0], max(0, min(after, _MOST)), max(0, min(limit, _MOST))),
+        (place[0], max(0, min(after, MOST)), max(0, min(limit, MOST))),
     ).fetchall()
     return tuple(rows.as_event(session_id, row) for row in found)
 
@@ -254,7 +256,7 @@ def open_proposals(db: sqlite3.Connection) -> tuple[OpenProposal, ...]:
 
 def restarts(db: sqlite3.Connection, limit: int) -> tuple[RestartRecord, ...]:
     found = db.execute(
-        "SELECT record FROM restarts ORDER BY n DESC LIMIT ?", (max(0, min(limit, _MOST)),)
+        "SELECT record FROM restarts ORDER BY n DESC LIMIT ?", (max(0, min(limit, MOST)),)
     ).fetchall()
     return tuple(rows.as_restart(row[0]) for row in found)
 

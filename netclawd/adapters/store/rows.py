@@ -49,10 +49,12 @@ _TOKENS = ("input_tokens", "output_tokens")
 _IN_FLIGHT = f"FROM turns t WHERE t.session = s.n AND {OPEN_TURN} ORDER BY t.position LIMIT 1"
 SESSION_COLUMNS = f"""s.n, s.id, s.created_at, s.channel, s.last_seq,
     (SELECT t.state {_IN_FLIGHT}), (SELECT t.park_reason {_IN_FLIGHT}),
-    {", ".join(_or_else(column, "sessions", "n = s.n") for column in _TOKENS)}"""
+    {", ".join(_or_else(column, "sessions", "n = s.n") for column in _TOKENS)},
+    {_or_else("alias", "sessions", "n = s.n", "NULL")}"""
 TURN_COLUMNS = f"""t.id, s.id, i.id, t.state, t.generation, t.resumes, t.interrupted_at,
     t.park_reason, t.position, i.deferred,
-    {", ".join(_or_else(column, "turns", "position = t.position") for column in _TOKENS)}"""
+    {", ".join(_or_else(column, "turns", "position = t.position") for column in _TOKENS)},
+    s.channel, {_or_else("origin", "inputs", "n = i.n", "NULL")}"""
 EVENT_COLUMNS = "e.seq, e.type, e.at, t.id, e.data"
 OUTBOX_COLUMNS = "t.id, s.id, s.channel, o.state, o.text, o.receipt"
 APPROVAL_COLUMNS = f"""a.id, s.id, t.id, a.call_id, a.state, a.question, a.asked_at,
@@ -84,8 +86,13 @@ def decode_text(text: str) -> str:
     return value
 
 
+def clean(text: str) -> str:
+    """Return text that a client wrote so that any column holds it: lone surrogates become ``?``."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def as_session(row: Row) -> Session:
-    _, session_id, created_at, channel, last_seq, state, park, *tokens = row
+    _, session_id, created_at, channel, last_seq, state, park, *tokens, alias = row
     return Session(
         session_id,
         created_at,
@@ -94,12 +101,13 @@ def as_session(row: Row) -> Session:
         TurnState(state) if state else None,
         ParkReason(park) if park else None,
         Usage(*tokens),
+        alias,
     )
 
 
 def as_turn(row: Row) -> Turn:
     turn_id, session_id, input_id, state, generation, resumes, interrupted, park, *more = row
-    position, late, *tokens = more
+    position, late, *tokens, channel, origin = more
     return Turn(
         id=turn_id,
         session_id=session_id,
@@ -112,6 +120,8 @@ def as_turn(row: Row) -> Turn:
         position=position,
         deferred=bool(late),
         usage=Usage(*tokens),
+        channel=channel,
+        origin=decode(origin) if origin else {},
     )
 
 

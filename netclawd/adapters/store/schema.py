@@ -46,7 +46,7 @@ class Found:
 
 # Rows refer to each other by small integers, not by their ids: an index entry is then a few bytes,
 # so a commit dirties few pages, and the fsync of a group stays small. What a model may have written
-# (events.data, outbox.text, approvals.question) is JSON, which holds any text.
+# (events.data, outbox.text, outgoing.text, approvals.question) is JSON, which holds any text.
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         1,
@@ -193,8 +193,8 @@ MIGRATIONS: tuple[Migration, ...] = (
                 changed_at REAL NOT NULL,
                 due_at REAL NOT NULL,
                 expires_at REAL)""",
-            """CREATE INDEX outgoing_open ON outgoing (channel, n)
-                WHERE state NOT IN ('sent', 'dropped')""",
+            # Of all states: what waits is found without what went out, and the newest of each at once.
+            "CREATE INDEX outgoing_by_state ON outgoing (state)",
             """CREATE TABLE reminders (
                 n INTEGER PRIMARY KEY,
                 id TEXT NOT NULL UNIQUE,
@@ -211,7 +211,7 @@ MIGRATIONS: tuple[Migration, ...] = (
                 created_at REAL NOT NULL,
                 created_by TEXT NOT NULL,
                 next_at REAL)""",
-            "CREATE INDEX reminders_due ON reminders (next_at) WHERE state = 'active'",
+            "CREATE INDEX reminders_by_state ON reminders (state, next_at)",
             "CREATE INDEX reminders_by_session ON reminders (session)",
             """CREATE TABLE occurrences (
                 n INTEGER PRIMARY KEY,
@@ -232,6 +232,10 @@ MIGRATIONS: tuple[Migration, ...] = (
 #: Words that releases before a schema would misread: writing the first one raises ``min_reader``, so
 #: that the previous release can open a store which has none.
 NEW_WORDS: dict[str, int] = {EventType.CONTEXT_SUMMARISED.value: 3}
+
+#: A release that knows no channels would take a reply for delivered once it is written: the first session
+#: of another channel than the API raises ``min_reader`` to this.
+CHANNELS = 4
 
 #: The newest schema that this release knows.
 VERSION = MIGRATIONS[-1].version

@@ -85,7 +85,9 @@ from netclawd.core.session import (
 from netclawd.errors import StoreError
 
 if TYPE_CHECKING:
-    # Nor is counts.py on the way to serving.
+    # Nor is any of these on the way to serving.
+    from netclawd.adapters.store.outgoing import SqliteOutbox
+    from netclawd.adapters.store.reminders import SqliteReminders
     from netclawd.core.counters import EventCounts
     from netclawd.core.reading import Census
 
@@ -117,6 +119,10 @@ class SqliteStore:
         self._connection = connection
         self._writer: Writer | None = None
         self._callbacks: list[Callback] = []
+        self._outgoing: SqliteOutbox | None = None
+        self._reminders: SqliteReminders | None = None
+        #: Schema of the store.
+        self._schema = schema.VERSION
         self._close_lock = threading.Lock()
         self._closed = False
 
@@ -157,7 +163,9 @@ class SqliteStore:
                 if found.schema == 0:
                     schema.inspect(reader, path)  # Now that there is a log the reader has it open.
             store = cls(path, Readers(path, lambda: _connect(path, "ro"), reader), connection)
-            if connection is not None:
+            if connection is None:
+                store._schema = found.schema
+            else:
                 store._writer = Writer(connection, path, spawn, store._tell)
             undo.pop_all()
         return store
@@ -176,10 +184,10 @@ class SqliteStore:
     def open_session(
         self, alias: str, session_id: SessionId, at: float, channel: str = "api"
     ) -> Session:
-        """Return the session that has this alias; make it, with this id, if none has."""
+        """Return the session that the channel calls so; make it, with this id, if there is none."""
         # An alias, once there, stays: most who ask need not wait for the writer.
         with self._readers.lend() as db:
-            known = reads.alias(db, alias)
+            known = reads.alias(db, channel, alias)
         return self.session(
             known
             or self._submit(lambda db, _: writes.open_session(db, alias, session_id, at, channel))
@@ -187,7 +195,7 @@ class SqliteStore:
 
     def admit(self, new: AdmitInput, at: float) -> Admitted:
         """Make an input and its queued turn durable; a repeated source id writes nothing."""
-        data = rows.encode({"input_id": new.input_id, "text": new.text, "deferred": new.deferred})
+        data = writes.admission(new)
         return self._submit(lambda db, written: writes.admit(db, written, new, data, at))
 
     def lease(self, turn_id: TurnId, generation: int, *, resumed: bool = False) -> Lease:
@@ -335,6 +343,29 @@ class SqliteStore:
 
         with self._readers.lend() as db:
             return counts.census(db)
+
+    # -- channels and reminders -------------------------------------------------------------------
+
+    # What serves no channel and has no reminder need not wait for this code.
+    @property
+    def outgoing(self) -> SqliteOutbox:
+        """What channels receive, and what goes out through them."""
+        if self._outgoing is None:
+            from netclawd.adapters.store.outgoing import SqliteOutbox
+
+            there = self._schema >= schema.CHANNELS
+            self._outgoing = SqliteOutbox(self._submit, self._readers, there=there)
+        return self._outgoing
+
+    @property
+    def reminders(self) -> SqliteReminders:
+        """Reminders and their occurrences."""
+        if self._reminders is None:
+            from netclawd.adapters.store.reminders import SqliteReminders
+
+            there = self._schema >= schema.CHANNELS
+            self._reminders = SqliteReminders(self._submit, self._readers, there=there)
+        return self._reminders
 
     # -- watching and closing ---------------------------------------------------------------------
 

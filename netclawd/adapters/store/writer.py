@@ -27,7 +27,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from netclawd.adapters.store.faults import explain
 from netclawd.adapters.store.files import Presence, check_room
@@ -75,6 +75,12 @@ class Written:
 
 #: Runs inside the group's transaction; writes, notes what it wrote, returns the answer.
 Work = Callable[[sqlite3.Connection, Written], T]
+
+
+class Submit(Protocol):
+    """Runs work in the next group; returns its answer once that is durable."""
+
+    def __call__(self, work: Work[T], /) -> T: ...
 
 
 class _Job:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from netclawd.adapters.store import reads, schema
+from netclawd.adapters.store import reads, rows, schema
 from netclawd.adapters.store.reads import first_answer, no_proposal, no_session, no_turn
 from netclawd.adapters.store.writer import Written
 from netclawd.core.restart import RestartRecord
 from netclawd.core.session import (
+    API,
     AdmitInput,
     Admitted,
     CallId,
@@ -53,7 +54,7 @@ def append_events(
             (place, seq, turn, kind, at, data),
         )
     if needed := max(schema.NEW_WORDS.get(kind, 0) for kind, _ in events):
-        db.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'min_reader'", (needed,))
+        raise_min_reader(db, needed)
     written.events += len(events)
     written.newest[session_id] = last
     return int(last)
@@ -84,23 +85,42 @@ def refuse_superseded(db: sqlite3.Connection, generation: int) -> None:
 
 
 def create_session(db: sqlite3.Connection, session_id: SessionId, at: float, channel: str) -> None:
-    db.execute(
-        "INSERT INTO sessions (id, created_at, channel) VALUES (?, ?, ?)", (session_id, at, channel)
-    )
+    _insert_session(db, session_id, at, channel, None)
 
 
 def open_session(
     db: sqlite3.Connection, alias: str, session_id: SessionId, at: float, channel: str
 ) -> SessionId:
-    """Return the session of this alias; make it, with this id, if there is none."""
-    found = reads.alias(db, alias)
-    if found is not None:
-        return found
+    """Return the session that the channel calls so; make it, with this id, if there is none."""
+    found = reads.alias(db, channel, alias)
+    if found is None:
+        _insert_session(db, session_id, at, channel, alias)
+    return found or session_id
+
+
+def _insert_session(
+    db: sqlite3.Connection, session_id: SessionId, at: float, channel: str, alias: str | None
+) -> None:
     db.execute(
         "INSERT INTO sessions (id, created_at, channel, alias) VALUES (?, ?, ?, ?)",
         (session_id, at, channel, alias),
     )
-    return session_id
+    if channel != API:
+        raise_min_reader(db, schema.CHANNELS)
+
+
+def raise_min_reader(db: sqlite3.Connection, needed: int) -> None:
+    """Keep releases out that know no such schema."""
+    db.execute("UPDATE meta SET value = ? WHERE key = 'min_reader' AND value < ?", (needed, needed))
+
+
+def admission(new: AdmitInput) -> str:
+    """Return the data of the event that tells of an input, as JSON."""
+    user = new.origin.get("user")
+    said_by = {"from": user} if user else {}
+    return rows.encode(
+        {"input_id": new.input_id, "text": new.text, "deferred": new.deferred, **said_by}
+    )
 
 
 def admit(
@@ -114,9 +134,17 @@ def admit(
     if new.source_id is not None and (first := first_answer(db, session, new.source_id, new.text)):
         return first
     input_row = db.execute(
-        """INSERT INTO inputs (id, session, source_id, text, deferred, admitted_at)
-            VALUES (?, ?, ?, ?, ?, ?)""",
-        (new.input_id, session, new.source_id, new.text, new.deferred, at),
+        """INSERT INTO inputs (id, session, source_id, text, deferred, admitted_at, origin)
+            VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        (
+            new.input_id,
+            session,
+            new.source_id,
+            new.text,
+            new.deferred,
+            at,
+            rows.encode(new.origin) if new.origin else None,
+        ),
     ).lastrowid
     turn = db.execute(
         "INSERT INTO turns (id, session, input, state) VALUES (?, ?, ?, ?)",

@@ -1,0 +1,335 @@
+# ruff: noqa: S608 - only lists of columns of this module are put in; every value is bound
+"""Reminders and their occurrences: the store's part of :mod:`netclawd.ports.reminders`.
+
+Invariants: an occurrence is unique by its reminder and due time, and its input is admitted in the
+transaction that starts it; a reminder that is not ACTIVE is not due, whatever its row says; of those
+occurrences that have ended the newest :data:`KEPT` are kept, so that an interval of a second fills no
+disk. What is due is found through one index: the others cost nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from netclawd.adapters.store import reads, rows, writes
+from netclawd.adapters.store.readers import Readers
+from netclawd.adapters.store.writer import Submit, Written
+from netclawd.core.reminders import (
+    Missed,
+    Occurrence,
+    OccurrenceState,
+    Reminder,
+    ReminderId,
+    ReminderState,
+    Schedule,
+    ScheduleKind,
+    StartOccurrence,
+)
+from netclawd.core.session import API, Admitted, SessionId
+from netclawd.core.values import replace
+from netclawd.errors import NotFoundError
+
+#: Occurrences of a reminder that are kept once they have ended.
+KEPT = 100
+
+_REMINDER = """SELECT r.id, r.text, r.schedule, r.missed, r.max_late_s, s.id, r.own_session, r.origin,
+    r.state, r.reason, r.failures, r.created_at, r.created_by, r.next_at
+    FROM reminders r JOIN sessions s ON s.n = r.session"""
+_BY_STATE = _REMINDER.replace("reminders r", "reminders r INDEXED BY reminders_by_state")
+_LISTED = f"""{_BY_STATE} WHERE r.state IN ('active', 'paused')
+    ORDER BY r.next_at IS NULL, r.next_at, r.n"""
+_ALL = f"{_REMINDER} ORDER BY r.next_at IS NULL, r.next_at, r.n"
+_OF_SESSION = f"""{_REMINDER.replace("reminders r", "reminders r INDEXED BY reminders_by_session")}
+    WHERE r.session = (SELECT n FROM sessions WHERE id = ?) AND r.state IN ('active', 'paused')
+    ORDER BY r.next_at IS NULL, r.next_at, r.n"""
+_DUE = f"{_BY_STATE} WHERE r.state = 'active' AND r.next_at <= ? ORDER BY r.next_at LIMIT ?"
+# With ORDER BY the index is entered where the first instant is: min() would do the same, less plainly.
+_NEXT = """SELECT next_at FROM reminders INDEXED BY reminders_by_state
+    WHERE state = 'active' AND next_at IS NOT NULL ORDER BY next_at LIMIT 1"""
+_COUNT = """SELECT state, count(*) FROM reminders INDEXED BY reminders_by_state
+    GROUP BY state"""
+
+_OCCURRENCE = """SELECT r.id, o.due_at, o.state, o.skipped, t.id, o.started_at, o.ended_at, o.reason
+    FROM occurrences o JOIN reminders r ON r.n = o.reminder LEFT JOIN turns t ON t.position = o.turn"""
+_OPEN = f"""{_OCCURRENCE.replace("occurrences o", "occurrences o INDEXED BY occurrences_open")}
+    WHERE o.state = 'started' ORDER BY o.n"""
+_NEWEST = f"""{_OCCURRENCE} WHERE o.reminder = (SELECT n FROM reminders WHERE id = ?)
+    ORDER BY o.due_at DESC LIMIT ?"""
+
+
+class SqliteReminders:
+    """The ``ReminderStore`` port; ``there`` is False in a store, opened for reading only, of an older
+    release."""
+
+    def __init__(self, submit: Submit, readers: Readers, *, there: bool) -> None:
+        self._submit = submit
+        self._readers = readers
+        self._there = there
+
+    def add(self, reminder: Reminder) -> bool:
+        """Add a reminder, and its session where that is its own; False when the id is there already."""
+        return self._submit(lambda db, _: _add(db, reminder))
+
+    def reminder(self, reminder_id: ReminderId) -> Reminder:
+        if not self._there:
+            raise _no_reminder(reminder_id)
+        with self._readers.lend() as db:
+            return _reminder(db, reminder_id)
+
+    def reminders(self, *, all_: bool) -> tuple[Reminder, ...]:
+        return self._select(_ALL if all_ else _LISTED)
+
+    def of_session(self, session_id: SessionId) -> tuple[Reminder, ...]:
+        return self._select(_OF_SESSION, session_id)
+
+    def count(self) -> dict[ReminderState, int]:
+        if not self._there:
+            return {}
+        with self._readers.lend() as db:
+            return {ReminderState(state): n for state, n in db.execute(_COUNT).fetchall()}
+
+    def due(self, now: float, limit: int) -> tuple[Reminder, ...]:
+        return self._select(_DUE, now, limit)
+
+    def next_at(self) -> float | None:
+        if not self._there:
+            return None
+        with self._readers.lend() as db:
+            found = db.execute(_NEXT).fetchone()
+            return None if found is None else float(found[0])
+
+    def start(self, start: StartOccurrence, at: float) -> Admitted | None:
+        """Start an occurrence whole: its record, its input, the next due time."""
+        data = writes.admission(start.input)
+        return self._submit(lambda db, written: _start(db, written, start, data, at))
+
+    def skip(
+        self, reminder_id: ReminderId, occurrences: Sequence[Occurrence], next_at: float | None
+    ) -> None:
+        """Record occurrences that do not run, and the next due time; nothing when it isn't ACTIVE."""
+        self._submit(lambda db, _: _skip(db, reminder_id, occurrences, next_at))
+
+    def open_occurrences(self) -> tuple[Occurrence, ...]:
+        if not self._there:
+            return ()
+        with self._readers.lend() as db:
+            return tuple(_as_occurrence(row) for row in db.execute(_OPEN).fetchall())
+
+    def end(self, occurrence: Occurrence, failures: int, pause: str) -> None:
+        """Record how a STARTED one ended, and what that means for its reminder."""
+        self._submit(lambda db, _: _end(db, occurrence, failures, pause))
+
+    def occurrences(self, reminder_id: ReminderId, limit: int) -> tuple[Occurrence, ...]:
+        if not self._there:
+            return ()
+        limit = max(0, min(limit, reads.MOST))
+        with self._readers.lend() as db:
+            found = db.execute(_NEWEST, (reminder_id, limit)).fetchall()
+            return tuple(_as_occurrence(row) for row in found)
+
+    def change(
+        self, reminder_id: ReminderId, state: ReminderState, reason: str, next_at: float | None
+    ) -> Reminder:
+        """Pause, resume or remove; a resumed one has no failures."""
+        return self._submit(lambda db, _: _change(db, reminder_id, state, reason, next_at))
+
+    def _select(self, question: str, *values: object) -> tuple[Reminder, ...]:
+        if not self._there:
+            return ()
+        with self._readers.lend() as db:
+            return tuple(_as_reminder(row) for row in db.execute(question, values).fetchall())
+
+
+# -- work of the writer ------------------------------------------------------------------------------
+
+
+def _add(db: sqlite3.Connection, new: Reminder) -> bool:
+    if db.execute("SELECT 1 FROM reminders WHERE id = ?", (new.id,)).fetchone() is not None:
+        return False
+    place = db.execute("SELECT n FROM sessions WHERE id = ?", (new.session_id,)).fetchone()
+    if place is None:
+        if not new.own_session:
+            raise reads.no_session(new.session_id)
+        writes.create_session(db, new.session_id, new.created_at, API)
+    db.execute(
+        """INSERT INTO reminders (id, text, schedule, missed, max_late_s, session, own_session,
+            origin, state, reason, failures, created_at, created_by, next_at)
+            VALUES (?, ?, ?, ?, ?, (SELECT n FROM sessions WHERE id = ?), ?, ?, ?, ?, ?, ?, ?, ?)""",
+        (
+            *(new.id, rows.clean(new.text)),
+            _encode_schedule(new.schedule),
+            *(new.missed, new.max_late_s, new.session_id, new.own_session),
+            *(rows.encode(new.origin), new.state, new.reason, new.failures),
+            *(new.created_at, new.created_by, new.next_at),
+        ),
+    )
+    return True
+
+
+def _start(
+    db: sqlite3.Connection, written: Written, start: StartOccurrence, data: str, at: float
+) -> Admitted | None:
+    runnable = [ReminderState.ACTIVE]
+    if start.by_request:
+        runnable.append(ReminderState.PAUSED)
+    place = _place(db, start.reminder_id, runnable)
+    if place is None:
+        return None
+    started = OccurrenceState.STARTED
+    new = Occurrence(start.reminder_id, start.due_at, started, started_at=at)
+    if not _insert(db, place, new):
+        return None
+    admitted = writes.admit(db, written, start.input, data, at)
+    db.execute(
+        """UPDATE occurrences SET turn = (SELECT position FROM turns WHERE id = ?)
+            WHERE reminder = ? AND due_at = ?""",
+        (admitted.turn_id, place, start.due_at),
+    )
+    for skipped in start.skipped:
+        _insert(db, place, skipped)
+    if not start.by_request:
+        _set_next(db, place, start.next_at)
+    _forget(db, place)
+    return admitted
+
+
+def _skip(
+    db: sqlite3.Connection,
+    reminder_id: ReminderId,
+    occurrences: Sequence[Occurrence],
+    next_at: float | None,
+) -> None:
+    place = _place(db, reminder_id, [ReminderState.ACTIVE])
+    if place is None:
+        return
+    for skipped in occurrences:
+        _insert(db, place, skipped)
+    _set_next(db, place, next_at)
+    _forget(db, place)
+
+
+def _end(db: sqlite3.Connection, ended: Occurrence, failures: int, pause: str) -> None:
+    place = _place(db, ended.reminder_id, list(ReminderState))
+    done = db.execute(
+        """UPDATE occurrences SET state = ?, ended_at = ?, reason = ?
+            WHERE reminder = ? AND due_at = ? AND state = 'started'""",
+        (ended.state, ended.ended_at, ended.reason, place, ended.due_at),
+    )
+    if not done.rowcount:
+        return
+    db.execute("UPDATE reminders SET failures = ? WHERE n = ?", (failures, place))
+    if pause:
+        db.execute(
+            """UPDATE reminders SET state = 'paused', reason = ?, next_at = NULL
+                WHERE n = ? AND state = 'active'""",
+            (pause, place),
+        )
+
+
+def _change(
+    db: sqlite3.Connection,
+    reminder_id: ReminderId,
+    state: ReminderState,
+    reason: str,
+    next_at: float | None,
+) -> Reminder:
+    before = _reminder(db, reminder_id)
+    failures = 0 if state is ReminderState.ACTIVE else before.failures
+    db.execute(
+        "UPDATE reminders SET state = ?, reason = ?, next_at = ?, failures = ? WHERE id = ?",
+        (state, reason, next_at, failures, reminder_id),
+    )
+    return replace(before, state=state, reason=reason, next_at=next_at, failures=failures)
+
+
+def _place(
+    db: sqlite3.Connection, reminder_id: ReminderId, states: Sequence[ReminderState]
+) -> int | None:
+    """Return the place of a reminder in one of these states; None when it is in another, or nowhere."""
+    found = db.execute("SELECT n, state FROM reminders WHERE id = ?", (reminder_id,)).fetchone()
+    return None if found is None or found[1] not in states else int(found[0])
+
+
+def _insert(db: sqlite3.Connection, place: int, new: Occurrence) -> bool:
+    """Write an occurrence; False when there is one of that time."""
+    done = db.execute(
+        """INSERT INTO occurrences (reminder, due_at, state, skipped, started_at, ended_at, reason)
+            VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (reminder, due_at) DO NOTHING""",
+        (
+            *(place, new.due_at, new.state, new.skipped),
+            *(new.started_at, new.ended_at, new.reason),
+        ),
+    )
+    return done.rowcount == 1
+
+
+def _set_next(db: sqlite3.Connection, place: int, next_at: float | None) -> None:
+    state = ReminderState.ACTIVE if next_at is not None else ReminderState.DONE
+    db.execute("UPDATE reminders SET next_at = ?, state = ? WHERE n = ?", (next_at, state, place))
+
+
+def _forget(db: sqlite3.Connection, place: int) -> None:
+    db.execute(
+        """DELETE FROM occurrences WHERE reminder = ? AND state <> 'started' AND due_at <=
+            (SELECT due_at FROM occurrences WHERE reminder = ? AND state <> 'started'
+            ORDER BY due_at DESC LIMIT 1 OFFSET ?)""",
+        (place, place, KEPT),
+    )
+
+
+# -- rows ----------------------------------------------------------------------------------------------
+
+
+def _reminder(db: sqlite3.Connection, reminder_id: ReminderId) -> Reminder:
+    found = db.execute(
+        f"{_REMINDER} WHERE r.id = ? AND r.state <> 'removed'", (reminder_id,)
+    ).fetchone()
+    if found is None:
+        raise _no_reminder(reminder_id)
+    return _as_reminder(found)
+
+
+def _no_reminder(reminder_id: ReminderId) -> NotFoundError:
+    return NotFoundError(
+        f"There is no reminder {reminder_id}.", "List them: netclaw reminders list."
+    )
+
+
+def _encode_schedule(schedule: Schedule) -> str:
+    return rows.encode(
+        {
+            "kind": schedule.kind,
+            "zone": schedule.zone,
+            "at": schedule.at,
+            "every_s": schedule.every_s,
+            "cron": schedule.cron,
+        }
+    )
+
+
+def _as_reminder(row: rows.Row) -> Reminder:
+    reminder_id, text, schedule, missed, max_late_s, session_id, own, origin, *more = row
+    state, reason, failures, created_at, created_by, next_at = more
+    fields = rows.decode(schedule)
+    return Reminder(
+        id=reminder_id,
+        text=text,
+        schedule=Schedule(**{**fields, "kind": ScheduleKind(fields["kind"])}),
+        missed=Missed(missed),
+        max_late_s=max_late_s,
+        session_id=session_id,
+        own_session=bool(own),
+        origin=rows.decode(origin),
+        state=ReminderState(state),
+        reason=reason,
+        failures=failures,
+        created_at=created_at,
+        created_by=created_by,
+        next_at=next_at,
+    )
+
+
+def _as_occurrence(row: rows.Row) -> Occurrence:
+    reminder_id, due_at, state, *more = row
+    return Occurrence(reminder_id, due_at, OccurrenceState(state), *more)
