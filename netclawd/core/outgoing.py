@@ -97,6 +97,10 @@ class Received:
     input: AdmitInput | None = None
     #: Messages to be put into the outbox with it; they get the session of the conversation, if there is one.
     messages: tuple[NewOutgoing, ...] = ()
+    #: Where a message is turned away (there is no ``input``): the platform's id of it, which would be the
+    #: source id. Two events may tell of one message: what was admitted under the other one is not turned
+    #: away, and what was turned away is not admitted. None: it is no message.
+    turned_away: str | None = None
 
 
 @frozen

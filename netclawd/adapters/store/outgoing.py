@@ -187,21 +187,18 @@ def _receive(
     db: sqlite3.Connection, written: Written, received: Received, data: str | None, at: float
 ) -> Reception:
     channel, route, new = received.channel, received.route, received.input
-    event, oldest = (channel, received.event_id), at - EVENT_MEMORY_S
-    known = db.execute(
-        "SELECT at FROM received WHERE channel = ? AND event_id = ?", event
-    ).fetchone()
-    if known is not None and known[0] >= oldest:
+    message_id = received.turned_away if new is None else new.source_id
+    turned_away = f"turned away: {route} {message_id}"
+    if _is_known(db, channel, received.event_id, at) or (
+        message_id is not None and _is_known(db, channel, turned_away, at)
+    ):
         return Reception(True, None, reads.alias(db, channel, route))
-    db.execute("INSERT OR REPLACE INTO received VALUES (?, ?, ?)", (*event, at))
-    db.execute(
-        """DELETE FROM received WHERE (channel, event_id) IN (SELECT channel, event_id
-            FROM received INDEXED BY received_by_age WHERE at < ? ORDER BY at LIMIT ?)""",
-        (oldest, FORGOTTEN_AT_ONCE),
-    )
-    admitted = None
+    _remember(db, channel, received.event_id, at)
     if new is None or data is None:
         session_id = reads.alias(db, channel, route)
+        admitted = _admitted(db, session_id, message_id)
+        if admitted is None and message_id is not None:
+            _remember(db, channel, turned_away, at)
     else:
         session_id = writes.open_session(db, route, new.session_id, at, channel)
         admitted = _admit(db, written, replace(new, session_id=session_id), data, at)
@@ -212,16 +209,38 @@ def _receive(
     return Reception(False, admitted, session_id)
 
 
+def _is_known(db: sqlite3.Connection, channel: str, event_id: str, at: float) -> bool:
+    found = db.execute(
+        "SELECT at FROM received WHERE channel = ? AND event_id = ?", (channel, event_id)
+    ).fetchone()
+    return found is not None and bool(found[0] >= at - EVENT_MEMORY_S)
+
+
+def _remember(db: sqlite3.Connection, channel: str, event_id: str, at: float) -> None:
+    """Remember an event, and forget some of those that nobody delivers again."""
+    db.execute("INSERT OR REPLACE INTO received VALUES (?, ?, ?)", (channel, event_id, at))
+    db.execute(
+        """DELETE FROM received WHERE (channel, event_id) IN (SELECT channel, event_id
+            FROM received INDEXED BY received_by_age WHERE at < ? ORDER BY at LIMIT ?)""",
+        (at - EVENT_MEMORY_S, FORGOTTEN_AT_ONCE),
+    )
+
+
+def _admitted(
+    db: sqlite3.Connection, session_id: SessionId | None, message_id: str | None
+) -> Admitted | None:
+    """Return what became of a message that was admitted under another event."""
+    found = db.execute(
+        """SELECT i.id, t.id, i.deferred FROM inputs i JOIN sessions s ON s.n = i.session
+            JOIN turns t ON t.input = i.n WHERE s.id = ? AND i.source_id = ?""",
+        (session_id, message_id),
+    ).fetchone()
+    return None if found is None else Admitted(found[0], found[1], bool(found[2]), fresh=False)
+
+
 def _admit(
     db: sqlite3.Connection, written: Written, new: AdmitInput, data: str, at: float
 ) -> Admitted:
     """Admit a message; one that is known is known whatever its text, which the platform may have edited."""
-    if new.source_id is not None:
-        first = db.execute(
-            """SELECT i.text FROM inputs i JOIN sessions s ON s.n = i.session
-                WHERE s.id = ? AND i.source_id = ?""",
-            (new.session_id, new.source_id),
-        ).fetchone()
-        if first is not None:
-            new = replace(new, text=first[0])
-    return writes.admit(db, written, new, data, at)
+    known = _admitted(db, new.session_id, new.source_id)
+    return known or writes.admit(db, written, new, data, at)

@@ -231,7 +231,8 @@ def retry(db: sqlite3.Connection, message_id: OutgoingId, at: float) -> Outgoing
     if not now.version:
         raise ConflictError(f"The reply {message_id} is not made yet.", "Try again when it is.")
     _move(db, now, OutboxState.PENDING, at, due_at=at, attempts=0)
-    db.execute("UPDATE outgoing SET expires_at = NULL WHERE id = ?", (message_id,))
+    if now.state is not OutboxState.PENDING:  # A person wants it, whatever time it is.
+        db.execute("UPDATE outgoing SET expires_at = NULL WHERE id = ?", (message_id,))
     return get(db, message_id)
 
 
