@@ -28,6 +28,9 @@ from tests.process.scan import Scan, needs_s6
 from tests.service_double import ServiceDouble
 from tests.waiting import wait_for
 
+# Debian 12's libraries are under the s6 of `make test-container`.
+pytestmark = pytest.mark.long
+
 MANAGED = "managed by the container's supervisor (PID {})"
 CLIENT = [sys.executable, "-P", "-c", "from netclawd.cli.client import main; main()"]
 

@@ -20,6 +20,7 @@ def short_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.long
 def test_a_demo_loses_and_leaves_nothing(
     run: CommandLine, short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,8 @@ from tests.process.harness import free_port
 from tests.process.scan import Scan, needs_s6
 from tests.waiting import wait_for
 
-pytestmark = needs_s6
+# Debian 12's libraries are under the s6 of `make test-container`.
+pytestmark = [needs_s6, pytest.mark.long]
 
 INIT = ("init", "--non-interactive")
 

@@ -381,16 +381,22 @@ def test_a_daemon_that_drains_is_waited_out(
         assert "workers = 3" in daemon.config_path.read_text()
 
 
-def test_after_the_write_an_interrupt_leaves_it_to_the_daemon(daemon: Daemon) -> None:
-    daemon.control("create_session")
-    session = daemon.control("sessions")["sessions"][0]["id"]
-    daemon.control("admit", session_id=session, text="/count 600 0.1", key="k")
-    wait_for(lambda: daemon.status()["turns"]["running"], 10.0, "the turn to run")
-    with Terminal("init", "--drain-timeout", "3") as terminal:
-        enter(terminal, *ASKED)
-        terminal.confirm()
-        terminal.read_to("draining, at most")  # progress is shown
-        terminal.press("c")
-        assert terminal.end() == 130
-    assert "is written; the daemon takes it up by itself." in terminal.text
-    assert daemon.wait_ready(above=1, timeout_s=40.0) == 2
+@pytest.mark.long
+def test_after_the_write_an_interrupt_leaves_it_to_the_daemon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Daemon(tables={"drain": {"model_timeout_s": 4}}) as daemon:
+        monkeypatch.setenv("NETCLAW_HOME", str(daemon.home))
+        daemon.start()
+        daemon.control("create_session")
+        session = daemon.control("sessions")["sessions"][0]["id"]
+        daemon.control("admit", session_id=session, text="/count 600 0.1", key="k")
+        wait_for(lambda: daemon.status()["turns"]["running"], 10.0, "the turn to run")
+        with Terminal("init", "--drain-timeout", "3") as terminal:
+            enter(terminal, *ASKED)
+            terminal.confirm()
+            terminal.read_to("draining, at most")  # progress is shown
+            terminal.press("c")
+            assert terminal.end() == 130
+        assert "is written; the daemon takes it up by itself." in terminal.text
+        assert daemon.wait_ready(above=1, timeout_s=40.0) == 2

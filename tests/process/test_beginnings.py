@@ -45,7 +45,7 @@ def test_after_a_crash_a_bad_file_is_not_served_but_the_last_good_one(
     daemon: Daemon, bad: str
 ) -> None:
     session = new_session(daemon)
-    accepted(daemon, session, "/count 100 0.05")
+    accepted(daemon, session, "/count 60 0.05")
     wait_event(daemon, session, "turn.started")
     refused(daemon, bad)
     daemon.kill()
@@ -124,9 +124,9 @@ def test_what_was_refused_is_not_tried_after_a_crash_and_is_after_a_stop(daemon:
 def test_abort_ends_a_running_daemon_that_is_given_a_wrong_meaning(
     make_daemon: Make, bad: str
 ) -> None:
-    daemon = make_daemon(tables=ABORT).start()
+    daemon = make_daemon(tables={**ABORT, "drain": {"model_timeout_at_stop_s": 0.2}}).start()
     session = new_session(daemon)
-    accepted(daemon, session, "/count 100 0.05")
+    accepted(daemon, session, "/count 60 0.05")
     wait_event(daemon, session, "turn.started")
     daemon.write_config(text=bad)
     assert daemon.wait_exit(30.0) == 78

@@ -40,9 +40,9 @@ from tests.waiting import scaled, wait_for
 
 pytestmark = pytest.mark.long
 
-REEXECS = full_or(25, 300)
+REEXECS = full_or(15, 300)
 #: In one image: refusals, and execves that fail.
-REFUSALS = full_or(20, 200)
+REFUSALS = full_or(14, 200)
 FAILURES = full_or(6, 40)
 #: Images, or looks at one image, of which memory is compared: the first and the last so many.
 COMPARED = full_or(5, 15)

@@ -253,7 +253,7 @@ def _over(rows: list[Any]) -> bool:
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=full_or(3, 40),
+    max_examples=full_or(2, 40),
     stateful_step_count=full_or(10, 20),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=list(HealthCheck),

@@ -267,10 +267,29 @@ if shutil.which("vim"):
     }
 
 
+#: What a reduced run takes: each way in which a file comes to be another, once.
+REDUCED = {
+    "over the old text",
+    "rename over",
+    "sed -i",
+    "install",
+    "shell redirection",
+    "exchange",
+    "another hard link",
+    "vim's backup by rename",
+    "vim",
+    "vim, backupcopy=yes",
+    "emacs",
+    "safe write",
+}
+
+
 @pytest.mark.parametrize("saves", [SAVES, EDITORS], ids=["tools", "editors"])
 def test_each_way_to_save_is_one_restart(make_daemon: Make, saves: dict[str, Save]) -> None:
     saved = Saved(make_daemon).start()
     for name, save in saves.items():
+        if not PROVE and name not in REDUCED:
+            continue
         saved.change(save, name)
         if PROVE:  # What the first leaves behind, a backup or another inode, is met by the second.
             saved.change(save, f"{name}, again")

@@ -124,7 +124,7 @@ def test_a_wedged_arbiter_is_started_again_and_the_turn_goes_on(
 ) -> None:
     daemon, beats = make_supervised(Fault("hang", "before", "Judge")).start(), Beats(supervisor)
     session = new_session(daemon)
-    accepted(daemon, session, "/count 100 0.1")
+    accepted(daemon, session, "/ledger 8 1")
     wait_event(daemon, session, "turn.started")
     wait_for(lambda: supervisor.names(), 10.0, "the listener to be kept")
     daemon.control("reload", force=True)
