@@ -24,6 +24,10 @@ _DEPENDENCIES = (
     "jsonschema",
     "tomlkit",
     "prometheus_client",
+    "requests",
+    "urllib3",
+    "croniter",
+    "slack_sdk",
     "systemd_python",
 )
 

@@ -99,7 +99,7 @@ def leave_notes(package: Path) -> None:
 
 
 def install_something_else(package: Path) -> None:
-    (package.parent / "requests-2.0.dist-info").mkdir()
+    (package.parent / "colorama-2.0.dist-info").mkdir()
 
 
 @pytest.mark.parametrize("change", [byte_code, leave_notes, install_something_else])

@@ -197,7 +197,7 @@ def test_the_pod_runs_as_the_user_of_the_image() -> None:
 def test_the_base_is_an_argument_and_the_sums_have_no_default() -> None:
     assert re.search(r"^ARG BASE_IMAGE=debian:1[23]-slim$", CONTAINERFILE, re.M)
     stages = re.findall(r"^FROM (\S+)", CONTAINERFILE, re.M)
-    assert stages == ["${BASE_IMAGE}", "${BASE_IMAGE}", "installed"]
+    assert stages == ["${BASE_IMAGE}", "${BASE_IMAGE}", "installed", "installed"]
     for name in ("NOARCH", "ARCH"):
         assert re.search(rf"^ARG S6_OVERLAY_SHA256_{name}=$", CONTAINERFILE, re.M)
     assert not re.search(r"[0-9a-f]{64}", CONTAINERFILE)
@@ -219,7 +219,7 @@ def test_all_that_is_copied_into_the_image_is_in_the_context() -> None:
     sources = [word.rstrip("/") for words in copied for word in words.split()]
     package = re.search(r"^ARG PACKAGE=(\S+)$", CONTAINERFILE, re.M)
     assert package is not None
-    assert len(sources) == 4
+    assert len(sources) == 6
     for source in sources:
         name = source.replace("${PACKAGE}", package[1])
         assert any(fnmatch(name, rule) or name.startswith(f"{rule}/") for rule in kept), name
