@@ -166,6 +166,9 @@ class ServiceDouble:
 
     def abandon_turn(self, session_id: SessionId, turn_id: TurnId, by: str) -> None: ...
 
+    #: Set by the tests that ask for them.
+    reminders: Any = None
+
     def watch(self, watch: Watch) -> None: ...
     def unwatch(self, watch: Watch) -> None: ...
 

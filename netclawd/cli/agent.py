@@ -64,13 +64,14 @@ def judge_told(settings: Settings, prompt: str | None) -> None:
 
     ``prompt``: the text of the settings' file, None without one.
     """
-    from netclawd.core import proposals
+    from netclawd.core import proposals, remind
     from netclawd.core.prompt import BUILT_IN_PROMPT
     from netclawd.core.providers import judge_room
 
     chosen = settings.providers[settings.provider]
     specs = [_spec(tool) for tool in make_tools(settings, "", {}, ())]
     specs.append(ToolSpec(proposals.NAME, proposals.DESCRIPTION, proposals.PARAMETERS))
+    specs.append(ToolSpec(remind.NAME, remind.DESCRIPTION, remind.PARAMETERS))
     policies = settings.tools.policies
     told = (s for s in specs if policies.get(s.name) is not Policy.DENY and _hears(chosen, s.name))
     judge_room(settings, BUILT_IN_PROMPT if prompt is None else prompt, told)

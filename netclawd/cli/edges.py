@@ -6,7 +6,7 @@ needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
@@ -84,3 +84,18 @@ def reach_fd_store(address: str) -> Callable[[], FdStore] | None:
         return SystemdFdStore(address)
 
     return reach if address else None
+
+
+class HostCalendar:
+    """Implements :class:`netclawd.ports.reminders.Calendar`."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        from netclawd.adapters.cron import CroniterCron
+
+        self.cron = CroniterCron()
+        self._environ = environ
+
+    def host_zone(self) -> str:
+        from netclawd.adapters.zone import host_zone
+
+        return host_zone(self._environ)

@@ -11,7 +11,7 @@ import logging
 import os
 import pwd
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from netclawd import __version__
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from netclawd.daemon.engine import Engine
     from netclawd.daemon.proposals import Proposals
     from netclawd.daemon.turn_parts import Agent
-    from netclawd.ports import Boot, Store
+    from netclawd.ports import Boot, Store, Tool
 
 # -- paths and configuration ---------------------------------------------------------------------
 
@@ -225,9 +225,10 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
         code=code,
         code_on_disk=code_identity,
         open_store=lambda: _open_store(folders),
-        make_engine=lambda store, settings, broadcast, proposals: _engine(
-            store, settings, broadcast, folders, strings, proposals
+        make_engine=lambda store, settings, broadcast, proposals, tools: _engine(
+            store, settings, broadcast, folders, strings, proposals, tools
         ),
+        make_calendar=lambda: edges.HostCalendar(strings),
         make_http=lambda service, settings: edges.make_http(service, settings, spawn),
         make_control=lambda service: edges.make_control(service, spawn),
         bind_control=lambda: edges.bind_control_socket(folders.control_socket),
@@ -339,6 +340,7 @@ def _engine(
     folders: Folders,
     environ: Mapping[str, str],
     proposals: Proposals,
+    tools: Sequence[Tool],
 ) -> Engine:
     from netclawd.cli.agent import end_leftovers
     from netclawd.daemon.engine import Engine
@@ -352,7 +354,7 @@ def _engine(
         store,
         SystemClock(),
         RandomIds(),
-        _agent(settings, folders, environ, proposals),
+        _agent(settings, folders, environ, proposals, tools),
         settings.sessions,
         spawn,
         broadcast,
@@ -364,6 +366,7 @@ def _agent(
     folders: Folders,
     environ: Mapping[str, str],
     proposals: Proposals | None = None,
+    ours: Sequence[Tool] = (),
 ) -> Agent:
     from netclawd.cli.agent import make_provider, make_tools, offered, system_prompt
     from netclawd.daemon.toolbox import GuardedTool
@@ -376,7 +379,7 @@ def _agent(
         tool.name: GuardedTool(tool, policies[tool.name])
         for tool in [
             *make_tools(settings, folders.state, environ, secrets),
-            *([proposals.tool] if proposals is not None else ()),
+            *ours,
         ]
     }
     return Agent(
@@ -405,18 +408,23 @@ def import_rest() -> None:
     import netclawd.adapters.providers.openai
     import netclawd.adapters.providers.transport
     import netclawd.adapters.store.counts
+    import netclawd.adapters.store.outgoing
+    import netclawd.adapters.store.reminders
     import netclawd.adapters.tools.page
     import netclawd.adapters.tools.web
     import netclawd.adapters.watch
+    import netclawd.adapters.zone
     import netclawd.daemon.crash
     import netclawd.daemon.plan
     import netclawd.daemon.proposals
     import netclawd.daemon.reading
     import netclawd.daemon.rehearsal
+    import netclawd.daemon.reminders
     import netclawd.daemon.sharing
     import netclawd.daemon.unix_sockets  # noqa: F401
-    from netclawd.adapters import settings_file, toml_edit
+    from netclawd.adapters import cron, settings_file, toml_edit
 
+    cron.preload()
     settings_file.preload()
     toml_edit.preload()
 

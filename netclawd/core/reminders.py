@@ -7,12 +7,12 @@ input, so that none runs twice. Instants are wall clock, seconds since the epoch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NewType
+from typing import Any, NewType
 
 from netclawd.core.session import AdmitInput, SessionId, TurnId
-from netclawd.core.values import field, frozen
+from netclawd.core.values import as_map, field, frozen
 
 ReminderId = NewType("ReminderId", str)
 
@@ -138,3 +138,16 @@ class StartOccurrence:
     skipped: tuple[Occurrence, ...] = field(default_factory=tuple)
     #: It runs because a person asked: the schedule stays as it is.
     by_request: bool = False
+
+
+def as_json(reminder: Reminder, occurrences: Sequence[Occurrence] = ()) -> dict[str, Any]:
+    """Return it as HTTP, the control socket and ``--json`` show it, with these occurrences."""
+    shown = as_map(reminder)
+    del shown["origin"]
+    return {**shown, "occurrences": [occurrence_as_json(one) for one in occurrences]}
+
+
+def occurrence_as_json(occurrence: Occurrence) -> dict[str, Any]:
+    shown = as_map(occurrence)
+    del shown["reminder_id"]
+    return shown

@@ -31,6 +31,8 @@ class Draining:
         self._image.gate.close(effect.deadline, stopping=effect.stopping)
         if self._image.engine is not None:
             self._image.engine.close_gate()
+        if self._image.reminders is not None:
+            self._image.reminders.close()
         if self._image.drain_began is None:
             self._image.drain_began = self._image.parts.clock.monotonic()
 
@@ -137,6 +139,8 @@ class Draining:
         if image.watcher is not None:
             image.watcher.stop()
             image.watcher = None
+        if image.reminders is not None:
+            image.reminders.rest()
         image.stored.rest()
 
     def _on_quiesced(self, quiesced: Quiesced) -> None:

@@ -35,6 +35,7 @@ from netclawd.ports import HttpServer, Quiesced, Store, Watcher
 if TYPE_CHECKING:
     from netclawd.daemon.engine import Engine
     from netclawd.daemon.proposals import Proposals
+    from netclawd.daemon.reminders import Reminders
 
 
 @dataclass(slots=True)
@@ -56,6 +57,7 @@ class Image:
     engine: Engine | None = None
     #: Made with the first engine.
     proposals: Proposals | None = None
+    reminders: Reminders | None = None
     http: HttpServer | None = None
     control: ControlServer | None = None
     watcher: Watcher | None = None
@@ -135,6 +137,12 @@ class Image:
         if self.store is None:
             raise StoreClosedError("The session store is closed.", "Ask again in a second.")
         return self.store
+
+    def the_reminders(self) -> Reminders:
+        """Return the reminders; DrainingError as :meth:`the_engine`."""
+        self.the_engine()
+        assert self.reminders is not None
+        return self.reminders
 
     def the_engine(self) -> Engine:
         """Return the engine; DrainingError in the moment between serving and the warm-up."""

@@ -6,7 +6,7 @@ nothing is imported or opened before it is needed on the way from execve to serv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from socket import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +30,7 @@ from netclawd.ports import (
     SettingsEditor,
     SettingsSource,
     Store,
+    Tool,
 )
 from netclawd.ports import Watcher as FileWatcher
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     # Not needed to serve: the engine is imported once requests are answered.
     from netclawd.daemon.engine import Engine
     from netclawd.daemon.proposals import Proposals
+    from netclawd.ports.reminders import Calendar
 
 
 class ControlServer(Protocol):
@@ -106,7 +108,9 @@ class Parts:
     #: Identity of the code that lies on disk now.
     code_on_disk: Callable[[], str]
     open_store: Callable[[], Store]
-    make_engine: Callable[[Store, Settings, Broadcast, Proposals], Engine]
+    #: With the tools that the daemon itself has.
+    make_engine: Callable[[Store, Settings, Broadcast, Proposals, Sequence[Tool]], Engine]
+    make_calendar: Callable[[], Calendar]
     make_http: Callable[[Service, Settings], HttpServer]
     make_control: Callable[[Service], ControlServer]
     bind_control: Callable[[], socket]

@@ -32,6 +32,7 @@ from netclawd.ports import Call, CallListener, Post, Watch
 
 if TYPE_CHECKING:
     from netclawd.core.reading import Reading
+    from netclawd.ports.reminders import Reminders
 
 
 class DaemonService:
@@ -188,6 +189,10 @@ class DaemonService:
         engine = self._image.engine
         if engine is not None:
             engine.abandon(session_id, turn_id, by)
+
+    @property
+    def reminders(self) -> Reminders:
+        return self._image.the_reminders()
 
     def watch(self, watch: Watch) -> None:
         self._image.broadcast.watch(watch)

@@ -197,8 +197,13 @@ class Starting:
             from netclawd.daemon.proposals import Proposals  # Not needed to serve.
 
             image.proposals = Proposals(image)
+        if image.reminders is None:
+            from netclawd.daemon.reminders import Reminders  # Not needed to serve.
+
+            image.reminders = Reminders(image)
+        tools = (image.proposals.tool, image.reminders.tool)
         engine = image.parts.make_engine(
-            image.the_store(), image.settings, image.broadcast, image.proposals
+            image.the_store(), image.settings, image.broadcast, image.proposals, tools
         )
         with blocked():
             engine.start(image.generation)
@@ -208,6 +213,7 @@ class Starting:
         self._image.draining = False
         self._image.gate.open()
         self._image.the_engine().open()
+        self._image.the_reminders().open()
 
     def keep_last_good(self, _effect: effects.KeepLastGood) -> None:
         """Crash: before the manifest is put away, which comes last, it still says which configuration

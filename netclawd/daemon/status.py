@@ -46,6 +46,7 @@ def status(image: Image) -> Mapping[str, Any]:
         "calls": _calls(image),
         "approvals": _approvals(image),
         "provider": _provider(image),
+        "reminders": _reminders(image),
         "streams": image.http.streams() if image.http is not None else 0,
         "last_restart": last.as_dict() if last is not None else None,
     }
@@ -107,6 +108,12 @@ def _approvals(image: Image) -> int | None:
         return len(store.approvals(True)) if store is not None else None
     except StoreError:
         return None
+
+
+def _reminders(image: Image) -> dict[str, Any]:
+    from netclawd.daemon.reminders import status  # Not needed to serve.
+
+    return status(image)
 
 
 def _provider(image: Image) -> dict[str, Any]:

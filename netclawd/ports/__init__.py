@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from netclawd.core.reading import Census, Reading
     from netclawd.errors import NetclawError
     from netclawd.ports.channels import Outbox
-    from netclawd.ports.reminders import ReminderStore
+    from netclawd.ports.reminders import Reminders, ReminderStore
 
 # -- time and chance ---------------------------------------------------------------------------
 
@@ -549,6 +549,10 @@ class Service(Protocol):
 
     def abandon_turn(self, session_id: SessionId, turn_id: TurnId, by: str) -> None:
         """Cancel a turn whose client has hung up, soon; never waits and never fails."""
+
+    @property
+    def reminders(self) -> Reminders:
+        """Return what may be asked about reminders; DrainingError in the moment before the warm-up."""
 
     def watch(self, watch: Watch) -> None:
         """Tell ``watch`` of every commit and delta from now on."""

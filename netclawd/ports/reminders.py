@@ -1,9 +1,8 @@
-"""What reminders need: their part of the store, and the arithmetic of cron expressions."""
+"""What reminders need of the world, and what people, the API and an agent may ask of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Protocol
 
 from netclawd.core.reminders import (
@@ -14,20 +13,17 @@ from netclawd.core.reminders import (
     ReminderState,
     StartOccurrence,
 )
+from netclawd.core.schedule import Cron
 from netclawd.core.session import Admitted, SessionId
 
 
-class Cron(Protocol):
-    """Arithmetic of cron(8) expressions, in local times without a zone."""
+class Calendar(Protocol):
+    """What due times are computed with."""
 
-    def refusal(self, expression: str) -> str:
-        """Say what is wrong with an expression, one that never fires included; empty when it is right."""
-
-    def after(self, expression: str, local: datetime) -> datetime | None:
-        """Return the first matching minute after a local time, None when there is none."""
-
-    def before(self, expression: str, local: datetime) -> datetime | None:
-        """Return the last matching minute before a local time, None when there is none."""
+    @property
+    def cron(self) -> Cron: ...
+    def host_zone(self) -> str:
+        """Return the IANA name of the host's time zone."""
 
 
 class ReminderStore(Protocol):

@@ -51,7 +51,7 @@ from tests.daemon.paper_disk import (
     PaperStore,
 )
 from tests.daemon.paper_oracle import Oracle
-from tests.daemon.paper_parts import Clock, Http, Listeners, Watcher, nothing
+from tests.daemon.paper_parts import Clock, Http, Listeners, PaperReminders, Watcher, nothing
 from tests.daemon.paper_turns import PaperEngine
 
 #: What the report of an effect removes from what is under way.
@@ -219,6 +219,7 @@ class Process:
         gate = Gate(parts.snapshot.settings.drain.new_work)
         self.image = Image(parts, gate, listeners=cast(Any, self.listeners))
         self.image.upgrade = PaperUpgrade(host)
+        self.image.reminders = cast(Any, PaperReminders(self.image))
         queued = record.queued if record is not None else ()
         applied = record.requests if record is not None else ()
         state = State(Stage.NEW, parts.snapshot.settings.drain, queued=queued)
@@ -268,6 +269,7 @@ class Process:
             code_on_disk=lambda: disk.code,
             open_store=lambda: PaperStore(disk),
             make_engine=self._engine,
+            make_calendar=lambda: cast(Any, None),
             make_http=lambda _service, _settings: cast(Any, Http(self)),
             make_control=lambda _service: cast(Any, control),
             bind_control=lambda: cast(Any, socket),
@@ -277,7 +279,7 @@ class Process:
             redact=lambda value: value,
         )
 
-    def _engine(self, store: Any, settings: Any, broadcast: Any, _proposals: Any) -> PaperEngine:
+    def _engine(self, store: Any, settings: Any, broadcast: Any, *_: Any) -> PaperEngine:
         host = self.host
         return PaperEngine(host.disk, store, host.clock, host, settings, broadcast)
 

@@ -11,6 +11,7 @@ from netclawd.errors import AddressError
 from netclawd.ports import Quiesced
 
 if TYPE_CHECKING:
+    from netclawd.daemon.image import Image
     from tests.daemon.paper import Host, Process
 
 
@@ -31,6 +32,31 @@ class Clock:
     def pass_time(self, seconds: float) -> None:
         self.mono += seconds
         self.wall_s += seconds
+
+
+class PaperReminders:
+    """Nothing is due; but what starts reminders lives between the gate's opening and the store's closing."""
+
+    tool = None
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._closed = self._rests = True
+
+    def open(self) -> None:
+        assert self._image.gate.state.open
+        assert self._image.store is not None
+        assert self._rests, "two of them at once"
+        self._closed = self._rests = False
+
+    def close(self) -> None:
+        assert not self._image.gate.state.open
+        self._closed = True
+
+    def rest(self) -> None:
+        assert self._closed
+        assert self._image.store is not None
+        self._rests = True
 
 
 class Listeners:
