@@ -85,13 +85,15 @@ class SettingsFile:
         look: Look | None = None,
         read_prompt: Callable[[str], str] = str,
         judge_told: Callable[[Settings, str | None], None] = lambda _settings, _prompt: None,
+        find_sdk: Callable[[], str] | None = None,
     ) -> None:
         """``environ``: what the daemon was started with. ``digest_key``: keys the hashes of secrets,
         the same for the life of the state folder. ``resolve``: reference to value, or
         ConfigMeaningError. ``find_owner`` raises it for an account that this host lacks. ``look``
         finds out whether a tunnel's program runs; None: it is taken for running. ``read_prompt``
         returns the text of the file with the system prompt, or raises ConfigMeaningError; ``judge_told``
-        raises it where that text, None without such a file, leaves a model no room for more."""
+        raises it where that text, None without such a file, leaves a model no room for more. ``find_sdk``
+        returns the version of slack_sdk, empty without it; None: nobody looks."""
         self.path = path
         self._environ = environ
         self._digest_key = digest_key
@@ -100,6 +102,7 @@ class SettingsFile:
         self._look = look
         self._read_prompt = read_prompt
         self._judge_told = judge_told
+        self._find_sdk = find_sdk
 
     def blind(self) -> SettingsFile:
         """Return a reader that looks for no program: for what was judged before, or is only shown."""
@@ -115,6 +118,7 @@ class SettingsFile:
             look,
             self._read_prompt,
             self._judge_told,
+            self._find_sdk,
         )
 
     def read(self, *, running: bool, served: DaemonSettings | None = None) -> Snapshot:
@@ -166,6 +170,7 @@ class SettingsFile:
         judge_meaning(settings, self._look, served)
         self._find_owner(settings.daemon.unix)
         secrets = self._resolve_all(settings)
+        self._judge_slack(effective.get("slack", {}), secrets)
         self._judge_told(settings, secrets.get(_PROMPT))
         return Snapshot(
             path=self.path,
@@ -174,6 +179,12 @@ class SettingsFile:
             digest=full_digest(effective, secrets, self._digest_key),
             published_digest=published_digest(effective),
         )
+
+    def _judge_slack(self, table: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
+        if table.get("app_token") or table.get("bot_token"):
+            from netclawd.core.slack import judge_slack
+
+            judge_slack(table, secrets, None if self._find_sdk is None else self._find_sdk())
 
     def mode(self) -> OnInvalid | None:
         """Return ``daemon.on_invalid_config`` as a file that may be wrong elsewhere has it, its default

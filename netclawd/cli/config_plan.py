@@ -111,12 +111,21 @@ def ask_patiently(client: ControlClient, do: str, **arguments: Any) -> Any:
 def source(path: str) -> SettingsFile:
     """Return the reader that a daemon started here would use."""
     from netclawd.cli.agent import judge_told, read_prompt
+    from netclawd.cli.channels import find_slack_sdk
     from netclawd.cli.wiring import find_owner, look_for
 
     # The digest that this key goes into is compared within this command and never shown.
     resolve = Secrets(os.environ).resolve
     return SettingsFile(
-        path, os.environ, b"", resolve, find_owner, look_for, read_prompt, judge_told
+        path,
+        os.environ,
+        b"",
+        resolve,
+        find_owner,
+        look_for,
+        read_prompt,
+        judge_told,
+        find_slack_sdk,
     )
 
 

@@ -76,10 +76,11 @@ def settings_source(
 ) -> SettingsFile:
     """Return the reader of the configuration; ``create`` makes the digest key if there is none."""
     from netclawd.cli.agent import judge_told, read_prompt
+    from netclawd.cli.channels import find_slack_sdk as sdk
 
-    key = digest_key(state, create=create)
+    key, look = digest_key(state, create=create), look_for
     resolve = Secrets(environ).resolve
-    return SettingsFile(path, environ, key, resolve, find_owner, look_for, read_prompt, judge_told)
+    return SettingsFile(path, environ, key, resolve, find_owner, look, read_prompt, judge_told, sdk)
 
 
 def find_owner(access: UnixAccess) -> None:
