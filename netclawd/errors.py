@@ -284,6 +284,27 @@ class BadRequestError(NetclawError):
     status = 400
 
 
+class SignatureError(NetclawError):
+    """No signature of a webhook is that of who shares its secret with us."""
+
+    slug = "bad-signature"
+    status = 401
+
+
+class TimestampError(NetclawError):
+    """A webhook was signed too long ago, or in the future."""
+
+    slug = "bad-timestamp"
+    status = 400
+
+
+class TemplateError(NetclawError):
+    """The body of a webhook doesn't have what the hook's template asks for."""
+
+    slug = "template-unfilled"
+    status = 422
+
+
 class ForbiddenError(NetclawError):
     """Who asks may not do that."""
 

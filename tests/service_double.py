@@ -161,6 +161,10 @@ class ServiceDouble:
     def admit_now(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
         return self.admit(session_id, text, source_id)
 
+    def receive_hook(self, name: str, delivery_id: str, text: str) -> tuple[SessionId, Admitted]:
+        session = self.open_session(f"hook:{name}")
+        return session.id, self.admit(session.id, text, f"hook:{name}:{delivery_id}")
+
     def turn_events(self, turn_id: TurnId) -> tuple[SessionEvent, ...]:
         return tuple(e for log in self.log.values() for e in log if e.turn_id == turn_id)
 

@@ -172,6 +172,10 @@ class SettingsFile:
         secrets = self._resolve_all(settings)
         self._judge_slack(effective.get("slack", {}), secrets)
         self._judge_told(settings, secrets.get(_PROMPT))
+        if settings.hooks:
+            from netclawd.core.webhooks import judge_hooks
+
+            judge_hooks(settings, secrets)
         return Snapshot(
             path=self.path,
             text=content,

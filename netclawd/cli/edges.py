@@ -25,18 +25,24 @@ def journal_sender() -> Send:
     return JournalSender()
 
 
-def make_http(service: Service, settings: Settings, spawn: Spawn) -> HttpServer:
-    from netclawd.adapters.http.options import HttpOptions
+def make_http(
+    service: Service, settings: Settings, spawn: Spawn, resolve: Callable[[str], str]
+) -> HttpServer:
+    """Return the HTTP side; ``resolve`` returns the secret that a reference names."""
+    from netclawd.adapters.clock import SystemClock
+    from netclawd.adapters.http.options import HookOptions, HttpOptions
     from netclawd.adapters.http.server import WaitressHttpServer
     from netclawd.core.listeners import parse_addresses
 
-    daemon = settings.daemon
+    daemon, hooks = settings.daemon, settings.hooks
+    secrets = {name: resolve(hook.secret) for name, hook in hooks.items()}
     options = HttpOptions(
         threads=daemon.http_threads,
         max_streams=daemon.max_streams,
         addresses=parse_addresses(daemon.listen),
         allowed_hosts=daemon.allowed_hosts,
         trusted_proxies=daemon.trusted_proxies,
+        hooks=HookOptions(hooks, secrets, SystemClock().wall),
     )
     return WaitressHttpServer(service, options, spawn, _exposition(service))
 

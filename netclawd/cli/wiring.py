@@ -230,7 +230,9 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
             store, settings, broadcast, folders, strings, proposals, tools
         ),
         make_calendar=lambda: edges.HostCalendar(strings),
-        make_http=lambda service, settings: edges.make_http(service, settings, spawn),
+        make_http=lambda service, settings: edges.make_http(
+            service, settings, spawn, Secrets(strings).resolve
+        ),
         make_control=lambda service: edges.make_control(service, spawn),
         bind_control=lambda: edges.bind_control_socket(folders.control_socket),
         make_watcher=lambda: edges.make_watcher(paths.config, spawn),
@@ -402,6 +404,7 @@ def import_rest() -> None:
     import grp  # noqa: F401
 
     import netclawd.adapters.fd_store
+    import netclawd.adapters.http.hooks
     import netclawd.adapters.http.openapi
     import netclawd.adapters.metrics
     import netclawd.adapters.processes
@@ -416,6 +419,7 @@ def import_rest() -> None:
     import netclawd.adapters.watch
     import netclawd.adapters.zone
     import netclawd.daemon.crash
+    import netclawd.daemon.hooks
     import netclawd.daemon.plan
     import netclawd.daemon.proposals
     import netclawd.daemon.reading
@@ -477,6 +481,7 @@ def _serve_one_request(settings: Settings, folders: Folders) -> None:
     _agent(settings, folders, dict(os.environ))
     store = SqliteStore.open(folders.in_state("netclawd.db"), read_only=True)
     try:
-        serve_one_request(lambda service: edges.make_http(service, settings, spawn))
+        resolve = Secrets(os.environ).resolve
+        serve_one_request(lambda service: edges.make_http(service, settings, spawn, resolve))
     finally:
         store.close()

@@ -177,6 +177,14 @@ class DaemonService:
         self._refuse_while_closed()
         return self._admit(session_id, text, source_id, deferred=False)
 
+    def receive_hook(self, name: str, delivery_id: str, text: str) -> tuple[SessionId, Admitted]:
+        from netclawd.daemon.hooks import receive_hook  # Not on the way to serving.
+
+        def admit(session_id: SessionId, text: str, source_id: str, deferred: bool) -> Admitted:
+            return self._admit(session_id, text, source_id, deferred=deferred)
+
+        return receive_hook(self._image, self._new_id, admit, (name, delivery_id, text))
+
     def _refuse_while_closed(self) -> None:
         gate = self._image.gate
         if not gate.state.open:

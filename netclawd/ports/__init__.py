@@ -113,10 +113,10 @@ class Store(Protocol):
         KeyReusedError when the text differs. NotFoundError when the session does not exist.
         """
 
-    def admitted(self, session_id: SessionId, source_id: str, text: str) -> Admitted | None:
+    def admitted(self, session_id: SessionId, source_id: str, text: str | None) -> Admitted | None:
         """Return what :meth:`admit` would for a source id that it knows, None for a new one.
 
-        KeyReusedError and NotFoundError as there; nothing is written.
+        KeyReusedError and NotFoundError as there, ``text`` None fits any; nothing is written.
         """
 
     def lease(self, turn_id: TurnId, generation: int, *, resumed: bool = False) -> Lease:
@@ -543,6 +543,13 @@ class Service(Protocol):
 
     def admit_now(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
         """Admit an input durably, to run at once."""
+
+    def receive_hook(self, name: str, delivery_id: str, text: str) -> tuple[SessionId, Admitted]:
+        """Admit a genuine delivery of a webhook to the hook's session, once for ever; return that too.
+
+        NotFoundError without such a hook, ConflictError when its session does not exist; DrainingError
+        as :meth:`admit`. Nothing is written then.
+        """
 
     def turn_events(self, turn_id: TurnId) -> tuple[SessionEvent, ...]:
         """Return all events of one turn, in order."""

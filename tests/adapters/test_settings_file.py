@@ -275,7 +275,8 @@ def test_every_setting_that_refers_to_a_secret_is_resolved() -> None:
     secret = [setting.key for setting in settings_of(packaged_schema()) if setting.secret]
     text = f"{KEYED}'env:K'\n[hooks.demo]\nsecret = 'env:K'\n"
     text += "[slack]\napp_token = 'env:A'\nbot_token = 'env:B'\n"
-    references = judge(text, {"K": "v", "A": "xapp-v", "B": "xoxb-v"}).settings.secret_references
+    environ = {"K": "v" * 32, "A": "xapp-v", "B": "xoxb-v"}
+    references = judge(text, environ).settings.secret_references
     assert set(secret) == {key.replace(".demo.", ".NAME.") for key in references}
 
 

@@ -315,6 +315,7 @@ def test_the_description_names_every_route_and_method(running: Running) -> None:
         ("/api/sessions/{session_id}/turns/{turn_id}/park", "post"),
         ("/api/sessions/{session_id}/turns/{turn_id}/resume", "post"),
         ("/api/sessions/{session_id}/turns/{turn_id}/cancel", "post"),
+        ("/api/hooks/{name}", "post"),
         ("/v1/models", "get"),
         ("/v1/models/{model}", "get"),
         ("/v1/chat/completions", "post"),

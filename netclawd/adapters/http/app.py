@@ -15,7 +15,7 @@ from netclawd.adapters.http import openai_error, problem, sse
 from netclawd.adapters.http.channel import ENV_TARGET, ENV_UNIX
 from netclawd.adapters.http.completions import add_completion_routes, show
 from netclawd.adapters.http.forwarded import ENV_FORWARDED_HOST, without_forwarded
-from netclawd.adapters.http.options import HttpOptions
+from netclawd.adapters.http.options import HookOptions, HttpOptions
 from netclawd.adapters.http.origin import Gatekeeper
 from netclawd.adapters.http.pump import Pump
 from netclawd.adapters.http.query import whole_number
@@ -44,6 +44,7 @@ def create_app(
     app.add_route("/api/restarts", Restarts(service))
     app.add_route("/metrics", Metrics(expose))
     app.add_route("/openapi.json", OpenApi())
+    app.add_route("/api/hooks/{name}", Hooks(service, options.hooks))
     add_session_routes(app, service, pump.admit)
     add_completion_routes(app, service, pump)
     problems = Problems(service)
@@ -158,6 +159,19 @@ class Metrics:
         resp.content_type, resp.data = self._expose(req.get_header("Accept"))
 
     on_head = on_get
+
+
+class Hooks:
+    """Webhooks; what judges them is not needed to serve."""
+
+    def __init__(self, service: Service, options: HookOptions) -> None:
+        self._service = service
+        self._options = options
+
+    def on_post(self, req: Any, resp: Any, name: str) -> None:
+        from netclawd.adapters.http.hooks import take_delivery
+
+        take_delivery(self._service, self._options, req, resp, name)
 
 
 class OpenApi:

@@ -31,7 +31,7 @@ def document() -> Json:
             "description": "Agent sessions that survive restarts. Accepted input is durable before "
             "it is acknowledged. There is no endpoint that restarts or configures the daemon.",
         },
-        "paths": {**_daemon_paths(), **_session_paths(), **openapi_v1.paths()},
+        "paths": {**_daemon_paths(), **_session_paths(), **_hook_paths(), **openapi_v1.paths()},
         "components": {
             "schemas": {**_schemas(), **openapi_v1.schemas()},
             "headers": {
@@ -150,6 +150,27 @@ def _session_paths() -> Json:
     }
 
 
+def _hook_paths() -> Json:
+    def header(name: str, description: str) -> Json:
+        schema = {"type": "string"}
+        fixed = {"in": "header", "required": True}
+        return {"name": name, **fixed, "schema": schema, "description": description}
+
+    headers = [
+        header("webhook-id", "Id of the event: the same again is one message, for ever."),
+        header("webhook-timestamp", "When the attempt is made, in whole seconds since 1970."),
+        header("webhook-signature", "`v1,BASE64`; several with spaces between them."),
+    ]
+    operation = _operation(
+        "receiveHook",
+        "Take a webhook signed as Standard Webhooks are; the answer comes when it is durable",
+        {"202": _answer("Admitted, now or before.", _ref("Delivered"))},
+        parameters=headers,
+        requestBody={"required": True, "content": {"application/json": {"schema": {}}}},
+    )
+    return {"/api/hooks/{name}": {"parameters": [_path_parameter("name")], "post": operation}}
+
+
 def _turn_paths(turn: str) -> Json:
     names = [_path_parameter("session_id"), _path_parameter("turn_id")]
     done, later = _answer("It.", _ref("Turn")), _answer("It is accepted.", _ref("Turn"))
@@ -254,6 +275,15 @@ def _schemas() -> Json:
             }
         ),
         "Admitted": _object({"input_id": text, "turn_id": text, "deferred": flag}),
+        "Delivered": _object(
+            {
+                "input_id": text,
+                "turn_id": text,
+                "session_id": text,
+                "deferred": flag,
+                "fresh": {**flag, "description": "False when it was delivered before."},
+            }
+        ),
         "Turn": _object(
             {
                 "id": text,

@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from netclawd.core.listeners import Address
-from netclawd.core.values import frozen
+from netclawd.core.settings import HookSettings
+from netclawd.core.values import field, frozen
+
+
+@frozen
+class HookOptions:
+    """The hooks that there are, and what they are judged by."""
+
+    #: By name.
+    hooks: Mapping[str, HookSettings]
+    #: What each refers to, by name.
+    secrets: Mapping[str, str]
+    #: Wall clock, seconds since the epoch.
+    wall: Callable[[], float]
+
+    def __repr__(self) -> str:
+        return f"HookOptions({sorted(self.hooks)})"  # No secret.
+
+
+def _never() -> float:
+    raise RuntimeError("without hooks nobody asks for the time")
+
+
+def _no_hooks() -> HookOptions:
+    return HookOptions({}, {}, _never)
 
 
 @frozen
@@ -26,6 +52,8 @@ class HttpOptions:
     receive_timeout_s: float = 60.0
     #: An event stream gets a comment line this often, seconds.
     heartbeat_s: float = 15.0
+    #: Webhooks.
+    hooks: HookOptions = field(default_factory=_no_hooks)
 
 
 #: Largest body of a request.

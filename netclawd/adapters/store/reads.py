@@ -93,7 +93,7 @@ def alias(db: sqlite3.Connection, channel: str, name: str) -> SessionId | None:
 
 
 def admitted(
-    db: sqlite3.Connection, session_id: SessionId, source_id: str, text: str
+    db: sqlite3.Connection, session_id: SessionId, source_id: str, text: str | None
 ) -> Admitted | None:
     found = db.execute("SELECT n FROM sessions WHERE id = ?", (session_id,)).fetchone()
     if found is None:
@@ -101,7 +101,9 @@ def admitted(
     return first_answer(db, found[0], source_id, text)
 
 
-def first_answer(db: sqlite3.Connection, place: int, source_id: str, text: str) -> Admitted | None:
+def first_answer(
+    db: sqlite3.Connection, place: int, source_id: str, text: str | None
+) -> Admitted | None:
     """Return what the source id was answered first; KeyReusedError when the text was another."""
     found = db.execute(
         """SELECT i.id, t.id, i.deferred, i.text FROM inputs i JOIN turns t ON t.input = i.n
@@ -111,7 +113,7 @@ def first_answer(db: sqlite3.Connection, place: int, source_id: str, text: str) 
     if found is None:
         return None
     input_id, turn_id, deferred, first_text = found
-    if first_text != text:
+    if text not in (None, first_text):
         raise KeyReusedError(
             "That idempotency key was used in this session with another text.",
             "Use a fresh key for a new message.",

@@ -268,7 +268,7 @@ class SqliteStore:
 
     # -- reads ----------------------------------------------------------------------------------
 
-    def admitted(self, session_id: SessionId, source_id: str, text: str) -> Admitted | None:
+    def admitted(self, session_id: SessionId, source_id: str, text: str | None) -> Admitted | None:
         with self._readers.lend() as db:
             return reads.admitted(db, session_id, source_id, text)
 
