@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from netclawd.core.events import Trigger
+from netclawd.core.outgoing import Outgoing, OutgoingId
 from netclawd.core.reading import Reading
 from netclawd.core.restart import Outcome, RestartRecord
 from netclawd.core.session import (
@@ -20,6 +21,7 @@ from netclawd.core.session import (
     EventType,
     InputId,
     ModelRequest,
+    OutboxState,
     Page,
     RestartId,
     Session,
@@ -64,6 +66,8 @@ class ServiceDouble:
         self.log: dict[SessionId, list[SessionEvent]] = {}
         self.keys: dict[tuple[SessionId, str], Admitted] = {}
         self.asked: list[Approval] = []
+        #: Messages of channels.
+        self.messages: list[Outgoing] = []
         self.triggers: list[tuple[str, Trigger, bool]] = []
         self.failing: Exception | None = None
         #: What a plan is answered with, and what was asked for one.
@@ -190,6 +194,24 @@ class ServiceDouble:
         )
         self.asked.append(approval)
         return approval
+
+    def outgoing(self, states: Sequence[OutboxState], limit: int) -> tuple[Outgoing, ...]:
+        return tuple(m for m in self.messages if not states or m.state in states)[-limit:]
+
+    def retry_outgoing(self, message_id: OutgoingId) -> Outgoing:
+        return self._move_outgoing(message_id, OutboxState.PENDING)
+
+    def drop_outgoing(self, message_id: OutgoingId) -> Outgoing:
+        return self._move_outgoing(message_id, OutboxState.DROPPED)
+
+    def _move_outgoing(self, message_id: OutgoingId, state: OutboxState) -> Outgoing:
+        for index, message in enumerate(self.messages):
+            if message.id == message_id:
+                if message.state in (OutboxState.SENT, OutboxState.SENDING):
+                    raise ConflictError(f"The message {message_id} is {message.state.value}.")
+                self.messages[index] = replace(message, state=state)
+                return self.messages[index]
+        raise NotFoundError(f"There is no message {message_id} in the outbox.")
 
     def approvals(self, pending_only: bool) -> tuple[Approval, ...]:
         return tuple(a for a in self.asked if not pending_only or a.state is ApprovalState.PENDING)

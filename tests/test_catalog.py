@@ -22,6 +22,7 @@ ADDED = {
     Notice.DRAINED: {"RESTART_ID"},
     Notice.RESUMED: {"SESSION_ID", "TURN_ID", "CAUSE"},
     Notice.PARKED: {"SESSION_ID", "TURN_ID", "REASON"},
+    Notice.UNDELIVERED: {"CHANNEL", "OUTGOING_ID"},
     Notice.CRASHED: {"CRASH_LOG"},
 }
 

@@ -187,7 +187,7 @@ class _Reading:
         """Take an event; return the turn's state once it needs nobody, or somebody else."""
         if event["turn_id"] != self._turn_id:  # One before it, which it may have to wait for.
             return "queued" if event["type"] == "turn.parked" else None
-        if event["type"] == "reply.sent":
+        if event["type"] == "model.completed":  # The last one's is the reply, whatever delivers it.
             self.reply = event["text"]
         if event["type"] == "turn.failed":
             self.error = {"slug": event.get("slug", ""), "reason": event.get("reason", "")}

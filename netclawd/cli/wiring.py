@@ -234,6 +234,7 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
             service, settings, spawn, Secrets(strings).resolve
         ),
         make_control=lambda service: edges.make_control(service, spawn),
+        make_channels=lambda _settings: (),
         bind_control=lambda: edges.bind_control_socket(folders.control_socket),
         make_watcher=lambda: edges.make_watcher(paths.config, spawn),
         open_fd_store=edges.reach_fd_store(strings.get("NOTIFY_SOCKET", "")),
@@ -418,6 +419,7 @@ def import_rest() -> None:
     import netclawd.adapters.tools.web
     import netclawd.adapters.watch
     import netclawd.adapters.zone
+    import netclawd.daemon.channels
     import netclawd.daemon.crash
     import netclawd.daemon.hooks
     import netclawd.daemon.plan

@@ -66,6 +66,8 @@ LINGER_S = 2.0
 
 #: An event of a channel that is delivered again within this long is known.
 EVENT_MEMORY_S = 86_400.0
+#: Who may not talk in a place is told so, if that can be said within this long.
+REFUSAL_S = 3600.0
 #: A channel that connects is not yet a reason to be degraded.
 CHANNEL_GRACE_S = 10.0
 #: Before execve a channel gets so long to hang up and to end the call that it makes.

@@ -33,5 +33,7 @@ class Notice(StrEnum):
     LAST_GOOD = "c852cff56a2c430ca4e0d010c68237b8"
     #: A generation serves with daemon.allow_unauthenticated.
     UNAUTHENTICATED = "696fa881661742a08c11a018af1f4fb2"
+    #: A message of a channel isn't sent, or nobody knows. CHANNEL, OUTGOING_ID.
+    UNDELIVERED = "5aed6d95553b6e65c8f6025ef4185366"
     #: The daemon serves, but something that it should do it can't.
     DEGRADED = "759a22c07c104b7d9c43d0d6173894b2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from netclawd.core import effects, events
+from netclawd.core import budgets, effects, events
 from netclawd.core.events import Event
 from netclawd.core.lifecycle import Phase
 from netclawd.core.manifest import Manifest, Work
@@ -33,6 +33,8 @@ class Draining:
             self._image.engine.close_gate()
         if self._image.reminders is not None:
             self._image.reminders.close()
+        if self._image.channels is not None:
+            self._image.channels.close_gate()
         if self._image.drain_began is None:
             self._image.drain_began = self._image.parts.clock.monotonic()
 
@@ -121,6 +123,9 @@ class Draining:
     def quiesce(self, effect: effects.Quiesce) -> None:
         image = self._image
         assert image.http is not None
+        if image.channels is not None:
+            # What it is sending has until the store is closed; while HTTP comes to rest, that goes on.
+            image.channels.pause()
         self._still()
         image.the_store().prepare_close()
         image.gate.end_drain(effect.deadline)
@@ -136,6 +141,8 @@ class Draining:
         image = self._image
         if image.imports is not None:
             image.imports.join(_IMPORTS_TIMEOUT_S)
+        if image.channels is not None:
+            image.channels.await_made(_IMPORTS_TIMEOUT_S)
         if image.watcher is not None:
             image.watcher.stop()
             image.watcher = None
@@ -159,6 +166,8 @@ class Draining:
         self._settle_work(effect)
         if image.engine is not None:
             image.engine.stop(timeout_s=0.0 if effect.reason == "reload" else 1.0)
+        if image.channels is not None:
+            image.channels.stop(budgets.CHANNEL_REST_S)
         self._close_store()
         return events.Settled()
 

@@ -30,6 +30,11 @@ class Gate:
     def state(self) -> GateState:
         return self._state
 
+    @property
+    def defers(self) -> bool:
+        """Whether what comes while it is closed is kept for later, rather than refused."""
+        return self._new_work is NewWork.DEFER
+
     def open(self) -> None:
         self._state = GateState(open=True)
 

@@ -33,6 +33,7 @@ from netclawd.errors import DrainingError, StoreClosedError
 from netclawd.ports import HttpServer, Quiesced, Store, Watcher
 
 if TYPE_CHECKING:
+    from netclawd.daemon.channels import Channels
     from netclawd.daemon.engine import Engine
     from netclawd.daemon.proposals import Proposals
     from netclawd.daemon.reminders import Reminders
@@ -58,6 +59,8 @@ class Image:
     #: Made with the first engine.
     proposals: Proposals | None = None
     reminders: Reminders | None = None
+    #: Made once the gate has opened.
+    channels: Channels | None = None
     http: HttpServer | None = None
     control: ControlServer | None = None
     watcher: Watcher | None = None

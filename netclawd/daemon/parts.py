@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     # Not needed to serve: the engine is imported once requests are answered.
     from netclawd.daemon.engine import Engine
     from netclawd.daemon.proposals import Proposals
+    from netclawd.ports.channels import Channel
     from netclawd.ports.reminders import Calendar
 
 
@@ -114,6 +115,8 @@ class Parts:
     make_http: Callable[[Service, Settings], HttpServer]
     make_control: Callable[[Service], ControlServer]
     bind_control: Callable[[], socket]
+    #: The channels of this configuration, not started; called by a thread of its own behind READY.
+    make_channels: Callable[[Settings], Sequence[Channel]]
     make_watcher: Callable[[], FileWatcher]
     #: Reach what the supervisor keeps, None where there is none to tell; behind the gap.
     open_fd_store: Callable[[], FdStore] | None

@@ -17,6 +17,7 @@ from netclawd.core.session import (
     Delta,
     InputId,
     ModelRequest,
+    OutboxState,
     Page,
     RestartId,
     Session,
@@ -31,6 +32,7 @@ from netclawd.errors import DrainingError
 from netclawd.ports import Call, CallListener, Post, Watch
 
 if TYPE_CHECKING:
+    from netclawd.core.outgoing import Outgoing, OutgoingId
     from netclawd.core.reading import Reading
     from netclawd.ports.reminders import Reminders
 
@@ -158,6 +160,23 @@ class DaemonService:
     def live_text(self, session_id: SessionId) -> Delta | None:
         engine = self._image.engine
         return engine.live_text(session_id) if engine is not None else None
+
+    # -- messages of channels --------------------------------------------------------------------
+
+    def outgoing(self, states: Sequence[OutboxState], limit: int) -> tuple[Outgoing, ...]:
+        return self._image.the_store().outgoing.messages(states, limit)
+
+    def retry_outgoing(self, message_id: OutgoingId) -> Outgoing:
+        found = self._image.the_store().outgoing.retry(message_id, self._clock.wall())
+        if self._image.channels is not None:
+            self._image.channels.look()
+        return found
+
+    def drop_outgoing(self, message_id: OutgoingId) -> Outgoing:
+        found = self._image.the_store().outgoing.drop(message_id, self._clock.wall())
+        if self._image.channels is not None:
+            self._image.channels.look()  # What comes behind it needs not wait any more.
+        return found
 
     # -- clients that wait for the answer in the very response -----------------------------------
 

@@ -178,18 +178,21 @@ class Starting:
 
     def _reconcile(self) -> None:
         """Judge every interrupted turn and let the ones to resume run."""
+        cause, restart_id, trigger = self._origin()
+        self._image.the_engine().reconcile(self._image.manifest, cause, restart_id, trigger)
+
+    def _origin(self) -> tuple[str, str, str]:
+        """Return why there is a new beginning: cause, restart id and trigger."""
         image = self._image
         record = image.restart  # One of our own, after a failed execve.
         if record is None and image.parts.handoff is not None:
             record = image.parts.handoff.restart
         manifest = image.manifest
         if record is not None:
-            cause, restart_id, trigger = "restart", str(record.id), record.trigger
-        elif manifest is not None and manifest.reason == "stop":
-            cause, restart_id, trigger = "stop", manifest.restart_id, manifest.trigger
-        else:
-            cause, restart_id, trigger = "crash", manifest.restart_id if manifest else "", "start"
-        image.the_engine().reconcile(manifest, cause, restart_id, trigger)
+            return "restart", str(record.id), record.trigger
+        if manifest is not None and manifest.reason == "stop":
+            return "stop", manifest.restart_id, manifest.trigger
+        return "crash", manifest.restart_id if manifest else "", "start"
 
     def _make_engine(self) -> None:
         image = self._image
@@ -230,9 +233,31 @@ class Starting:
             image.proposals.on_ready()
 
     def start_watching(self, _effect: effects.StartWatching) -> None:
+        self._start_channels()
         if not self._watcher_started:
             self._watcher_started = True
             self._image.imports = spawn("imports", self._watch)
+
+    def _start_channels(self) -> None:
+        """Make them and let them connect; nothing waits for that."""
+        from netclawd.daemon.channels import Channels, Ground  # Not needed to serve.
+
+        image, parts, engine = self._image, self._image.parts, self._image.the_engine()
+        ground = Ground(
+            store=image.the_store(),
+            gate=image.gate,
+            broadcast=image.broadcast,
+            clock=parts.clock,
+            ids=parts.ids,
+            spawn=spawn,
+            generation=image.generation,
+            came_of=self._origin()[1],
+            restart_id=lambda: image.restart_id,
+            submit=engine.submit,
+            decide=engine.decide_approval,
+        )
+        image.channels = Channels(ground, lambda: parts.make_channels(image.settings))
+        image.channels.start()
 
     def _watch(self) -> None:
         """Import what serving did not need, then watch; compare the digest once, for a lost event."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -47,6 +48,7 @@ def status(image: Image) -> Mapping[str, Any]:
         "approvals": _approvals(image),
         "provider": _provider(image),
         "reminders": _reminders(image),
+        **_channels(image),
         "streams": image.http.streams() if image.http is not None else 0,
         "last_restart": last.as_dict() if last is not None else None,
     }
@@ -70,11 +72,13 @@ def _upgrade(image: Image) -> dict[str, Any] | None:
 def degraded_reasons(image: Image) -> list[str]:
     """Return why the daemon is degraded, a sentence each."""
     watcher, store = image.watcher, image.store  # Read once: the arbiter may take them away.
+    channels = image.channels
     troubles = (
         watcher.state().trouble if watcher is not None else "",
         store.trouble() if store is not None else "",
         image.stored.trouble,
         f"No progress is made by: {image.progress.stuck}." if image.progress.stuck else "",
+        *(channels.troubles() if channels is not None else ()),
     )
     return [*image.degraded.values(), *(trouble for trouble in troubles if trouble)]
 
@@ -114,6 +118,20 @@ def _reminders(image: Image) -> dict[str, Any]:
     from netclawd.daemon.reminders import status  # Not needed to serve.
 
     return status(image)
+
+
+def _channels(image: Image) -> dict[str, Any]:
+    """Return each channel's state, and how many messages aren't sent; None: the store can't tell."""
+    store, channels = image.store, image.channels  # Read once: the arbiter may take them away.
+    try:
+        tally = store.outgoing.tally() if store is not None else None
+    except StoreError:
+        tally = None
+    outbox: Counter[str] = Counter()
+    for counts in (tally or {}).values():
+        outbox.update(counts.messages)
+    shown = [] if channels is None else channels.told(tally or {})
+    return {"channels": shown, "outbox": dict(outbox) if tally is not None else None}
 
 
 def _provider(image: Image) -> dict[str, Any]:

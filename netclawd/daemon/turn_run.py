@@ -17,6 +17,7 @@ from netclawd.core import budgets
 from netclawd.core import turn as plan
 from netclawd.core.manifest import WorkState
 from netclawd.core.session import (
+    API,
     ApprovalChange,
     ApprovalId,
     ApprovalState,
@@ -266,8 +267,16 @@ class TurnRun:
     # -- ends ------------------------------------------------------------------------------------
 
     def _deliver(self, step: plan.Deliver) -> RunEnd:
-        """Send the reply; the event log is the channel, so one commit is sending, receipt and end."""
+        """Send the reply; the event log is the channel, so one commit is sending, receipt and end.
+
+        Through another channel the courier sends it, which no worker waits for: it is in the outbox
+        since the commit of the reply. Crash: before this commit the next start comes here again.
+        """
+        assert self.turn is not None
         lease, steps = self.leased(), self.standing.steps
+        if self.turn.channel != API:
+            self.commit(EventType.TURN_COMPLETED, {"steps": steps}, state=TurnState.COMPLETED)
+            return RunEnd.ENDED
         sending = Change(lease, outbox=OutboxChange(OutboxState.SENDING))
         sent = Change(
             lease,

@@ -29,6 +29,7 @@ from netclawd.core.session import (
     NewEvent,
     OpenProposal,
     OutboxEntry,
+    OutboxState,
     Page,
     ProposalOutcome,
     RestartId,
@@ -46,6 +47,7 @@ from netclawd.core.values import frozen
 if TYPE_CHECKING:
     # Not needed to serve.
     from netclawd.core.counters import EventCounts
+    from netclawd.core.outgoing import Outgoing, OutgoingId
     from netclawd.core.reading import Census, Reading
     from netclawd.errors import NetclawError
     from netclawd.ports.channels import Outbox
@@ -530,6 +532,15 @@ class Service(Protocol):
 
     def live_text(self, session_id: SessionId) -> Delta | None:
         """Return the text so far of the reply that is being made (offset 0), None without one."""
+
+    def outgoing(self, states: Sequence[OutboxState], limit: int) -> tuple[Outgoing, ...]:
+        """Return the newest ``limit`` messages of channels in these states (all when empty), oldest first."""
+
+    def retry_outgoing(self, message_id: OutgoingId) -> Outgoing:
+        """Have an ambiguous, failed or waiting message sent now; NotFoundError, ConflictError."""
+
+    def drop_outgoing(self, message_id: OutgoingId) -> Outgoing:
+        """Let a message go that isn't sent nor being sent; NotFoundError, ConflictError."""
 
     # For clients that wait for the answer in the very response, so that nothing can be deferred:
     # DrainingError, and nothing has happened, while the gate is closed.

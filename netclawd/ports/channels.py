@@ -6,7 +6,7 @@ anew by each image, started once that serves, and at rest before execve.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -56,6 +56,9 @@ class Incoming:
     message_id: str
     requester: str
     text: str
+    #: Where the conversation takes place, which may be wider than itself (the channel of a thread): who
+    #: may not talk there is told so once. Empty: the conversation.
+    place: str = ""
 
 
 @frozen
@@ -228,3 +231,5 @@ class Outbox(Protocol):
         """Drop one that isn't SENT nor SENDING. NotFoundError, ConflictError."""
 
     def counts(self, channel: str) -> ChannelCounts: ...
+    def tally(self) -> Mapping[str, ChannelCounts]:
+        """Return the counts of every channel that has something to do, configured or not."""

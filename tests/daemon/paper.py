@@ -273,6 +273,7 @@ class Process:
             make_http=lambda _service, _settings: cast(Any, Http(self)),
             make_control=lambda _service: cast(Any, control),
             bind_control=lambda: cast(Any, socket),
+            make_channels=lambda _settings: (),
             make_watcher=lambda: cast(Any, Watcher(self)),
             open_fd_store=None,
             import_rest=nothing,

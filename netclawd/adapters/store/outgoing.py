@@ -9,7 +9,7 @@ is found by its state, through one index: what was sent costs nothing. How messa
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from netclawd.adapters.store import outgoing_moves as moves
 from netclawd.adapters.store import reads, rows, writes
@@ -56,6 +56,12 @@ _DEFERRED = """SELECT count(*) FROM turns t INDEXED BY turns_open JOIN sessions 
     WHERE t.state NOT IN ('completed', 'failed', 'cancelled') AND t.state = 'queued' AND s.channel = ?"""
 _COUNTS = f"""SELECT state, count(*) FROM outgoing INDEXED BY outgoing_by_state
     WHERE state IN ({", ".join("?" * len(_COUNTED))}) AND channel = ? GROUP BY state"""
+_TALLY = f"""SELECT s.channel, 'deferred', count(*) FROM turns t INDEXED BY turns_open
+        JOIN sessions s ON s.n = t.session
+        WHERE t.state NOT IN ('completed', 'failed', 'cancelled') AND t.state = 'queued'
+        AND s.channel <> 'api' GROUP BY s.channel
+    UNION ALL SELECT channel, state, count(*) FROM outgoing INDEXED BY outgoing_by_state
+        WHERE state IN ({", ".join("?" * len(_COUNTED))}) GROUP BY channel, state"""
 
 
 class SqliteOutbox:
@@ -172,6 +178,21 @@ class SqliteOutbox:
                 return ChannelCounts(deferred)
             found = db.execute(_COUNTS, (*_COUNTED, channel)).fetchall()
             return ChannelCounts(deferred, {OutboxState(state): n for state, n in found})
+
+    def tally(self) -> Mapping[str, ChannelCounts]:
+        if not self._there:
+            return {}
+        with self._readers.lend() as db:
+            rows_ = db.execute(_TALLY, _COUNTED).fetchall()
+        found: dict[str, dict[str, int]] = {}
+        for channel, word, count in rows_:
+            found.setdefault(channel, {})[word] = count
+        return {
+            channel: ChannelCounts(
+                words.pop("deferred", 0), {OutboxState(word): n for word, n in words.items()}
+            )
+            for channel, words in found.items()
+        }
 
     def _select(self, question: str, *values: object) -> tuple[Outgoing, ...]:
         if not self._there:

@@ -1,0 +1,396 @@
+"""The courier: takes a channel's messages out of the outbox and to the platform, one after the other.
+
+It decides by :mod:`netclawd.core.delivery`. In this order, so that each message is shown exactly once:
+
+1. ``begin``: the row is SENDING. Crash: before it nothing was posted; behind it, up to 4, the next
+   courier looks the message up before it does anything with it.
+2. ``deliver``: the channel posts part after part under the message's identity.
+3. ``record``: after each part its receipt is durable.
+4. ``sent``: the row is SENT, or PENDING again when its text has changed meanwhile; what is there is
+   then edited, which may be repeated as often as one likes.
+
+The reply of a turn that runs is STREAMING before its first part is posted, and its receipt recorded:
+the same look finds it. A text that changes under a post that nobody heard the end of stays SENDING.
+
+The invariant: a message is in doubt (``_doubts``) exactly if a part of it may be there without its
+receipt being durable; nothing is posted of one in doubt. One thread, so an edit of a reply in the
+making never comes behind the whole one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from netclawd.core import delivery
+from netclawd.core.delivery import Doubt, Finding, Judgement
+from netclawd.core.notices import Notice
+from netclawd.core.outgoing import Outgoing, OutgoingId
+from netclawd.core.session import OutboxState, TurnId
+from netclawd.core.values import replace
+from netclawd.daemon.live_replies import LiveReplies
+from netclawd.errors import ConflictError, NotFoundError, StoreClosedError, StoreError
+from netclawd.ports import Clock
+from netclawd.ports.channels import (
+    Channel,
+    ChannelPhase,
+    DeliveryError,
+    Outbox,
+    TryLaterError,
+    UncertainError,
+    UndeliverableError,
+)
+
+_log = logging.getLogger("netclawd.channels")
+
+#: Messages that are asked for at once.
+_BATCH = 20
+#: Between two rounds, however often commits wake it; at most, because the wall clock may jump.
+_LEAST_S, _LOOK_S = 0.05, 30.0
+#: While the channel isn't connected: it says so when it is.
+_IDLE_S = 3600.0
+#: Between tries of a store that can't write.
+_STORE_FIRST_S, _STORE_LONGEST_S = 0.5, 30.0
+#: After a defect.
+_DEFECT_S = 30.0
+#: Messages that wait for another configuration are looked at again by a new image, so many of them.
+_HELD = 1000
+
+_DEFECT = "The daemon met a defect while it sent this; its log has more."
+
+_T = TypeVar("_T")
+
+#: The states of a message of which a part may be there that nobody has heard of.
+_OPEN = (OutboxState.SENDING, OutboxState.STREAMING)
+
+
+class _RestError(Exception):
+    """The courier is to rest: what is not written now is found by the next one."""
+
+
+class _Receipts:
+    """Those of a message that is being delivered; what the store can't take now is written behind."""
+
+    def __init__(self, courier: Courier, message: Outgoing) -> None:
+        self._courier = courier
+        self._message = message
+        self._known = message.receipts
+        self._written = True
+
+    def record(self, receipts: tuple[str, ...]) -> None:
+        """Keep them; the channel goes on all the same: the row says that it is to be looked up."""
+        self._known = receipts
+        try:
+            self._courier.write_receipts(self._message, receipts)
+            self._written = True
+        except StoreClosedError:
+            raise
+        except StoreError as error:
+            self._written = False
+            more = self._courier.ids(self._message)
+            _log.warning("receipt not written yet: %s", error.what, extra=more)
+
+    def settle(self, shown: tuple[str, ...] | None = None) -> None:
+        """Write what isn't yet: before it no outcome is."""
+        if shown is not None and shown != self._known:
+            self._known, self._written = shown, False
+        if not self._written:
+            known = self._known
+            self._courier.patiently(lambda: self._courier.write_receipts(self._message, known))
+
+
+class Courier:
+    """``run`` has a thread of its own; ``look`` and ``rest`` may be called from any."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        outbox: Outbox,
+        live: LiveReplies,
+        clock: Clock,
+        opened_at: float,
+    ) -> None:
+        self._channel = channel
+        self._outbox = outbox
+        self._live = live
+        self._clock = clock
+        #: Wall clock at which this image began to take turns.
+        self._opened_at = opened_at
+        self._wake = threading.Event()
+        self._rest = threading.Event()
+        self._doubts: dict[OutgoingId, Doubt] = {}
+        self._begun = False
+        #: Monotonic instant before which the platform wants to hear nothing.
+        self._quiet_until = 0.0
+
+    def look(self) -> None:
+        """Look what there is to do: something was committed, or the channel's state has changed."""
+        self._wake.set()
+
+    def rest(self) -> None:
+        """Begin nothing more; does not wait."""
+        self._rest.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        """Deliver until it is to rest or the store is closed."""
+        while not self._rest.is_set():
+            self._wake.clear()
+            try:
+                pause_s = self.step()
+            except (_RestError, StoreClosedError):
+                return
+            except StoreError as error:
+                _log.warning("messages wait for the store: %s", error.what, extra=self.ids())
+                pause_s = _STORE_FIRST_S
+            except Exception:  # noqa: BLE001 - a defect met by one message must not silence a channel
+                _log.exception("the courier met a defect", extra=self.ids())
+                pause_s = _DEFECT_S
+            self._rest.wait(_LEAST_S)
+            self._wake.wait(pause_s)
+
+    def step(self) -> float:
+        """Do what is due now; return the seconds after which there is more to do."""
+        if not self._may_go_on():
+            return self._pause()
+        if not self._begun:
+            self._begin()
+        for message_id in [i for i, doubt in self._doubts.items() if doubt.look_at <= self._now()]:
+            if not self._may_go_on():
+                return self._pause()
+            self._clear_up(message_id)
+        sent = False
+        for message in self._outbox.due(self._channel.name, self._clock.wall(), _BATCH):
+            if not self._may_go_on():
+                return self._pause()
+            sent |= self._send(message)
+        for turn_id, text in self._live.due():
+            if not self._may_go_on():
+                return self._pause()
+            self._show(turn_id, text)
+        return 0.0 if sent else self._pause()
+
+    def _now(self) -> float:
+        return self._clock.monotonic()
+
+    def _may_go_on(self) -> bool:
+        connected = self._channel.state().phase is ChannelPhase.CONNECTED
+        return connected and not self._rest.is_set() and self._now() >= self._quiet_until
+
+    def _pause(self) -> float:
+        if self._channel.state().phase is not ChannelPhase.CONNECTED:
+            return _IDLE_S
+        now = self._now()
+        if now < self._quiet_until:
+            return self._quiet_until - now
+        due_at = self._outbox.next_due(self._channel.name)
+        pauses = [_LOOK_S, *(doubt.look_at - now for doubt in self._doubts.values())]
+        if due_at is not None:
+            pauses.append(max(_STORE_FIRST_S, due_at - self._clock.wall()))
+        if (show_at := self._live.next_at()) is not None:
+            pauses.append(show_at - now)
+        return max(0.0, min(pauses))
+
+    def _begin(self) -> None:
+        """Find what a courier before this one has left in the middle, and what waited for us."""
+        for message in self._outbox.unsettled(self._channel.name):
+            # Of a reply in the making only the first part is posted: with its receipt nothing is open.
+            if message.state is OutboxState.SENDING or not message.receipts:
+                self._doubts[message.id] = Doubt(self._now())
+        wall = self._clock.wall()
+        for message in self._outbox.messages((OutboxState.PENDING,), _HELD):
+            held = message.due_at - wall > delivery.LONGEST_PAUSE_S
+            if held and message.channel == self._channel.name:
+                self._outbox.put_off(message, wall, message.error, wall)
+        self._begun = True
+
+    # -- one message -------------------------------------------------------------------------------
+
+    def _send(self, message: Outgoing) -> bool:
+        """Send a message that is due, or write why not; False when that has to wait."""
+        if message.id in self._doubts:
+            return False
+        wall = self._clock.wall()
+        judged = delivery.judge(message, self._opened_at, *self._words_about(message))
+        if judged.what is Judgement.HOLD:
+            self._outbox.put_off(message, wall + delivery.HOLD_S, judged.reason, wall)
+        elif judged.what is Judgement.DROP:
+            self._settle(message, OutboxState.DROPPED, judged.reason)
+        elif self._outbox.begin(message, wall):
+            self._deliver(message)
+        return True
+
+    def _words_about(self, message: Outgoing) -> tuple[str, str]:
+        """Return why it can't be reached and why its requester may not talk there, empty for neither."""
+        channel = self._channel
+        unreachable = channel.unreachable(message.route)
+        return unreachable, "" if unreachable else channel.refusal(message.route, message.requester)
+
+    def _deliver(self, message: Outgoing) -> None:
+        """Have a message that is SENDING shown, and write what became of that."""
+        receipts = _Receipts(self, message)
+        try:
+            shown = self._channel.deliver(message, receipts.record)
+        except TryLaterError as error:
+            receipts.settle()
+            pause_s = delivery.pause_s(message.attempts, error.after_s)
+            why, wall = str(error), self._clock.wall()
+            self.patiently(lambda: self._outbox.put_off(message, wall + pause_s, why, wall))
+            self._keep_quiet(error, pause_s)
+        except UndeliverableError as error:
+            receipts.settle()
+            self._settle(message, OutboxState.FAILED, str(error))
+        except UncertainError as error:
+            receipts.settle()
+            self._doubt(message, error)
+        except StoreClosedError:
+            raise
+        except Exception:  # noqa: BLE001 - what an adapter's defect leaves is for a person to judge
+            _log.exception("message in doubt after a defect", extra=self.ids(message))
+            self._settle(message, OutboxState.AMBIGUOUS, _DEFECT)
+        else:
+            self.patiently(lambda: self._outbox.sent(message, shown, self._clock.wall()))
+
+    def write_receipts(self, message: Outgoing, receipts: tuple[str, ...]) -> None:
+        """Make the receipts of parts durable."""
+        self._outbox.record(message, receipts, self._clock.wall())
+
+    def _doubt(self, message: Outgoing, error: DeliveryError) -> None:
+        self._doubts[message.id] = Doubt(self._now())
+        _log.warning("message in doubt, looking it up: %s", error, extra=self.ids(message))
+
+    def _keep_quiet(self, error: TryLaterError, pause_s: float) -> None:
+        if error.everything:
+            self._quiet_until = max(self._quiet_until, self._now() + pause_s)
+
+    def _settle(self, message: Outgoing, state: OutboxState, why: str) -> None:
+        wall = self._clock.wall()
+        self.patiently(lambda: self._outbox.settle(message, state, why, wall))
+        if state is OutboxState.DROPPED:
+            _log.info("message dropped: %s", why, extra=self.ids(message))
+        else:
+            more = {**self.ids(message), "MESSAGE_ID": Notice.UNDELIVERED}
+            _log.error("message %s: %s", state.value, why, extra=more)
+
+    # -- a message in doubt --------------------------------------------------------------------------
+
+    def _clear_up(self, message_id: OutgoingId) -> None:
+        """Ask the platform what is there of a message, and go on from that."""
+        message = self._row(message_id)
+        if message is None or message.state not in _OPEN:
+            del self._doubts[message_id]
+            return
+        try:
+            found = self._channel.look_up(message)
+        except UndeliverableError as error:
+            del self._doubts[message_id]
+            self._settle(message, OutboxState.AMBIGUOUS, str(error))
+        except DeliveryError as error:
+            after_s = error.after_s if isinstance(error, TryLaterError) else None
+            doubt = delivery.put_look_off(self._doubts[message_id], self._now(), after_s)
+            self._doubts[message_id] = doubt
+            _log.info("message not looked up yet: %s", error, extra=self.ids(message))
+            if isinstance(error, TryLaterError):
+                self._keep_quiet(error, doubt.look_at - self._now())
+        else:
+            self._take_found(message, found)
+
+    def _take_found(self, message: Outgoing, found: tuple[str, ...]) -> None:
+        finding, doubt = delivery.take_look(
+            self._doubts[message.id], len(message.receipts), len(found), self._now()
+        )
+        wall = self._clock.wall()
+        match finding:
+            case Finding.OPEN:
+                self._doubts[message.id] = doubt
+            case Finding.ABSENT:
+                # Crash: before it the next courier looks again; behind it nothing of it is under way.
+                self._outbox.put_off(message, wall, "", wall)
+                del self._doubts[message.id]
+            case Finding.LANDED:
+                self._outbox.record(message, found, wall)
+                del self._doubts[message.id]
+                if message.state is OutboxState.SENDING:
+                    self._deliver(replace(message, receipts=found))
+
+    def _row(self, message_id: OutgoingId) -> Outgoing | None:
+        try:
+            return self._outbox.message(message_id)
+        except NotFoundError:
+            return None
+
+    # -- a reply in the making -----------------------------------------------------------------------
+
+    def _show(self, turn_id: TurnId, text: str) -> None:
+        """Show what there is of a reply."""
+        message = self._streaming(turn_id)
+        if message is None or any(self._words_about(message)):
+            self._live.mute(turn_id)  # The whole reply is judged by itself.
+            return
+        if message.id in self._doubts:
+            self._live.put_off(turn_id, delivery.EDIT_S)
+            return
+        shown = replace(message, text=text)
+        receipts = _Receipts(self, shown)
+        try:
+            receipts.settle(self._channel.deliver(shown, receipts.record))
+        except TryLaterError as error:
+            self._put_off_show(message, error)
+        except UncertainError as error:
+            if not message.receipts:
+                self._doubt(message, error)
+            self._live.put_off(turn_id, delivery.EDIT_S)
+        except UndeliverableError as error:
+            self._live.mute(turn_id)
+            self._take_back(message, error)
+            _log.info("reply is not shown while it is made: %s", error, extra=self.ids(message))
+
+    def _streaming(self, turn_id: TurnId) -> Outgoing | None:
+        """Return the row of a reply that is being made; None once it is made, or isn't ours."""
+        message = self._row(OutgoingId(turn_id))
+        if message is None:
+            try:
+                # Crash: from here on the row says that a part may be there.
+                return self._outbox.stream(turn_id, self._clock.wall())
+            except (ConflictError, NotFoundError):
+                return None
+        return message if message.state is OutboxState.STREAMING else None
+
+    def _take_back(self, message: Outgoing, error: DeliveryError) -> None:
+        """Write that nothing of a reply is there: the whole one may be posted without a look."""
+        if not message.receipts:
+            wall = self._clock.wall()
+            self.patiently(lambda: self._outbox.put_off(message, wall, str(error), wall))
+
+    def _put_off_show(self, message: Outgoing, error: TryLaterError) -> None:
+        assert message.turn_id is not None
+        pause_s = delivery.pause_s(1, error.after_s)
+        self._take_back(message, error)
+        self._live.put_off(message.turn_id, pause_s)
+        self._keep_quiet(error, pause_s)
+
+    # -- the store -----------------------------------------------------------------------------------
+
+    def patiently(self, action: Callable[[], _T]) -> _T:
+        """Write what has happened, once the store can; what can't be written is found by a look."""
+        pause_s = _STORE_FIRST_S
+        while True:
+            try:
+                return action()
+            except StoreClosedError:
+                raise
+            except StoreError as error:
+                _log.warning("outcome not written, trying again: %s", error.what, extra=self.ids())
+            if self._rest.wait(pause_s):
+                raise _RestError
+            pause_s = min(2 * pause_s, _STORE_LONGEST_S)
+
+    def ids(self, message: Outgoing | None = None) -> Mapping[str, str]:
+        named = {"CHANNEL": self._channel.name}
+        if message is None:
+            return named
+        turn = {} if message.turn_id is None else {"TURN_ID": message.turn_id}
+        session = {} if message.session_id is None else {"SESSION_ID": message.session_id}
+        return {**named, "OUTGOING_ID": message.id, **session, **turn}
