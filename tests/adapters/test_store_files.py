@@ -13,8 +13,18 @@ import pytest
 
 from netclawd.adapters.store import schema
 from netclawd.adapters.store.sqlite import SqliteStore
-from netclawd.core.session import Change, EventType, ParkReason, TurnState, Usage
-from netclawd.errors import ConflictError, StoreClosedError, StoreError, StoreNewerError
+from netclawd.core.outgoing import ChannelCounts, OutgoingId, Received
+from netclawd.core.reminders import ReminderId
+from netclawd.core.session import Change, EventType, ParkReason, SessionId, TurnState, Usage
+from netclawd.core.values import replace
+from netclawd.errors import (
+    ConflictError,
+    NotFoundError,
+    StoreClosedError,
+    StoreError,
+    StoreNewerError,
+)
+from tests.adapters.channel_stores import message, notice, receive
 from tests.adapters.stores import (
     A,
     B,
@@ -162,6 +172,21 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(path: str) -> None:
         assert schema.inspect(db, path) == schema.Found(schema.VERSION, 1)
 
 
+def check_without_channels(store: SqliteStore) -> None:
+    """Look for what a store has no tables of."""
+    outbox, reminders = store.outgoing, store.reminders
+    assert (outbox.due("slack", 1.0, 9), outbox.unsettled("slack")) == ((), ())
+    assert (outbox.next_due("slack"), outbox.session_of("slack", "T/C/1")) == (None, None)
+    assert (outbox.messages((), 9), outbox.counts("slack")) == ((), ChannelCounts())
+    assert (reminders.reminders(all_=True), reminders.of_session(A)) == ((), ())
+    assert (reminders.due(1.0, 9), reminders.next_at(), reminders.count()) == ((), None, {})
+    assert reminders.open_occurrences() == reminders.occurrences(ReminderId("r"), 9) == ()
+    with pytest.raises(NotFoundError):
+        outbox.message(OutgoingId("n"))
+    with pytest.raises(NotFoundError):
+        reminders.reminder(ReminderId("r"))
+
+
 @pytest.mark.parametrize("version", range(1, schema.VERSION))
 def test_a_store_of_an_older_release_is_read_as_it_is(path: str, version: int) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -173,8 +198,10 @@ def test_a_store_of_an_older_release_is_read_as_it_is(path: str, version: int) -
     with closing(SqliteStore.open(path, read_only=True)) as store:
         (session,) = store.sessions(None, 9).sessions
         (turn,) = store.open_turns()
+        check_without_channels(store)
     assert (session.id, session.turn_state, session.usage) == (A, TurnState.QUEUED, Usage())
     assert (turn.id, turn.usage) == ("t", Usage())
+    assert (session.alias, turn.channel, turn.origin) == (None, "api", {})
     assert Path(path).read_bytes() == before
 
 
@@ -203,6 +230,44 @@ def test_the_previous_release_opens_a_store_until_a_word_that_it_lacks_is_writte
         open_as(previous)
     with closing(open_as(ours)) as store:
         assert numbers(store)
+
+
+def test_the_previous_release_opens_a_store_until_somebody_speaks_through_a_channel(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, previous = schema.VERSION, 3
+
+    def open_as(version: int) -> SqliteStore:
+        monkeypatch.setattr(schema, "VERSION", version)
+        return SqliteStore.open(path)
+
+    with closing(open_as(ours)) as store:
+        store.create_session(A, 1.0)
+        store.open_session("alice", SessionId("s-alice"), 1.0)
+        receive(store, Received("slack", "E1", "T/C/1", messages=(notice(),)))
+        taken = message("E2")
+        assert taken.input
+        bad = replace(taken, input=replace(taken.input, turn_id=admit(store)))
+        assert isinstance(outcome(lambda: receive(store, bad)), StoreError | ConflictError)
+    with closing(open_as(previous)) as store:
+        assert numbers(store)
+    with closing(open_as(ours)) as store:
+        receive(store, message("E3"))
+    with pytest.raises(StoreNewerError, match="or later \\(schema 4\\), and this is"):
+        open_as(previous)
+    with closing(open_as(ours)) as store:
+        assert len(store.open_turns()) == 2
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_any_session_of_a_channel_keeps_the_previous_release_out(path: str, named: bool) -> None:
+    with closing(SqliteStore.open(path)) as store:
+        if named:
+            store.open_session("T/C/1", A, 1.0, "slack")
+        else:
+            store.create_session(A, 1.0, "slack")
+    with closing(sqlite3.connect(path)) as db:
+        assert schema.inspect(db, path).min_reader == 4
 
 
 def test_a_newer_store_that_was_left_by_a_crash_is_not_touched_either(path: str) -> None:

@@ -84,6 +84,8 @@ class SqliteOutbox:
         return self._submit(lambda db, written: _receive(db, written, received, data, at))
 
     def session_of(self, channel: str, route: str) -> SessionId | None:
+        if not self._there:
+            return None
         with self._readers.lend() as db:
             return reads.alias(db, channel, route)
 
