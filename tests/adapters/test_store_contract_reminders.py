@@ -316,6 +316,16 @@ def test_failures_pause_a_reminder_that_is_active(store: Store) -> None:
     assert due(store) == []
 
 
+@pytest.mark.parametrize("state", [PAUSED, DONE])
+def test_failures_change_no_reminder_that_is_not_active(store: Store, state: ReminderState) -> None:
+    store.reminders.add(a_reminder())
+    start(store, starting())
+    (one,) = store.reminders.open_occurrences()
+    store.reminders.change(ReminderId("r1"), state, "By hand.", None)
+    store.reminders.end(replace(one, state=OccurrenceState.FAILED, ended_at=70.0), 5, "Failures.")
+    assert (r1(store).state, r1(store).reason, r1(store).failures) == (state, "By hand.", 5)
+
+
 def test_a_hundred_occurrences_that_have_ended_are_kept(store: Store) -> None:
     store.reminders.add(a_reminder())
     start(store, starting(0.0, 1.0))
@@ -325,9 +335,11 @@ def test_a_hundred_occurrences_that_have_ended_are_kept(store: Store) -> None:
     kept = occurrences(store)
     assert [each.due_at for each in kept] == [*(float(at) for at in range(150, 50, -1)), 0.0]
     assert kept[-1].state is STARTED, "what runs is not forgotten"
-    store.reminders.add(a_reminder("r2"))
-    store.reminders.skip(ReminderId("r2"), [skipped(1.0)], 2.0)
-    assert len(occurrences(store)) == 101
+    start(store, starting(151.0, 152.0))
+    assert [each.due_at for each in occurrences(store)][-2:] == [51.0, 0.0]
+    ended(store, OccurrenceState.DONE, 0.0)
+    start(store, starting(152.0, 153.0))
+    assert [each.due_at for each in occurrences(store)][-2:] == [52.0, 51.0]
 
 
 def test_an_occurrence_speaks_in_the_channel_of_its_session(store: Store) -> None:
