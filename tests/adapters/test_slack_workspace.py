@@ -169,7 +169,7 @@ def shake_hands(slack: Workspace, url: str) -> str:
         received = b""
         while b"\r\n\r\n" not in received and (data := connection.recv(4096)):
             received += data
-    return received.decode()
+    return received.decode("latin-1")
 
 
 @slow

@@ -14,7 +14,6 @@ that was posted, edited, called and acknowledged is kept: ``posts``, ``calls``, 
 from __future__ import annotations
 
 import html
-import itertools
 import threading
 import time
 import urllib.parse
@@ -23,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from tests.counterparts import slack_api
+from tests.counterparts.slack_events import Events
 from tests.counterparts.slack_ledger import (
     Cut,
     Delivery,
@@ -44,9 +44,7 @@ SUBSCRIPTIONS = ("app_mention", "message.channels", "message.groups", "message.i
 DIRECT = "@"
 
 
-class Workspace:
-    team, app_id, bot_user, bot_id = "T0NETCLAW", "A0NETCLAW", "U0NETCLAW", "B0NETCLAW"
-
+class Workspace(Events):
     def __init__(
         self,
         *,
@@ -58,44 +56,13 @@ class Workspace:
         subscriptions: Sequence[str] = SUBSCRIPTIONS,
         on_change: Callable[[Message], None] | None = None,
     ) -> None:
-        #: Seconds in which an envelope is to be acknowledged.
-        self.acknowledge_s = acknowledge_s
-        #: Pauses before an event is delivered again; the last one counts on.
-        self.redeliver_s = tuple(redeliver_s)
-        #: Seconds between two pings over each socket.
-        self.ping_s = ping_s
-        self.subscriptions = tuple(subscriptions)
+        super().__init__(on_change, acknowledge_s, redeliver_s, ping_s, subscriptions)
         self.app_token, self.bot_token = "xapp-1-A0NETCLAW-1-0123", "xoxb-1-2-0123456789"
-        #: Ids by name.
-        self.users: dict[str, str] = {}
-        self.channel_ids: dict[str, str] = {}
-        #: Messages by ``ts``, by id of the channel.
-        self.channels: dict[str, dict[str, Message]] = {}
-        self.archived: set[str] = set()
-        #: Channels that the app isn't in.
-        self.left: set[str] = set()
-        #: What the app posted, in order; messages for one person too.
-        self.posts: list[Message] = []
         self.calls: list[WebCall] = []
-        self.events: list[Event] = []
-        self._unsettled: list[Event] = []
-        self.deliveries: list[Delivery] = []
-        self._envelopes: dict[str, Delivery] = {}
-        #: Envelopes by socket.
-        self._given: dict[int, int] = {}
-        self.sockets: list[Socket] = []
-        self._on_change = on_change
         self._faults: dict[str, list[Fault | None]] = {}
         self._always: dict[str, Fault] = {}
         self._tickets: set[str] = set()
-        self._numbers = itertools.count(1)
-        self._last_ts = 0
-        self._held = False
-        self._closing = threading.Event()
-        #: Guards everything; told of all that the clock must look at.
-        self._state = threading.Condition(threading.RLock())
         self._listener = Listener(host, port, self._handle)
-        self._clock = threading.Thread(target=self._deliver, name="slack-clock", daemon=True)
         self._clock.start()
 
     # -- what a test uses --------------------------------------------------------------------
@@ -113,31 +80,6 @@ class Workspace:
         everybody = {"allow_users": ["*"], "allow_channels": ["*"]}
         tokens = {"app_token": self.app_token, "bot_token": self.bot_token}
         return {**tokens, "base_url": self.base_url, **everybody, **more}
-
-    def user(self, name: str) -> str:
-        """Return the id of a user; a new name is a new user. An id is returned as it is."""
-        with self._state:
-            if name in self.users.values():
-                return name
-            number = len(self.users) + 1
-            return self.users.setdefault(name, f"U{number:04}{name.upper()[:6]}")
-
-    def channel(self, name: str) -> str:
-        """Return the id of a channel with the app in it; a new name is a new channel."""
-        with self._state:
-            if name in self.channels:
-                return name
-            number = len(self.channels) + 1
-            found = self.channel_ids.setdefault(name, f"C{number:04}{name.upper()[:6]}")
-            self.channels.setdefault(found, {})
-            return found
-
-    def direct(self, user: str) -> str:
-        """Return the id of the direct messages between a user and the app."""
-        found = f"D{self.user(user)[1:]}"
-        with self._state:
-            self.channels.setdefault(found, {})
-        return found
 
     def say(
         self,
@@ -229,10 +171,6 @@ class Workspace:
             if fault is not None:
                 self._always[method] = fault
 
-    @property
-    def open_sockets(self) -> list[Socket]:
-        return [s for s in list(self.sockets) if s.is_open]
-
     def drop_sockets(self) -> None:
         """Close every socket without a word."""
         for one in self.open_sockets:
@@ -278,11 +216,6 @@ class Workspace:
             self._held = False
             self._state.notify_all()
 
-    @property
-    def unacknowledged(self) -> list[Event]:
-        with self._state:
-            return [e for e in self.events if e.acknowledged_at is None]
-
     def close(self) -> None:
         self._closing.set()
         with self._state:
@@ -296,198 +229,6 @@ class Workspace:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # -- messages, for the methods of the API --------------------------------------------------
-
-    def post(
-        self,
-        channel: str,
-        text: str,
-        *,
-        thread_ts: str | None,
-        blocks: Sequence[Any],
-        metadata: Mapping[str, Any] | None,
-    ) -> Message:
-        """Post as the app."""
-        with self._state:
-            message = Message(channel, "", self.bot_user, text, 0.0, thread_ts, bot=True)
-            message.blocks, message.metadata = blocks, metadata or None
-            self.posts.append(self._add(message))
-            self._emit_message(self._told(message), message)
-        self._changed(message)
-        return message
-
-    def whisper(
-        self, channel: str, user: str, text: str, *, thread_ts: str | None, blocks: Sequence[Any]
-    ) -> Message:
-        """Post as the app for one person alone."""
-        with self._state:
-            message = Message(channel, self._ts(), self.bot_user, text, time.monotonic(), thread_ts)
-            message.bot, message.only_for, message.blocks = True, user, blocks
-            message.history.append((message.at, text))
-            self.posts.append(message)
-        self._changed(message)
-        return message
-
-    def change(self, message: Message, text: str, blocks: Sequence[Any]) -> None:
-        """Edit a message of the app."""
-        with self._state:
-            before = message.shown()
-            message.text, message.blocks = text, blocks
-            message.history.append((time.monotonic(), text))
-            told = {
-                "type": "message",
-                "subtype": "message_changed",
-                "message": {**message.shown(), "bot_id": self.bot_id},
-                "previous_message": {**before, "bot_id": self.bot_id},
-                "channel": message.channel,
-                "hidden": True,
-                "ts": self._ts(),
-            }
-            self._emit_message({**told, "event_ts": told["ts"]}, message)
-        self._changed(message)
-
-    def _changed(self, message: Message) -> None:
-        if self._on_change is not None:
-            self._on_change(message)
-
-    def _ts(self) -> str:
-        self._last_ts = max(self._last_ts + 1, int(time.time() * 1e6))
-        return f"{self._last_ts // 1_000_000}.{self._last_ts % 1_000_000:06}"
-
-    def _add(self, message: Message) -> Message:
-        message.ts, message.at = self._ts(), time.monotonic()
-        message.history.append((message.at, message.text))
-        rows = self.channels[message.channel]
-        if message.thread_ts is not None:
-            rows[message.thread_ts].thread_ts = message.thread_ts
-        rows[message.ts] = message
-        return message
-
-    # -- events ------------------------------------------------------------------------------
-
-    def _told(self, message: Message) -> dict[str, Any]:
-        found = {**message.shown(), "team": self.team, "channel": message.channel}
-        found["event_ts"] = message.ts
-        if message.thread_ts == message.ts:
-            del found["thread_ts"]
-        elif message.thread_ts is not None:
-            parent = self.channels[message.channel][message.thread_ts]
-            found["parent_user_id"] = parent.user
-        if message.bot:
-            found |= {"bot_id": self.bot_id, "app_id": self.app_id}
-        return found
-
-    def _emit_message(self, told: Mapping[str, Any], message: Message) -> None:
-        kind = {"C": "channel", "G": "group", "D": "im"}[message.channel[0]]
-        subscription = {"channel": "channels", "group": "groups", "im": "im"}[kind]
-        if f"message.{subscription}" in self.subscriptions and message.channel not in self.left:
-            self._emit({**told, "type": "message", "channel_type": kind}, message.ts)
-
-    def _emit(self, event: Mapping[str, Any], ts: str) -> None:
-        number = next(self._numbers)
-        payload = {
-            "token": "verification",
-            "team_id": self.team,
-            "api_app_id": self.app_id,
-            "event": dict(event),
-            "type": "event_callback",
-            "event_id": f"Ev{number:08}",
-            "event_time": int(time.time()),
-            "authorizations": [
-                {
-                    "enterprise_id": None,
-                    "team_id": self.team,
-                    "user_id": self.bot_user,
-                    "is_bot": True,
-                    "is_enterprise_install": False,
-                }
-            ],
-            "is_ext_shared_channel": False,
-            "event_context": f"4-{number:08}",
-        }
-        self._queue(Event(f"Ev{number:08}", payload, ts, time.monotonic()))
-
-    def _queue(self, event: Event) -> None:
-        self.events.append(event)
-        self._unsettled.append(event)
-        self._state.notify_all()
-
-    def _takers(self) -> list[Socket]:
-        """Return the sockets that can be given something, the one that was given least first."""
-        found = [s for s in self.sockets if s.is_open and not s.leaving]
-        return sorted(found, key=lambda s: self._given.get(s.number, 0))
-
-    def _deliver(self) -> None:
-        ping_at = time.monotonic() + self.ping_s
-        while not self._closing.is_set():
-            with self._state:
-                now = time.monotonic()
-                if now >= ping_at:
-                    ping_at = now + self.ping_s
-                    for one in self.open_sockets:
-                        one.ping()
-                self._unsettled = [e for e in self._unsettled if e.acknowledged_at is None]
-                due = [self._look(event, now) for event in self._unsettled]
-                instants = [ping_at, *(at for at in due if at is not None)]
-                if not self._closing.is_set():
-                    self._state.wait(max(min(instants) - now, 0.001))
-
-    def _look(self, event: Event, now: float) -> float | None:
-        """Deliver an event if it is due; return when it is to be looked at again."""
-        last = event.deliveries[-1] if event.deliveries else None
-        if event.acknowledged_at is not None:
-            return None
-        if last is not None and not last.lost:
-            if now < last.at + self.acknowledge_s:
-                return last.at + self.acknowledge_s
-            self._lose(event, last, "timeout", now)
-        if now < event.due_at:
-            return event.due_at
-        sockets = [] if self._held else self._takers()
-        if not sockets:
-            return None
-        attempt = len(event.deliveries)
-        envelope = {
-            "type": "events_api",
-            "payload": event.payload,
-            "accepts_response_payload": False,
-            "retry_attempt": attempt,
-            "retry_reason": event.deliveries[-1].lost if attempt else "",
-        }
-        self._send(sockets[0], envelope, event)
-        return now + self.acknowledge_s
-
-    def _lose(self, event: Event, delivery: Delivery, why: str, now: float) -> None:
-        delivery.lost = why
-        attempt = min(len(event.deliveries), len(self.redeliver_s)) - 1
-        event.due_at = now + self.redeliver_s[attempt]
-
-    def _send(self, one: Socket, envelope: Mapping[str, Any], event: Event | None) -> Delivery:
-        envelope = {"envelope_id": str(uuid.uuid4()), **envelope}
-        delivery = Delivery(
-            envelope["envelope_id"],
-            event.event_id if event else "",
-            one.number,
-            envelope,
-            time.monotonic(),
-        )
-        self.deliveries.append(delivery)
-        self._envelopes[delivery.envelope_id] = delivery
-        self._given[one.number] = self._given.get(one.number, 0) + 1
-        if event is not None:
-            event.deliveries.append(delivery)
-        if not one.send(envelope):
-            delivery.lost = "connection_lost"
-        return delivery
-
-    def take(self, _: Socket, message: Any) -> None:
-        """Hear an acknowledgement."""
-        with self._state:
-            delivery = self._envelopes.get(message.get("envelope_id"))
-            if delivery is not None and delivery.acknowledged_at is None:
-                delivery.acknowledged_at = time.monotonic()
-                self._state.notify_all()
 
     # -- connections -------------------------------------------------------------------------
 
@@ -612,12 +353,4 @@ class Workspace:
         try:
             one.run()
         finally:
-            with self._state:
-                one.closed_at = now = time.monotonic()
-                for event in self._unsettled:
-                    last = event.deliveries[-1] if event.deliveries else None
-                    if last is None or last.socket != one.number or last.lost:
-                        continue
-                    if event.acknowledged_at is None:
-                        self._lose(event, last, "connection_lost", now)
-                self._state.notify_all()
+            self._lose_all(one)
