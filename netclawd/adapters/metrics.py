@@ -278,10 +278,14 @@ ROWS: tuple[Row | HistogramRow, ...] = (
         "netclawd_outbox",
         "gauge",
         ("state",),
-        "Replies in the outbox that are not sent, by state.",
+        "Replies and messages of channels in the outbox that are not sent, by state.",
         each(
             of_census(lambda census: census.outbox),
-            (state.value for state in OutboxState if state is not OutboxState.SENT),
+            (
+                state.value
+                for state in OutboxState
+                if state not in (OutboxState.SENT, OutboxState.DROPPED)
+            ),
         ),
     ),
     Row(

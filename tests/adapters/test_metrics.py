@@ -162,7 +162,7 @@ def test_the_numbers_are_those_of_the_reading() -> None:
         ("netclawd_turns_failed_total", FAILURES),
         ("netclawd_tokens_total", {"input", "output"}),
         ("netclawd_turns_parked_total", set(ParkReason)),
-        ("netclawd_outbox", set(OutboxState) - {OutboxState.SENT}),
+        ("netclawd_outbox", set(OutboxState) - {OutboxState.SENT, OutboxState.DROPPED}),
     ],
 )
 def test_a_label_has_all_its_known_values_and_the_page_names_them(
