@@ -35,7 +35,8 @@ run: setup
 	@echo '    export NETCLAW_HOME="$(HOME_FOLDER)" PATH="$(CURDIR)/$(VENV)/bin:$$PATH"'
 	@NETCLAW_HOME='$(HOME_FOLDER)' exec $(VENV)/bin/netclawd
 
-# All of them as two shares beside each other, what is named in one run.
+# All of them as shares beside each other (SHARES=3: a quicker run, where nothing else does), what is named in
+# one run.
 test: setup-tests
 	@$(if $(ARGS),$(VENV)/bin/python $(PYTEST),tools/shares test)
 
