@@ -34,6 +34,7 @@ from netclawd.core.values import replace
 from netclawd.errors import ConflictError, DrainingError, NotFoundError
 from netclawd.ports import Call, CallListener, Watch
 from tests.readings import a_reading
+from tests.reminders_double import RemindersDouble
 
 
 class ServiceDouble:
@@ -74,6 +75,7 @@ class ServiceDouble:
         self.plan_values: dict[str, Any] = {}
         self.planned: list[tuple[str | None, str]] = []
         self.reading = a_reading()
+        self.reminders = RemindersDouble()
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
         return True, {k: self.status_values[k] for k in ("phase", "generation", "digest")}
@@ -173,9 +175,6 @@ class ServiceDouble:
         return tuple(e for log in self.log.values() for e in log if e.turn_id == turn_id)
 
     def abandon_turn(self, session_id: SessionId, turn_id: TurnId, by: str) -> None: ...
-
-    #: Set by the tests that ask for them.
-    reminders: Any = None
 
     def watch(self, watch: Watch) -> None: ...
     def unwatch(self, watch: Watch) -> None: ...

@@ -18,7 +18,10 @@ from typing import Any, Self
 from netclawd import errors
 
 #: After these an end of file instead of an answer leaves open what happened.
-ONCE = frozenset({"reload", "stop", "decide", "resume", "cancel"})
+ONCE = frozenset(
+    {"reload", "stop", "decide", "resume", "cancel"}
+    | {"run_reminder", "remove_reminder", "retry_outgoing", "drop_outgoing"}
+)
 #: A daemon that was reached before may be away this long (a crash and its supervisor's restart).
 PATIENCE_S = 15.0
 #: An answer takes at most this long, besides what the request itself waits; a restart's gap and a

@@ -63,6 +63,8 @@ def _report(error: NetclawError, *, as_json: bool) -> None:
         "send": "netclawd.cli.send:send",
         "sessions": "netclawd.cli.sessions:sessions",
         "approvals": "netclawd.cli.approvals:approvals",
+        "reminders": "netclawd.cli.reminders:reminders",
+        "outbox": "netclawd.cli.outbox:outbox",
         "reload": "netclawd.cli.reload:reload",
         "restarts": "netclawd.cli.restarts:restarts",
         "config": "netclawd.cli.config:config",

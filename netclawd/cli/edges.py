@@ -105,3 +105,13 @@ class HostCalendar:
         from netclawd.adapters.zone import host_zone
 
         return host_zone(self._environ)
+
+
+def import_rest() -> None:
+    """Import what answers what is seldom asked."""
+    import netclawd.adapters.control.outbox
+    import netclawd.adapters.control.reminders
+    import netclawd.adapters.http.hooks
+    import netclawd.adapters.http.openapi
+    import netclawd.adapters.metrics
+    import netclawd.core.listing  # noqa: F401

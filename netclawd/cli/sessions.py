@@ -18,7 +18,7 @@ from netclawd.cli.output import ago, json_option, note, say_json, table, visible
 from netclawd.cli.reach import call_patiently, own_paths, reach, reach_or_none
 from netclawd.core.remarks import tokens, usage
 from netclawd.core.screen import Column, Kind, Piece, Screen, as_it_is
-from netclawd.core.session import Usage
+from netclawd.core.session import API, Usage
 
 #: A park waits so long before it says that it waits, and then so long, seconds.
 PROMPT_S, PATIENCE_S = 0.5, 60.0
@@ -109,9 +109,16 @@ def list_(as_json: bool, limit: int, cursor: str | None) -> None:
     if not page["sessions"]:
         return click.echo("There is no session yet; `netclaw chat` begins one.")
     table(
-        ("SESSION", "BEGAN", "EVENTS", "TOKENS", "TURN"),
+        ("SESSION", "BEGAN", "EVENTS", "TOKENS", "CHANNEL", "TURN"),
         [
-            (s["id"], ago(s["created_at"]), str(s["last_seq"]), _tokens(s) or "-", _in_flight(s))
+            (
+                s["id"],
+                ago(s["created_at"]),
+                str(s["last_seq"]),
+                _tokens(s) or "-",
+                _channel(s),
+                _in_flight(s),
+            )
             for s in page["sessions"]
         ],
     )
@@ -124,6 +131,11 @@ def _tokens(session: Mapping[str, Any]) -> str:
     """Word what a session has used; empty where no model server has said anything."""
     used = usage(session.get("usage"))
     return tokens(used) if used is not None and used != Usage() else ""
+
+
+def _channel(session: Mapping[str, Any]) -> str:
+    """Word where a session is spoken to, and what it is called there."""
+    return visible(f"{session['channel']} {session.get('alias') or ''}").rstrip()
 
 
 def _in_flight(session: Mapping[str, Any]) -> str:
@@ -142,7 +154,8 @@ def show(as_json: bool, session_id: str) -> None:
     if as_json:
         return say_json({**session, "events": events})
     used = f", tokens: {words}" if (words := _tokens(session)) else ""
-    click.echo(f"Session {session['id']}, began {ago(session['created_at'])}{used}")
+    at = f", on {_channel(session)}" if session["channel"] != API else ""
+    click.echo(f"Session {session['id']}{at}, began {ago(session['created_at'])}{used}")
     _print(events)
     if session["turn_state"] == "parked":
         click.echo(f"A turn is parked ({session['park_reason']}); {_remedy(session)}.")

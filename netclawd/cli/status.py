@@ -11,14 +11,17 @@ from typing import Any
 
 import click
 
-from netclawd.cli.output import ago, json_option, say_json, visible
+from netclawd.cli.output import ago, duration, json_option, say_json, visible
 from netclawd.cli.progress import at_most, at_work, describe_turn
 from netclawd.cli.reach import Daemon, own_paths, reach
+from netclawd.core.remarks import shortened
 from netclawd.core.uptake import SERVING as SERVING
 from netclawd.errors import ControlError, NetclawError, NotRunningError
 
 #: Seconds between two looks of ``--watch``.
 WATCH_S = 1.0
+#: Characters of a reminder's text.
+_REMINDER = 60
 
 
 @click.command()
@@ -154,6 +157,9 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "turns", describe_turns(found["turns"])
     if found.get("approvals"):
         yield "approvals", f"{found['approvals']} pending: `netclaw approvals list`"
+    yield from (("channel", describe_channel(each)) for each in found.get("channels") or ())
+    yield from _outbox(found.get("outbox") or {})
+    yield from _reminders(found.get("reminders"))
     yield "streams", str(found["streams"])
     if found.get("calls"):
         yield "calls", f"{found['calls']} of the model, by clients that have no session"
@@ -198,6 +204,57 @@ def _provider(provider: Mapping[str, Any] | None, generation: int) -> Iterator[t
 def _host(url: str) -> str:
     """Return host and port of a URL, without what may stand before them."""
     return url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+
+
+#: How a channel stands, where that isn't the word itself.
+_CHANNEL_STATES = {"refused": "refused by the platform", "stopped": "at rest"}
+#: What a channel has to do, in the order of what an operator asks first.
+_CHANNEL_COUNTS = ("deferred", "pending", "ambiguous", "failed")
+
+
+def describe_channel(channel: Mapping[str, Any]) -> str:
+    """Word how a channel stands: since when, what it heard last, what waits, what is wrong."""
+    state = channel["state"]
+    words = f"{channel['name']}: {_CHANNEL_STATES.get(state, state)}"
+    if state == "connected" and channel.get("connected_since") is not None:
+        words += f" for {ago(channel['connected_since']).removesuffix(' ago')}"
+    at = channel.get("last_event_at")
+    words += f", last event {ago(at)}" if at is not None else ", no event yet"
+    for name in _CHANNEL_COUNTS:
+        words += f", {channel[name]} {name}" if channel.get(name) else ""
+    trouble = channel.get("trouble")
+    return f"{words}. {trouble}" if trouble else words
+
+
+def _outbox(states: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """Word what has not reached its conversation; nothing when all has."""
+    waits = [
+        f"{states[name]} {name}"
+        for name in ("pending", "streaming", "sending", "ambiguous", "failed")
+        if states.get(name)
+    ]
+    if states.get("ambiguous") or states.get("failed"):
+        yield "outbox", f"{', '.join(waits)}: `netclaw outbox list` says what to do"
+    elif waits:
+        yield "outbox", f"{', '.join(waits)}: `netclaw outbox list`"
+
+
+def _reminders(found: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Word how many there are, and the next ones; nothing where there are none."""
+    if not found or not (found.get("active") or found.get("paused")):
+        return
+    paused = f", {found['paused']} paused" if found.get("paused") else ""
+    yield "reminders", f"{found['active']} active{paused}: `netclaw reminders list`"
+    for each in found.get("next") or ():
+        due = _due(each["next_at"])
+        yield "", f"{due}: {shortened(visible(each['text']), _REMINDER)} ({each['id']})"
+
+
+def _due(at: float) -> str:
+    from netclawd.adapters.clock import SystemClock
+
+    late = SystemClock().wall() - at
+    return f"due for {duration(late)}" if late > 0 else f"in {duration(-late)}"
 
 
 def _exposure(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

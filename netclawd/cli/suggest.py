@@ -50,6 +50,30 @@ def approvals(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
     return _matching(found, incomplete)
 
 
+def reminders(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Offer reminders, the next due first."""
+    found: list[CompletionItem[str]] = []
+    with contextlib.suppress(Exception):
+        from netclawd.cli.output import visible
+
+        for each in _ask("reminders", limit=_MOST)["reminders"]:
+            text = " ".join(visible(each["text"]).split())
+            found.append(CompletionItem(each["id"], help=f"{each['state']}: {text[:60]}"))
+    return _matching(found, incomplete)
+
+
+def messages(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Offer messages of the outbox that are not sent."""
+    found: list[CompletionItem[str]] = []
+    with contextlib.suppress(Exception):
+        from netclawd.cli.output import visible
+
+        for each in _ask("outbox", limit=_MOST):
+            text = " ".join(visible(each["text"]).split())
+            found.append(CompletionItem(each["id"], help=f"{each['state']}: {text[:60]}"))
+    return _matching(found, incomplete)
+
+
 def generations(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
     """Offer the generations whose manifest is kept."""
     found: list[CompletionItem[str]] = []

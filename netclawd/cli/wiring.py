@@ -405,9 +405,6 @@ def import_rest() -> None:
     import grp  # noqa: F401
 
     import netclawd.adapters.fd_store
-    import netclawd.adapters.http.hooks
-    import netclawd.adapters.http.openapi
-    import netclawd.adapters.metrics
     import netclawd.adapters.processes
     import netclawd.adapters.providers.anthropic
     import netclawd.adapters.providers.openai
@@ -432,6 +429,7 @@ def import_rest() -> None:
     from netclawd.adapters import cron, settings_file, toml_edit
 
     cron.preload()
+    edges.import_rest()
     settings_file.preload()
     toml_edit.preload()
 

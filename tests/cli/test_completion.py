@@ -18,10 +18,12 @@ from netclawd.adapters.cbor import CborCodec
 from netclawd.adapters.store.sqlite import SqliteStore
 from netclawd.cli.completion import SHELLS, script
 from netclawd.core.manifest import Manifest
-from netclawd.core.session import SessionId
+from netclawd.core.reminders import Schedule, ScheduleKind
+from netclawd.core.session import OutboxState, SessionId
 from netclawd.daemon.crash import write_crash_log
 from netclawd.daemon.manifest_file import ManifestFile
 from tests.cli.conftest import CommandLine
+from tests.cli.test_outbox import message
 from tests.service_double import ServiceDouble
 from tests.waiting import scaled
 
@@ -85,6 +87,11 @@ def test_ids_that_the_daemon_knows_are_offered(service: ServiceDouble) -> None:
     assert offers("netclaw send --session ses_3") == ["ses_3"]
     assert offers("netclaw chat --session x") == []
     assert offers("netclaw approvals show ") == ["apr_1", "apr_2"]
+    service.reminders.put(Schedule(ScheduleKind.ONCE, "UTC", at=1.0), "look\x1b")
+    service.messages += [message("t_1", OutboxState.AMBIGUOUS), message("t_2", OutboxState.SENT)]
+    assert offers("netclaw reminders pause ") == ["rem_1"]
+    assert offers("netclaw outbox drop ") == ["t_1"]
+    assert offers("netclaw reminders add --session ses_3") == ["ses_3"]
     assert offers("netclaw approvals grant apr_1 ") == ["apr_2"], "it is named already"
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from netclawd.adapters.control import ControlServer
 from netclawd.core.session import EventType, SessionId, TurnId
+from netclawd.core.values import replace
 from netclawd.errors import DrainingError
 from tests.cli.conftest import CommandLine
 from tests.service_double import ServiceDouble
@@ -215,12 +216,24 @@ def test_sessions_are_listed_in_pages(run: CommandLine) -> None:
     for _ in range(3):
         run("send", "hello")
     head, *rows = run("sessions", "list").stdout.splitlines()
-    assert head.split() == ["SESSION", "BEGAN", "EVENTS", "TOKENS", "TURN"]
+    assert head.split() == ["SESSION", "BEGAN", "EVENTS", "TOKENS", "CHANNEL", "TURN"]
     assert [row.split()[0] for row in rows] == ["ses_3", "ses_2", "ses_1"]
     page = run("sessions", "list", "--limit", "2").stdout
     assert "--cursor 2" in page
     rest = run.json("sessions", "list", "--limit", "2", "--cursor", "2")
     assert [s["id"] for s in rest["sessions"]] == ["ses_1"]
+
+
+def test_a_session_of_slack_says_where_it_is_spoken_to(
+    run: CommandLine, service: ServiceDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = replace(
+        service.create_session(), channel="slack", alias="T1/C1/1700.1", turn_state=None
+    )
+    monkeypatch.setattr(service, "session", lambda _: found)
+    assert "  slack T1/C1/1700.1  -" in run("sessions", "list").stdout
+    shown = run("sessions", "show", "ses_1").stdout
+    assert shown.startswith("Session ses_1, on slack T1/C1/1700.1, began ")
 
 
 def test_a_session_is_shown_from_its_beginning(run: CommandLine, service: ServiceDouble) -> None:

@@ -348,3 +348,72 @@ class TestWithoutADaemon:
     def test_what_needs_it_says_so(self, run: CommandLine) -> None:
         for command in (["reload"], ["send", "x"], ["approvals", "list"]):
             assert run(*command).exit_code == 3
+
+
+SLACK = {
+    "name": "slack",
+    "state": "connected",
+    "connected_since": 0.0,
+    "last_event_at": None,
+    "last_alive_at": None,
+    "trouble": "",
+    "deferred": 0,
+    "pending": 0,
+    "ambiguous": 0,
+    "failed": 0,
+}
+
+
+def rows_of(run: CommandLine) -> list[str]:
+    return [" ".join(line.split()) for line in run("status").stdout.splitlines()]
+
+
+def test_a_channel_says_since_when_and_what_waits(run: CommandLine, service: ServiceDouble) -> None:
+    at = {"connected_since": time.time() - 7_500, "last_event_at": time.time() - 3_630}
+    busy = {**SLACK, **at, "deferred": 2, "ambiguous": 1}
+    service.status_values["channels"] = [busy, {**SLACK, "connected_since": time.time() - 7_500}]
+    shown = rows_of(run)
+    assert (
+        "channel slack: connected for 2 h 5 min, last event 1 h ago, 2 deferred, 1 ambiguous"
+        in shown
+    )
+    assert "channel slack: connected for 2 h 5 min, no event yet" in shown
+
+
+def test_a_channel_that_is_down_is_degraded_and_says_why(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    trouble = "Slack refuses the token (invalid_auth). Put a valid one into slack.bot_token."
+    refused = {**SLACK, "state": "refused", "connected_since": None, "trouble": trouble}
+    service.status_values |= {"channels": [refused], "degraded": [f"Slack: {trouble}"]}
+    assert run("status").exit_code == 1
+    shown = rows_of(run)
+    assert f"channel slack: refused by the platform, no event yet. {trouble}" in shown
+    assert f"degraded Slack: {trouble}" in shown
+
+
+def test_the_outbox_is_shown_where_something_is_in_it(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    service.status_values["outbox"] = {"sent": 12, "dropped": 3}
+    assert not [row for row in rows_of(run) if row.startswith("outbox")]
+    service.status_values["outbox"] = {"sent": 12, "pending": 2}
+    assert "outbox 2 pending: `netclaw outbox list`" in rows_of(run)
+    service.status_values["outbox"] = {"pending": 2, "ambiguous": 1, "failed": 3}
+    assert (
+        "outbox 2 pending, 1 ambiguous, 3 failed: `netclaw outbox list` says what to do"
+        in rows_of(run)
+    )
+
+
+def test_the_next_reminders_are_shown(run: CommandLine, service: ServiceDouble) -> None:
+    service.status_values["reminders"] = {"active": 0, "paused": 0, "next": []}
+    assert not [row for row in rows_of(run) if row.startswith("reminders")]
+    soon = {"id": "rem_1", "text": "look\x1b\nat it", "next_at": time.time() + 330}
+    late = {"id": "rem_2", "text": "x" * 100, "next_at": time.time() - 3_630}
+    service.status_values["reminders"] = {"active": 2, "paused": 1, "next": [late, soon]}
+    shown = rows_of(run)
+    at = shown.index("reminders 2 active, 1 paused: `netclaw reminders list`")
+    assert shown[at + 1] == f"due for 1 h: {'x' * 59}… (rem_2)"
+    assert shown[at + 2].startswith("in 5 min ")
+    assert shown[at + 2].endswith(" s: look\\x1b at it (rem_1)")

@@ -135,6 +135,8 @@ _ROUTES = st.one_of(
     st.sampled_from(["/api/health/live", "/api/health/ready", "/api/status", "/openapi.json"]),
     st.just("/api/restarts"),
     st.just("/api/sessions"),
+    st.just("/api/reminders"),
+    _IDS.map(lambda one: f"/api/reminders/{one}"),
     _IDS.map(lambda one: f"/api/sessions/{one}"),
     _IDS.map(lambda one: f"/api/sessions/{one}/messages"),
     st.just("/api/sessions/{}/messages"),

@@ -77,7 +77,7 @@ def test_a_settled_daemon_has_imported_every_module_that_it_may_ever_use(
         in imported | {"netclawd.__main__"}
         for module in imported_later(path)
     }
-    assert ("netclawd.cli.wiring", "netclawd.adapters.metrics") in later
+    assert ("netclawd.cli.edges", "netclawd.adapters.metrics") in later
     assert {one for one in later if one[1] not in imported | OF_OTHERS} == set()
 
 

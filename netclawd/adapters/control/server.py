@@ -22,14 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from netclawd.adapters.control.requests import (
-    Arguments,
-    Later,
-    Peer,
-    answer,
-    problem,
-    success,
-)
+from netclawd.adapters.control.arguments import Arguments, Peer
+from netclawd.adapters.control.requests import Later, answer, problem, success
 from netclawd.errors import AddressError, BadRequestError, NetclawError, StoreClosedError
 from netclawd.ports import Service
 

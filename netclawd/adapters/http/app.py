@@ -20,6 +20,7 @@ from netclawd.adapters.http.origin import Gatekeeper
 from netclawd.adapters.http.pump import Pump
 from netclawd.adapters.http.query import whole_number
 from netclawd.adapters.http.raw import phrase_of
+from netclawd.adapters.http.reminders import add_reminder_routes
 from netclawd.adapters.http.sessions import add_session_routes
 from netclawd.errors import BadRequestError, DrainingError, NetclawError
 from netclawd.ports import Exposition, Service
@@ -46,6 +47,7 @@ def create_app(
     app.add_route("/openapi.json", OpenApi())
     app.add_route("/api/hooks/{name}", Hooks(service, options.hooks))
     add_session_routes(app, service, pump.admit)
+    add_reminder_routes(app, service)
     add_completion_routes(app, service, pump)
     problems = Problems(service)
     app.add_error_handler(Exception, problems.unexpected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from netclawd import __version__
-from netclawd.adapters.http import openapi_v1
+from netclawd.adapters.http import openapi_reminders, openapi_v1
 from netclawd.adapters.http.options import MAX_WAIT_S
 from netclawd.adapters.http.problem import MEDIA_TYPE
 from netclawd.adapters.http.query import MAX_KEY_LENGTH
@@ -31,9 +31,15 @@ def document() -> Json:
             "description": "Agent sessions that survive restarts. Accepted input is durable before "
             "it is acknowledged. There is no endpoint that restarts or configures the daemon.",
         },
-        "paths": {**_daemon_paths(), **_session_paths(), **_hook_paths(), **openapi_v1.paths()},
+        "paths": {
+            **_daemon_paths(),
+            **_session_paths(),
+            **_hook_paths(),
+            **openapi_reminders.paths(),
+            **openapi_v1.paths(),
+        },
         "components": {
-            "schemas": {**_schemas(), **openapi_v1.schemas()},
+            "schemas": {**_schemas(), **openapi_reminders.schemas(), **openapi_v1.schemas()},
             "headers": {
                 "Generation": {
                     "description": f"{GENERATION_HEADER}: the generation that answered.",
@@ -268,6 +274,7 @@ def _schemas() -> Json:
                 "id": text,
                 "created_at": number,
                 "channel": text,
+                "alias": optional_text,
                 "last_seq": whole,
                 "turn_state": {"anyOf": [states, {"type": "null"}]},
                 "park_reason": {"enum": [*reasons, None]},

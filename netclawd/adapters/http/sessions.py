@@ -56,6 +56,7 @@ def session_object(session: Session) -> dict[str, Any]:
         "id": session.id,
         "created_at": session.created_at,
         "channel": session.channel,
+        "alias": session.alias,
         "last_seq": session.last_seq,
         "turn_state": None if session.turn_state is None else session.turn_state.value,
         "park_reason": None if session.park_reason is None else session.park_reason.value,
