@@ -240,7 +240,6 @@ class Process:
 
     def _parts(self, beginning: Beginning, record: HandoffRecord | None) -> Parts:
         host, disk = self.host, self.host.disk
-        socket = SimpleNamespace()
         control = SimpleNamespace(
             start=lambda _s: None, pause=nothing, resume=nothing, stop=nothing
         )
@@ -272,7 +271,7 @@ class Process:
             make_calendar=lambda: cast(Any, None),
             make_http=lambda _service, _settings: cast(Any, Http(self)),
             make_control=lambda _service: cast(Any, control),
-            bind_control=lambda: cast(Any, socket),
+            bind_control=lambda: cast(Any, SimpleNamespace()),
             make_channels=lambda _settings: (),
             make_watcher=lambda: cast(Any, Watcher(self)),
             open_fd_store=None,
