@@ -70,6 +70,8 @@ EVENT_MEMORY_S = 86_400.0
 REFUSAL_S = 3600.0
 #: A channel that connects is not yet a reason to be degraded.
 CHANNEL_GRACE_S = 10.0
+#: At the end of a drain messages that are being sent get so long, while everything is served.
+CHANNEL_SEND_S = 1.0
 #: Before execve a channel gets so long to hang up and to end the call that it makes.
 CHANNEL_REST_S = 0.5
 #: A reply that is later than this after a restart is announced in its conversation.

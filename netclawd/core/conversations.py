@@ -31,6 +31,11 @@ def notice_id(occasion: str, channel: str, route: str) -> OutgoingId:
     return OutgoingId(f"notice:{occasion}:{channel}:{route}")
 
 
+def late_id(known: OutgoingId) -> OutgoingId:
+    """Name the sentence about a late reply where the one before it was dropped unsent."""
+    return OutgoingId(f"{known}:late")
+
+
 def occasion(restart_id: str, generation: int) -> str:
     """Name a restart: by its id, or by the generation that a crash has brought."""
     return restart_id or f"generation-{generation}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from netclawd.core.outgoing import Outgoing, OutgoingKind
+from netclawd.core.session import OutboxState
 from netclawd.core.values import frozen
 
 #: So long after the first look a request that nobody has an answer to may still land, seconds.
@@ -40,21 +41,32 @@ class Judged:
     reason: str = ""
 
 
-def judge(message: Outgoing, opened_at: float, unreachable: str, refusal: str) -> Judged:
+def judge(
+    message: Outgoing, now: float, opened_at: float, unreachable: str, refusal: str
+) -> Judged:
     """Judge a message that is about to go out.
 
-    ``opened_at`` is the wall clock at which this image began to take turns: what only a restart before
-    that could tell is over. ``unreachable`` and ``refusal`` are the channel's words, empty for none.
+    ``now`` is wall clock; ``opened_at`` that at which this image began to take turns: what tells of a
+    restart before that is over. ``unreachable`` and ``refusal`` are the channel's words, empty for none.
     """
     if message.receipts and message.kind is not OutgoingKind.REPLY:
         return Judged(Judgement.SEND)  # It is there: what it says is only brought up to date.
-    if message.expires_at is not None and message.at < opened_at:
-        return Judged(Judgement.DROP, "The restart that it tells of is over.")
+    if message.expires_at is not None:
+        if message.kind is OutgoingKind.NOTICE and message.at < opened_at:
+            return Judged(Judgement.DROP, "The restart that it tells of is over.")
+        if message.expires_at <= now:
+            return Judged(Judgement.DROP, "It was out of date before it could be sent.")
     if unreachable:
         return Judged(Judgement.HOLD, unreachable)
     if refusal and message.kind is not OutgoingKind.REFUSAL:
         return Judged(Judgement.DROP, refusal)
     return Judged(Judgement.SEND)
+
+
+def given_up(message: Outgoing, state: OutboxState) -> OutboxState:
+    """Return where a message stands that failed, or of which nobody knows: a sentence in passing is
+    nothing that a person has to look after."""
+    return state if message.expires_at is None else OutboxState.DROPPED
 
 
 def pause_s(attempts: int, asked_s: float | None = None) -> float:

@@ -244,8 +244,6 @@ class Line:
 
     def stop(self, until: float) -> None:
         clock = self._ground.clock
-        if self._thread is not None:
-            self._thread.join(max(0.0, until - clock.monotonic()))
         self.channel.stop(max(0.0, until - clock.monotonic()))
         if self._thread is not None:  # What held it has been hung up.
             self._thread.join(max(0.0, until - clock.monotonic()))
@@ -289,11 +287,11 @@ class Channels:
             opened_at = self._ground.clock.wall()
             for channel in made:
                 line = Line(self._ground, channel, opened_at)
-                with self._lock:
+                with self._lock:  # What is paused meanwhile isn't started any more.
                     if self._paused:
                         return
                     self._lines = (*self._lines, line)
-                line.start()
+                    line.start()
         except Exception as error:  # noqa: BLE001 - without channels the daemon serves all the same
             why = f"{error}" if isinstance(error, NetclawError) else "its log has more."
             self._failure = f"The channels can't be started: {why}"
@@ -324,8 +322,11 @@ class Channels:
         ground = self._ground
         occasion = conversations.occasion(ground.came_of, ground.generation)
         route = ground.store.session(turn.session_id).alias or ""
+        notice_id = conversations.notice_id(occasion, turn.channel, route)
+        if self._was_dropped(notice_id):  # So nobody has heard of this restart yet.
+            notice_id = conversations.late_id(notice_id)
         return NewOutgoing(
-            id=conversations.notice_id(occasion, turn.channel, route),
+            id=notice_id,
             channel=turn.channel,
             route=route,
             kind=OutgoingKind.NOTICE,
@@ -335,6 +336,13 @@ class Channels:
             requester=turn.origin.get(USER, ""),
             expires_at=ground.clock.wall() + conversations.LATE_S,
         )
+
+    def _was_dropped(self, message_id: OutgoingId) -> bool:
+        try:
+            known = self._ground.store.outgoing.message(message_id)
+        except NotFoundError:
+            return False
+        return known.state is OutboxState.DROPPED and not known.receipts
 
     # -- the lifecycle -------------------------------------------------------------------------------
 
@@ -352,9 +360,16 @@ class Channels:
         """Take nothing more and begin no delivery; does not wait."""
         with self._lock:
             self._paused = True
-        self._over.set()
-        for line in self._lines:
+            self._over.set()
+            lines = self._lines
+        for line in lines:
             line.pause()
+
+    def await_sent(self, timeout_s: float) -> None:
+        """Wait until all is delivered that can be, at most so long; nothing is waited for that is down."""
+        until = self._ground.clock.monotonic() + timeout_s
+        for line in self._lines:
+            line.courier.await_idle(max(0.0, until - self._ground.clock.monotonic()))
 
     def await_made(self, timeout_s: float) -> None:
         """Wait until nothing is imported or made any more."""

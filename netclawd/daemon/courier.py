@@ -119,6 +119,8 @@ class Courier:
         #: Wall clock at which this image began to take turns.
         self._opened_at = opened_at
         self._wake = threading.Event()
+        #: There is nothing that it could do right now.
+        self._idle = threading.Event()
         self._rest = threading.Event()
         self._doubts: dict[OutgoingId, Doubt] = {}
         self._begun = False
@@ -127,6 +129,7 @@ class Courier:
 
     def look(self) -> None:
         """Look what there is to do: something was committed, or the channel's state has changed."""
+        self._idle.clear()
         self._wake.set()
 
     def rest(self) -> None:
@@ -134,9 +137,20 @@ class Courier:
         self._rest.set()
         self._wake.set()
 
+    def await_idle(self, timeout_s: float) -> None:
+        """Wait until all is delivered that can be now."""
+        self._idle.wait(timeout_s)
+
     def run(self) -> None:
         """Deliver until it is to rest or the store is closed."""
+        try:
+            self._run()
+        finally:
+            self._idle.set()
+
+    def _run(self) -> None:
         while not self._rest.is_set():
+            self._idle.clear()
             self._wake.clear()
             try:
                 pause_s = self.step()
@@ -148,6 +162,8 @@ class Courier:
             except Exception:  # noqa: BLE001 - a defect met by one message must not silence a channel
                 _log.exception("the courier met a defect", extra=self.ids())
                 pause_s = _DEFECT_S
+            if pause_s > 0 and not self._wake.is_set():
+                self._idle.set()
             self._rest.wait(_LEAST_S)
             self._wake.wait(pause_s)
 
@@ -213,7 +229,7 @@ class Courier:
         if message.id in self._doubts:
             return False
         wall = self._clock.wall()
-        judged = delivery.judge(message, self._opened_at, *self._words_about(message))
+        judged = delivery.judge(message, wall, self._opened_at, *self._words_about(message))
         if judged.what is Judgement.HOLD:
             self._outbox.put_off(message, wall + delivery.HOLD_S, judged.reason, wall)
         elif judged.what is Judgement.DROP:
@@ -266,7 +282,7 @@ class Courier:
             self._quiet_until = max(self._quiet_until, self._now() + pause_s)
 
     def _settle(self, message: Outgoing, state: OutboxState, why: str) -> None:
-        wall = self._clock.wall()
+        wall, state = self._clock.wall(), delivery.given_up(message, state)
         self.patiently(lambda: self._outbox.settle(message, state, why, wall))
         if state is OutboxState.DROPPED:
             _log.info("message dropped: %s", why, extra=self.ids(message))

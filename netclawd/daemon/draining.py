@@ -117,8 +117,17 @@ class Draining:
             effect.deadline,
             cause="stop" if self._image.phase is Phase.STOPPING else "restart",
             restart_id=str(restart.id) if restart is not None else "",
-            on_drained=lambda: self._post(events.TurnsDrained()),
+            on_drained=self._on_drained,
         )
+
+    def _on_drained(self) -> None:
+        """Let what the turns have left in the outbox go out, a moment, while everything is served yet.
+
+        On the drain's thread; a platform that is down isn't waited for.
+        """
+        if self._image.channels is not None:
+            self._image.channels.await_sent(budgets.CHANNEL_SEND_S)
+        self._post(events.TurnsDrained())
 
     def quiesce(self, effect: effects.Quiesce) -> None:
         image = self._image

@@ -136,7 +136,10 @@ class Channel(Protocol):
         """Say why the conversation can't be reached with this configuration; empty when it can."""
 
     def refusal(self, route: str, requester: str) -> str:
-        """Say why this person may not talk in this conversation now; empty when they may."""
+        """Say why this person may not talk in this conversation now; empty when they may.
+
+        Without a requester (a reminder, a message of an operator) the conversation alone counts.
+        """
 
     def deliver(
         self, message: Outgoing, record: Callable[[tuple[str, ...]], None]

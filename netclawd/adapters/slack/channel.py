@@ -138,7 +138,7 @@ class SlackChannel:
         """Say why this person may not talk in this conversation now; empty when they may."""
         parts, settings = read_route(route), self._settings
         users, channels = settings.allow_users, settings.allow_channels
-        if "*" not in users and requester not in users:
+        if requester and "*" not in users and requester not in users:
             return "I'm not set up to talk with you. Ask whoever runs me to allow it."
         if parts is None or parts.direct or "*" in channels or parts.channel in channels:
             return ""

@@ -93,7 +93,9 @@ def _event(payload: dict[str, Any], me: Identity) -> Said | Nothing:
     if not addressed and not thread:
         return Nothing("not for us")
     said = from_mrkdwn(_text(event, "text"), me.user) or NO_TEXT
-    return Said(Incoming(event_id, str(route), f"{channel}:{ts}", user, said), addressed)
+    place = f"{me.team}/{channel}"
+    incoming = Incoming(event_id, str(route), f"{channel}:{ts}", user, said, place)
+    return Said(incoming, addressed)
 
 
 def _ours(payload: dict[str, Any], me: Identity) -> bool:
