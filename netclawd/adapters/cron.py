@@ -17,6 +17,9 @@ from netclawd.errors import BadRequestError
 
 _NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|sun|mon|tue|wed|thu|fri|sat|l"
 _FIELD = re.compile(rf"(?:[\d*/,#-]|{_NAMES})+", re.ASCII | re.IGNORECASE)
+#: A range of one value, which newer releases take for all of them.
+_SINGLE = re.compile(r"(?<![^ ,])(\w+)-\1(?:/\d+)?(?![^ ,])", re.ASCII | re.IGNORECASE)
+_PART = re.compile(r"(?:\*|(\d{1,3})(?:-(\d{1,3}))?)(?:/(\d{1,3}))?", re.ASCII)
 _FIELDS = 5
 #: Longer ones say nothing that a shorter one can't.
 _LONGEST = 500
@@ -57,7 +60,32 @@ class CroniterCron:
 def _croniter(expression: str, local: datetime) -> Any:
     from croniter import croniter
 
-    return croniter(expression, local)
+    return croniter(_plain(expression), local)
+
+
+def _plain(expression: str) -> str:
+    """Write an expression as all releases read it alike."""
+    minute, hour, day, month, weekday = _SINGLE.sub(r"\1", expression).split(" ")
+    # Where both are given either will do: what leaves no day out counts for not given.
+    day = "*" if _leaves_none_out(day, 1, 31) else day
+    weekday = "*" if _leaves_none_out(weekday, 0, 6) else weekday
+    return f"{minute} {hour} {day} {month} {weekday}"
+
+
+def _leaves_none_out(field: str, least: int, most: int) -> bool:
+    """Whether a field of numbers names each value; one with words is not looked at."""
+    named: set[int] = set()
+    for part in field.split(","):
+        match = _PART.fullmatch(part)
+        if match is None:
+            return False
+        low, high, step = (int(number) if number else None for number in match.groups())
+        first = least if low is None else low
+        # n/step goes on to the end.
+        last = high if high is not None else most if low is None or step else first
+        named.update(range(first, min(last, most + 1) + 1, step or 1))
+    # 7 is Sunday, too.
+    return named >= set(range(least, most + 1)) or named >= set(range(1, most + 2))
 
 
 def preload() -> None:

@@ -86,7 +86,7 @@ class RemindTool:
         reminders = self._reminders
         key = f"call {context.session_id} {context.turn_id} {call.id}"
         with self._lock:
-            if context.again and (known := reminders.added(key)) is not None:
+            if (known := reminders.added(key)) is not None:
                 return self._told(known)
             there = len(reminders.of_session(context.session_id))
             if there >= remind.MOST_OF_A_SESSION:

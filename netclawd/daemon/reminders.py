@@ -99,6 +99,12 @@ class Reminders:
         origin: Mapping[str, str] | None = None,
         key: str | None = None,
     ) -> Reminder:
+        if key is not None and (known := self.added(key)) is not None:
+            if not _is_the_same(new, known):
+                raise KeyReusedError(
+                    "The key was used for another reminder.", "Use a new key for each reminder."
+                )
+            return known
         parts, calendar = self._image.parts, self._the_calendar()
         now = parts.clock.wall()
         schedule = self.judge(new)
@@ -119,7 +125,9 @@ class Reminders:
             next_at=first_due(schedule, now, calendar.cron),
         )
         if not self._store.add(reminder):
-            return self._added_before(reminder)
+            return self.show(
+                reminder.id
+            )  # Somebody was quicker with the same key; or it was removed.
         _log.info("reminder added: %s", schedule.kind.value, extra=_ids(reminder))
         self._look()
         return reminder
@@ -135,14 +143,6 @@ class Reminders:
             return self._store.reminder(_id_of(key))
         except NotFoundError:
             return None
-
-    def _added_before(self, again: Reminder) -> Reminder:
-        known = self._store.reminder(again.id)
-        if _request(known) != _request(again):
-            raise KeyReusedError(
-                "The key was used for another reminder.", "Use a new key for each reminder."
-            )
-        return known
 
     def list(self, all_: bool = False) -> tuple[Reminder, ...]:
         return self._store.reminders(all_=all_)
@@ -231,11 +231,24 @@ def _id_of(key: str) -> ReminderId:
     return ReminderId(f"rem_{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}")
 
 
-def _request(reminder: Reminder) -> tuple[object, ...]:
-    """Return what two requests under one key have in common; times count from when each came."""
-    schedule = reminder.schedule
-    when = (schedule.kind, schedule.zone, schedule.every_s, schedule.cron)
-    return (reminder.text, *when, reminder.missed, reminder.max_late_s)
+def _is_the_same(new: NewReminder, known: Reminder) -> bool:
+    """Whether a reminder may have come of this request; a time is one that counts from when it came."""
+    schedule = known.schedule
+    every_s = round(new.every_s, 3) if new.every_s is not None else 0.0
+    asked = (
+        new.text.strip(),
+        new.missed,
+        new.max_late_s,
+        every_s,
+        " ".join((new.cron or "").split()),
+    )
+    return asked == (
+        known.text,
+        known.missed,
+        known.max_late_s,
+        schedule.every_s,
+        schedule.cron,
+    )
 
 
 def _ids(reminder: Reminder) -> dict[str, str]:

@@ -251,7 +251,7 @@ class Scheduler:
 
     def _listen(self, *changed: SessionId) -> None:
         """Hear of the sessions of what is under way; look at these even so."""
-        sessions = frozenset(one.session_id for one in (self._under_way or {}).values())
+        sessions = frozenset(one.session_id for one in self._known().values())
         with self._lock:
             self._sessions = sessions
             self._changed.update(changed)
@@ -259,26 +259,28 @@ class Scheduler:
     def _settle(self) -> None:
         """See what has become of the turns whose sessions have changed."""
         with self._starting:
-            known = self._known()
+            known = tuple(self._known().values())
         with self._lock:
             changed, self._changed = self._changed, set()
-        store, ended = self._around.store, False
         try:
-            for one in [one for one in known.values() if one.session_id in changed]:
-                assert one.occurrence.turn_id is not None
-                turn = store.turn(one.occurrence.turn_id)
-                if turn.state.ended:
-                    self._end(one.occurrence, turn)
-                    with self._starting:
-                        del known[one.occurrence.reminder_id]
-                    ended = True
-                else:
-                    state = store.session(one.session_id).turn_state
-                    one.blocked = state is TurnState.PARKED
+            for one in known:
+                if one.session_id in changed:
+                    self._look_at(one)
         except NetclawError:
-            self._listen(*changed)  # Looked at again.
+            with self._lock:
+                self._changed |= changed
             raise
-        if ended:
+
+    def _look_at(self, one: _UnderWay) -> None:
+        store, turn_id = self._around.store, one.occurrence.turn_id
+        assert turn_id is not None
+        turn = store.turn(turn_id)
+        if not turn.state.ended:
+            one.blocked = store.session(one.session_id).turn_state is TurnState.PARKED
+            return
+        self._end(one.occurrence, turn)
+        with self._starting:
+            del self._known()[one.occurrence.reminder_id]
             self._listen()
 
     def _end(self, occurrence: Occurrence, turn: Turn) -> None:

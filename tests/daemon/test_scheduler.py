@@ -1,0 +1,579 @@
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netclawd.core.reminders import OccurrenceState, ReminderState
+from netclawd.core.session import EventType, SessionId, TurnState
+from netclawd.daemon.signals import spawn
+from netclawd.errors import ConflictError, DrainingError, NotFoundError, StoreFullError
+from tests.daemon.desk import HOUR, NOON, Desk
+from tests.waiting import scaled, wait_for
+
+PROVE = os.environ.get("NETCLAW_PROVE") == "1"
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.close()
+
+
+# -- starts ----------------------------------------------------------------------------------------
+
+
+def test_what_is_due_starts_once(desk: Desk) -> None:
+    tea = desk.add(in_s=30)
+    desk.wait(29.9)
+    assert desk.submitted == []
+    desk.wait(0.1)
+    desk.wait(10)
+    assert desk.seen(tea) == [(30, "started", 0)]
+    assert desk.submitted == [desk.turn_of(tea)]
+    assert desk.text_of(desk.turn_of(tea)) == "Reminder: tea"
+    desk.end(desk.turn_of(tea))
+    desk.wait(1)
+    assert desk.seen(tea) == [(30, "done", 0)]
+    assert desk.now(tea).state is ReminderState.DONE
+
+
+def test_what_repeats_starts_each_time(desk: Desk) -> None:
+    tea = desk.add(every_s=HOUR)
+    for _ in range(3):
+        desk.wait(HOUR)
+        desk.end(desk.turn_of(tea))
+        desk.wait(1)
+        desk.clock.pass_time(-1)
+    assert desk.seen(tea) == [(n * HOUR, "done", 0) for n in (1, 2, 3)]
+    assert desk.now(tea).next_at == NOON + 4 * HOUR
+
+
+def test_it_looks_again_when_something_is_due(desk: Desk) -> None:
+    assert desk.scheduler.step() > HOUR / 2
+    desk.add(in_s=1.5)
+    assert desk.scheduler.step() == pytest.approx(1.5)
+    assert desk.wait(1.0) == pytest.approx(0.5)
+    desk.add(in_s=900)
+    # The clock may jump.
+    desk.wait(0.5)
+    assert desk.scheduler.step() <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("missed", "rows", "late"),
+    [
+        ("skip", [(3 * HOUR, "skipped", 2)], False),
+        ("once", [(2 * HOUR, "skipped", 1), (3 * HOUR, "done", 0)], True),
+        ("all", [(2 * HOUR, "skipped", 1), (3 * HOUR, "done", 0)], True),
+    ],
+)
+def test_what_was_missed_goes_by_policy(
+    desk: Desk, missed: str, rows: list[Any], late: bool
+) -> None:
+    tea = desk.add(every_s=HOUR, missed=missed)
+    desk.restart(3.5 * HOUR)
+    run_dry(desk)
+    assert desk.seen(tea) == rows
+    assert desk.now(tea).next_at == NOON + 4 * HOUR
+    if late:
+        told = desk.text_of(desk.turn_of(tea))
+        assert "comes 30 minutes late: it was missed." in told
+        assert "The 2 before it were skipped." in told
+    assert all(row.reason for row in desk.rows(tea) if row.state is OccurrenceState.SKIPPED)
+
+
+def test_all_that_was_missed_comes_one_after_the_other(desk: Desk) -> None:
+    tea = desk.add(every_s=60, missed="all")
+    desk.restart(310)
+    desk.scheduler.step()
+    assert desk.seen(tea) == [(60, "started", 0)]
+    run_dry(desk)
+    assert desk.seen(tea) == [(60 * n, "done", 0) for n in range(1, 6)]
+
+
+def test_what_came_in_a_short_restart_is_on_time(desk: Desk) -> None:
+    tea = desk.add(in_s=10, missed="skip")
+    desk.restart(60)
+    desk.scheduler.step()
+    assert desk.seen(tea) == [(10, "started", 0)]
+    assert desk.text_of(desk.turn_of(tea)) == "Reminder: tea"
+
+
+def test_what_is_too_late_is_recorded_and_done(desk: Desk) -> None:
+    tea = desk.add(in_s=10, max_late_s=600)
+    desk.restart(HOUR)
+    desk.scheduler.step()
+    assert desk.seen(tea) == [(10, "skipped", 0)]
+    assert "later than 10 minutes" in desk.rows(tea)[0].reason
+    assert desk.now(tea).state is ReminderState.DONE
+
+
+def test_nothing_starts_while_the_gate_is_closed(desk: Desk) -> None:
+    tea = desk.add(in_s=10)
+    desk.gate.close(0.0, stopping=False)
+    assert desk.wait(11) > 60
+    with pytest.raises(DrainingError):
+        desk.scheduler.run_now(tea)
+    assert desk.seen(tea) == []
+    desk.gate.open()
+    desk.boot()
+    desk.scheduler.step()
+    assert desk.seen(tea) == [(10, "started", 0)]
+
+
+def test_the_closing_of_the_gate_is_heeded_between_two_starts(desk: Desk) -> None:
+    for _ in range(3):
+        desk.add(in_s=10)
+    submit = desk.submitted.append
+    desk.submitted = Listening(lambda turn: (submit(turn), desk.gate.close(0.0, stopping=False)))
+    desk.wait(10)
+    assert len(desk.submitted) == 1
+
+
+class Listening(list[Any]):
+    """A list that calls back with what is appended."""
+
+    def __init__(self, heard: Callable[[Any], object]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def append(self, item: Any) -> None:
+        super().append(item)
+        self._heard(item)
+
+
+# -- many ------------------------------------------------------------------------------------------
+
+
+def run_dry(desk: Desk) -> int:
+    """End each turn that starts, until none does; return the most that ran at a time."""
+    most = ended = 0
+    desk.scheduler.step()
+    while running := desk.submitted[ended:]:
+        most = max(most, len(running))
+        desk.end(running[0])
+        ended += 1
+        desk.scheduler.step()
+    return most
+
+
+def test_thousands_that_are_due_at_once_run_a_few_at_a_time_and_each_once(desk: Desk) -> None:
+    number = 10_000 if PROVE else 60
+    teas = [desk.add(f"tea {n}", missed="skip", in_s=10) for n in range(number)]
+    desk.clock.pass_time(10)
+    assert run_dry(desk) == desk.max_running
+    texts = [desk.text_of(turn) for turn in desk.submitted]
+    assert sorted(texts) == sorted(f"Reminder: tea {n}" for n in range(number))
+    assert {desk.now(tea).state for tea in teas} == {ReminderState.DONE}
+
+
+def test_who_waits_hours_for_others_still_runs_and_says_so(desk: Desk) -> None:
+    desk.max_running = 1
+    desk.boot()
+    first, second = desk.add("first", in_s=10), desk.add("second", in_s=10, missed="skip")
+    desk.scheduler.step()
+    desk.wait(10)
+    desk.clock.pass_time(5 * HOUR)
+    desk.end(desk.turn_of(first))
+    desk.scheduler.step()
+    assert desk.seen(second) == [(10, "started", 0)]
+    assert "others were due as well" in desk.text_of(desk.turn_of(second))
+
+
+def test_who_waits_for_a_person_holds_nobody_up(desk: Desk) -> None:
+    desk.max_running = 1
+    desk.boot()
+    first, second = desk.add("first", in_s=10), desk.add("second", in_s=10)
+    desk.wait(10)
+    desk.end(desk.turn_of(first), TurnState.PARKED)
+    desk.scheduler.step()
+    assert desk.seen(second) == [(10, "started", 0)]
+    # After a restart it is as parked as before.
+    third = desk.add("third", in_s=1)
+    desk.end(desk.turn_of(second))
+    desk.restart()
+    desk.wait(1)
+    assert desk.seen(third) == [(11, "started", 0)]
+    assert desk.seen(first) == [(10, "started", 0)]
+
+
+def test_an_interval_that_is_shorter_than_its_run_skips_in_one_row(desk: Desk) -> None:
+    tea = desk.add(every_s=1)
+    desk.wait(1)
+    for _ in range(10):
+        desk.wait(0.99)
+    assert desk.seen(tea) == [(1, "started", 0)]
+    desk.end(desk.turn_of(tea))
+    desk.scheduler.step()
+    assert desk.seen(tea) == [(1, "done", 0), (10, "skipped", 8)]
+    assert "still under way" in desk.rows(tea)[1].reason
+    desk.wait(0.2)
+    assert desk.seen(tea)[2:] == [(11, "started", 0)]
+
+
+def test_others_are_not_held_up_by_one_that_is_due_while_it_runs(desk: Desk) -> None:
+    slow = desk.add(every_s=1)
+    desk.wait(1)
+    other = desk.add(in_s=5)
+    desk.wait(4.9)
+    assert desk.scheduler.step() == pytest.approx(0.1)
+    desk.wait(0.1)
+    assert desk.seen(other) == [(6, "started", 0)]
+    assert desk.seen(slow) == [(1, "started", 0)]
+
+
+# -- failures --------------------------------------------------------------------------------------
+
+
+def test_five_failures_in_a_row_pause_it(desk: Desk) -> None:
+    tea = desk.add(every_s=HOUR)
+    for n in range(1, 6):
+        assert desk.now(tea).state is ReminderState.ACTIVE
+        desk.wait(HOUR)
+        desk.end(desk.turn_of(tea), TurnState.FAILED, "The kettle is broken.")
+        desk.scheduler.step()
+        assert desk.now(tea).failures == n
+    paused = desk.now(tea)
+    assert paused.state is ReminderState.PAUSED
+    assert "5 times in a row" in paused.reason
+    assert "The kettle is broken." in paused.reason
+    assert [row.reason for row in desk.rows(tea)] == ["The kettle is broken."] * 5
+    desk.wait(10 * HOUR)
+    assert len(desk.submitted) == 5
+    resumed = desk.reminders.resume(tea.id)
+    assert (resumed.state, resumed.failures) == (ReminderState.ACTIVE, 0)
+    assert resumed.next_at == NOON + 16 * HOUR
+
+
+def test_only_a_failure_counts_and_a_success_ends_the_row(desk: Desk) -> None:
+    tea = desk.add(every_s=HOUR)
+    ends = [
+        (TurnState.FAILED, 1),
+        (TurnState.FAILED, 2),
+        (TurnState.CANCELLED, 2),
+        (TurnState.FAILED, 3),
+        (TurnState.COMPLETED, 0),
+        (TurnState.FAILED, 1),
+    ]
+    for state, failures in ends:
+        desk.wait(HOUR)
+        desk.end(desk.turn_of(tea), state)
+        desk.scheduler.step()
+        assert desk.now(tea).failures == failures
+    states = [row.state.value for row in desk.rows(tea)]
+    assert states == ["failed", "failed", "cancelled", "failed", "done", "failed"]
+
+
+@pytest.mark.parametrize("state", [TurnState.INTERRUPTED, TurnState.PARKED, None])
+def test_a_restart_counts_as_nothing(desk: Desk, state: TurnState | None) -> None:
+    tea = desk.add(every_s=HOUR)
+    desk.wait(HOUR)
+    turn = desk.turn_of(tea)
+    for _ in range(6):
+        if state is not None:
+            desk.end(turn, state)
+        desk.restart(1.0)
+        desk.scheduler.step()
+    assert desk.seen(tea) == [(HOUR, "started", 0)]
+    assert desk.now(tea).failures == 0
+    assert desk.submitted == [turn]
+    desk.end(turn)
+    desk.scheduler.step()
+    assert desk.seen(tea) == [(HOUR, "done", 0)]
+
+
+def test_an_end_that_nobody_saw_is_found_at_the_next_start(desk: Desk) -> None:
+    tea = desk.add(in_s=10)
+    desk.wait(10)
+    desk.end(desk.turn_of(tea), TurnState.FAILED, "Why.")
+    desk.restart(500)
+    desk.scheduler.step()
+    assert desk.seen(tea) == [(10, "failed", 0)]
+    assert desk.rows(tea)[0].reason == "Why."
+    # A single time that has failed is done: there is nothing to pause.
+    assert desk.now(tea).state is ReminderState.DONE
+
+
+# -- people ----------------------------------------------------------------------------------------
+
+
+def test_a_person_runs_one_now_beside_its_schedule(desk: Desk) -> None:
+    tea = desk.add(every_s=HOUR)
+    desk.clock.pass_time(60)
+    started = desk.scheduler.run_now(desk.now(tea))
+    assert started.due_at == NOON + 60
+    assert desk.submitted == [started.turn_id]
+    with pytest.raises(ConflictError, match="runs already"):
+        desk.scheduler.run_now(tea)
+    assert desk.now(tea).next_at == NOON + HOUR
+    desk.end(desk.turn_of(tea))
+    desk.wait(HOUR)
+    assert desk.seen(tea) == [(60, "done", 0), (HOUR, "started", 0)]
+
+
+def test_a_paused_one_runs_when_asked_and_a_done_one_does_not(desk: Desk) -> None:
+    tea = desk.add(in_s=10)
+    desk.reminders.pause(tea.id)
+    desk.wait(100)
+    assert desk.submitted == []
+    desk.scheduler.run_now(desk.now(tea))
+    desk.end(desk.turn_of(tea))
+    desk.scheduler.step()
+    assert desk.now(tea).state is ReminderState.PAUSED
+    other = desk.add(in_s=10)
+    desk.wait(10)
+    desk.end(desk.turn_of(other))
+    desk.scheduler.step()
+    with pytest.raises(ConflictError, match="it is done"):
+        desk.scheduler.run_now(desk.now(other))
+
+
+def test_one_that_is_removed_while_it_runs_ends_quietly(desk: Desk) -> None:
+    tea = desk.add(every_s=1)
+    desk.wait(1)
+    turn = desk.turn_of(tea)
+    desk.reminders.remove(tea.id)
+    desk.wait(5)
+    desk.end(turn)
+    desk.wait(5)
+    assert [row.state.value for row in desk.rows(tea)] == ["done"]
+    assert desk.submitted == [turn]
+    with pytest.raises(NotFoundError):
+        desk.now(tea)
+
+
+def test_what_no_longer_makes_sense_is_paused_with_its_reason(desk: Desk) -> None:
+    tea, other = desk.add(cron="0 13 * * *"), desk.add(every_s=HOUR)
+    spoil(desk, tea.id, '{"kind": "cron", "zone": "Mars/Olympus", "cron": "0 13 * * *"}')
+    desk.wait(HOUR)
+    assert desk.now(tea).state is ReminderState.PAUSED
+    assert "Mars/Olympus" in desk.now(tea).reason
+    assert desk.seen(other) == [(HOUR, "started", 0)]
+
+
+def spoil(desk: Desk, reminder_id: str, schedule: str) -> None:
+    """Write into the store what an older release, or another host, has left there."""
+    desk.stores[-1]._submit(
+        lambda db, _: db.execute(
+            "UPDATE reminders SET schedule = ? WHERE id = ?", (schedule, reminder_id)
+        )
+    )
+
+
+# -- the clock -------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_is_put_forward_misses_what_lies_between(desk: Desk) -> None:
+    soon, hourly = desk.add(in_s=600), desk.add(every_s=HOUR, missed="skip")
+    desk.scheduler.step()
+    desk.clock.jump(3.5 * HOUR)
+    desk.scheduler.step()
+    desk.wait(1)
+    assert desk.seen(soon) == [(600, "skipped", 0)]
+    assert desk.seen(hourly) == [(3 * HOUR, "skipped", 2)]
+    desk.wait(HOUR / 2)
+    assert desk.seen(hourly)[1:] == [(4 * HOUR, "started", 0)]
+
+
+def test_a_clock_that_is_put_back_brings_nothing_twice(desk: Desk) -> None:
+    single, hourly = desk.add(in_s=HOUR), desk.add(every_s=HOUR)
+    daily = desk.add(cron="30 13 * * *")
+    desk.scheduler.step()
+    desk.wait(HOUR)
+    desk.wait(HOUR / 2)
+    desk.wait(HOUR / 2)
+    for turn in desk.submitted:
+        if not desk.store.turn(turn).state.ended:
+            desk.end(turn)
+    desk.scheduler.step()
+    before = [desk.seen(one) for one in (single, daily)]
+    desk.clock.jump(-1.9 * HOUR)
+    desk.scheduler.step()
+    for _ in range(20):
+        desk.wait(HOUR / 10)
+        for row in desk.rows(hourly):
+            if row.state is OccurrenceState.STARTED and row.turn_id is not None:
+                desk.end(row.turn_id)
+    assert [desk.seen(one) for one in (single, daily)] == before
+    due = [row[0] for row in desk.seen(hourly)]
+    assert due == sorted(set(due))
+
+
+def test_what_repeats_goes_on_at_once_when_the_clock_was_far_ahead(desk: Desk) -> None:
+    desk.scheduler.step()
+    desk.clock.jump(10 * 366 * 24 * HOUR)
+    desk.scheduler.step()
+    tea, daily = desk.add(every_s=60), desk.add(cron="0 9 * * *")
+    desk.scheduler.step()
+    desk.clock.jump(-10 * 366 * 24 * HOUR)
+    desk.scheduler.step()
+    next_at = desk.now(tea).next_at
+    assert next_at is not None
+    assert NOON < next_at <= NOON + 60
+    assert desk.now(daily).next_at == NOON + 21 * HOUR
+    desk.wait(60)
+    assert desk.submitted == [desk.turn_of(tea)]
+
+
+# -- faults ----------------------------------------------------------------------------------------
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+class Dying:
+    """A store of reminders that is killed before or behind its n-th write; None: never."""
+
+    def __init__(self, real: Any, nth: int | None, when: str) -> None:
+        self._real, self._nth, self._when = real, nth, when
+        self.writes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._real, name)
+        if name not in ("start", "skip", "end", "change"):
+            return real
+
+        def write(*arguments: Any) -> Any:
+            self.writes += 1
+            if self.writes == self._nth and self._when == "before":
+                raise KilledError
+            answer = real(*arguments)
+            if self.writes == self._nth:
+                raise KilledError
+            return answer
+
+        return write
+
+
+class Borne:
+    """A store whose part for reminders is another one."""
+
+    def __init__(self, store: Any, reminders: Any) -> None:
+        self._store, self.reminders = store, reminders
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def story(desk: Desk, dying: Dying) -> None:
+    """Two reminders, one of which is late, one missed and one that fails; the process may end anywhere."""
+    desk.boot(Borne(desk.store, dying))
+    for _ in range(13):
+        desk.clock.pass_time(30)
+        desk.scheduler.step()
+        for turn in desk.store.open_turns():
+            desk.end(turn.id, TurnState.FAILED if turn.position % 3 == 0 else TurnState.COMPLETED)
+
+
+@pytest.mark.parametrize("when", ["before", "behind"])
+def test_a_death_between_any_two_writes_neither_loses_nor_doubles(
+    tmp_path: Path, when: str
+) -> None:
+    nth, done = 0, False
+    while not done:
+        nth += 1
+        folder = tmp_path / str(nth)
+        folder.mkdir()
+        desk = Desk(folder)
+        try:
+            soon, often = desk.add(in_s=45), desk.add(every_s=100)
+            dying = Dying(desk.store.reminders, nth, when)
+            try:
+                story(desk, dying)
+                done = True
+            except KilledError:
+                desk.restart(1.0)
+                story(desk, Dying(desk.store.reminders, None, when))
+            desk.boot()
+            desk.scheduler.step()
+            for one in (soon, often):
+                rows = desk.rows(one)
+                assert {row.state for row in rows} <= {OccurrenceState.DONE, OccurrenceState.FAILED}
+                turns = [row.turn_id for row in rows]
+                assert len(set(turns)) == len(turns)
+            assert [row.due_at - NOON for row in desk.rows(soon)] == [45]
+            due = [row.due_at - NOON for row in desk.rows(often)]
+            assert due == [100.0 * n for n in range(1, len(due) + 1)]
+            assert len(due) >= 3
+            # Each turn is of one occurrence, and nothing was admitted besides.
+            admitted = [
+                e
+                for one in (soon, often)
+                for e in desk.store.events(one.session_id, 0, 1_000)
+                if e.type is EventType.INPUT_ADMITTED
+            ]
+            assert len(admitted) == len(desk.rows(soon)) + len(desk.rows(often))
+        finally:
+            desk.close()
+
+
+def test_an_error_of_the_store_is_no_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    tea = desk.add(in_s=1)
+    desk.clock.pass_time(1)
+    real, calls = desk.store.reminders.start, []
+
+    def full(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise StoreFullError("There is no room.", "Make some.")
+        return real(*arguments)
+
+    monkeypatch.setattr(desk.store.reminders, "start", full)
+    with pytest.raises(StoreFullError):
+        desk.scheduler.step()
+    desk.scheduler.step()
+    assert desk.seen(tea) == [(1, "started", 0)]
+
+
+# -- the thread ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def thread(desk: Desk) -> Iterator[threading.Thread]:
+    thread = spawn("scheduler", desk.scheduler.run)
+    yield thread
+    desk.scheduler.close()
+    thread.join(scaled(5))
+    assert not thread.is_alive()
+
+
+def test_the_thread_hears_of_ends_and_of_what_is_added(
+    desk: Desk, thread: threading.Thread
+) -> None:
+    # It has nothing to look for: only to be woken makes it look.
+    wait_for(lambda: desk.scheduler._since is not None, 5, "its first look")
+    tea = desk.add(in_s=1)
+    desk.clock.pass_time(1)
+    desk.scheduler.look()
+    wait_for(lambda: desk.submitted, 5, "the start")
+    desk.end(desk.turn_of(tea))
+    wait_for(lambda: desk.rows(tea)[0].state is OccurrenceState.DONE, 5, "the end")
+
+
+def test_a_closed_store_ends_the_thread(desk: Desk, thread: threading.Thread) -> None:
+    desk.store.close()
+    desk.scheduler.look()
+    thread.join(scaled(5))
+    assert not thread.is_alive()
+
+
+def test_the_scheduler_lives_between_the_opening_and_the_closing_of_the_gate(desk: Desk) -> None:
+    desk.reminders.open()
+    tea = desk.add(in_s=1)
+    desk.clock.pass_time(1)
+    desk.reminders._look()
+    wait_for(lambda: desk.submitted, 5, "the start")
+    assert desk.store.session(SessionId(tea.session_id)).turn_state is TurnState.QUEUED
+    desk.gate.close(0.0, stopping=False)
+    desk.reminders.close()
+    desk.reminders.rest()
+    with pytest.raises(DrainingError):
+        desk.reminders.run(tea.id)
+    assert not [t for t in threading.enumerate() if t.name == "scheduler"]
