@@ -130,22 +130,21 @@ def test_nothing_starts_while_the_gate_is_closed(desk: Desk) -> None:
 def test_the_closing_of_the_gate_is_heeded_between_two_starts(desk: Desk) -> None:
     for _ in range(3):
         desk.add(in_s=10)
-    submit = desk.submitted.append
-    desk.submitted = Listening(lambda turn: (submit(turn), desk.gate.close(0.0, stopping=False)))
+    desk.submitted = Listening(lambda: desk.gate.close(0.0, stopping=False))
     desk.wait(10)
     assert len(desk.submitted) == 1
 
 
 class Listening(list[Any]):
-    """A list that calls back with what is appended."""
+    """A list that says when something is appended."""
 
-    def __init__(self, heard: Callable[[Any], object]) -> None:
+    def __init__(self, heard: Callable[[], None]) -> None:
         super().__init__()
         self._heard = heard
 
     def append(self, item: Any) -> None:
         super().append(item)
-        self._heard(item)
+        self._heard()
 
 
 # -- many ------------------------------------------------------------------------------------------
