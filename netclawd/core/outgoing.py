@@ -126,4 +126,10 @@ class ChannelCounts:
 
 def answered(question: str, state: ApprovalState, by: str) -> str:
     """Return the text of a question that was decided: the question, and what became of it."""
-    return f"{question}\n\n{state.value.capitalize()}{f' by {by}' if by else ''}."
+    if state is ApprovalState.EXPIRED:
+        what = (
+            f"Not needed any more: {by} has cancelled this." if by else "Nobody answered in time."
+        )
+    else:
+        what = f"{state.value.capitalize()} by {by}." if by else f"{state.value.capitalize()}."
+    return f"{question}\n\n{what}"
