@@ -263,7 +263,11 @@ def test_what_the_model_is_told_names_all_that_is_read() -> None:
         }
     )
     assert new == NewReminder("x", in_s=5.0, zone="UTC", missed=Missed.ALL, max_late_s=7.0)
-    assert told == {"action", "id", *["text", "in_s", "at", "every_s", "cron", "tz", "missed", "max_late_s"]}
+    assert told == {
+        "action",
+        "id",
+        *["text", "in_s", "at", "every_s", "cron", "tz", "missed", "max_late_s"],
+    }
 
 
 def test_a_cancelled_call_does_nothing(desk: Desk, agent: Agent) -> None:
