@@ -63,6 +63,7 @@ def preload() -> None:
         origins,
         overrides,
         redact,
+        slack,
         text,
         toml_limits,
         violations,

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from netclawd.daemon.proposals import Proposals
     from netclawd.daemon.turn_parts import Agent
     from netclawd.ports import Boot, Store, Tool
+    from netclawd.ports.channels import Channel
 
 # -- paths and configuration ---------------------------------------------------------------------
 
@@ -234,11 +235,11 @@ def _prepare(environ: Mapping[bytes, bytes], config: str | None, boot: Boot) -> 
             service, settings, spawn, Secrets(strings).resolve
         ),
         make_control=lambda service: edges.make_control(service, spawn),
-        make_channels=lambda _settings: (),
+        make_channels=lambda settings: _channels(settings, strings),
         bind_control=lambda: edges.bind_control_socket(folders.control_socket),
         make_watcher=lambda: edges.make_watcher(paths.config, spawn),
         open_fd_store=edges.reach_fd_store(strings.get("NOTIFY_SOCKET", "")),
-        import_rest=import_rest,
+        import_rest=lambda: import_rest(beginning.snapshot.settings),
         redact=redactor.value,
     )
 
@@ -399,7 +400,13 @@ def _agent(
     )
 
 
-def import_rest() -> None:
+def _channels(settings: Settings, environ: Mapping[str, str]) -> Sequence[Channel]:
+    from netclawd.cli.channels import make_channels
+
+    return make_channels(settings, Secrets(environ).resolve, spawn)
+
+
+def import_rest(settings: Settings) -> None:
     """Import every module that may ever be used and that serving did not need."""
     import ctypes  # noqa: F401
     import grp  # noqa: F401
@@ -427,11 +434,13 @@ def import_rest() -> None:
     import netclawd.daemon.sharing
     import netclawd.daemon.unix_sockets  # noqa: F401
     from netclawd.adapters import cron, settings_file, toml_edit
+    from netclawd.cli.channels import import_channels
 
     cron.preload()
     edges.import_rest()
     settings_file.preload()
     toml_edit.preload()
+    import_channels(settings)
 
 
 # -- the rehearsing child ------------------------------------------------------------------------
@@ -477,7 +486,7 @@ def _serve_one_request(settings: Settings, folders: Folders) -> None:
     from netclawd.adapters.store.sqlite import SqliteStore
     from netclawd.daemon.trial import serve_one_request
 
-    import_rest()
+    import_rest(settings)
     _agent(settings, folders, dict(os.environ))
     store = SqliteStore.open(folders.in_state("netclawd.db"), read_only=True)
     try:

@@ -173,7 +173,8 @@ def _mark(
 ) -> None:
     """Add a mark of emphasis: the closing of one that is open, or one that may be closed later."""
     mark = found["mark"]
-    before, after = text[: found.start()][-1:], text[found.end() : found.end() + 1]
+    start, end = found.span()
+    before, after = text[max(0, start - 1) : start], text[end : end + 1]
     inside_word = mark[0] == "_" and before.isalnum() and after.isalnum()
     first, last = _MARKS[mark]
     if mark in _STRONG:

@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from netclawd.adapters.slack import faults
@@ -140,7 +140,7 @@ class SlackChannel:
         users, channels = settings.allow_users, settings.allow_channels
         if requester and "*" not in users and requester not in users:
             return "I'm not set up to talk with you. Ask whoever runs me to allow it."
-        if parts is None or parts.direct or "*" in channels or parts.channel in channels:
+        if parts is not None and (parts.direct or "*" in channels or parts.channel in channels):
             return ""
         return "I'm not set up to answer in this channel. Ask whoever runs me to allow it."
 
@@ -171,17 +171,26 @@ class SlackChannel:
     def stop(self, timeout_s: float) -> None:
         """Pause, and wait until no thread and no connection of it is left."""
         deadline = time.monotonic() + timeout_s
-        while True:
-            # Again and again: a connection in the making may have been missed.
-            self.pause()
-            left = deadline - time.monotonic()
+        self.pause()
+        while self.working and (left := deadline - time.monotonic()) > 0:
+            # A connection in the making may have been missed.
+            self._wires.cut()
+            self._wake.set()
             alive = [thread for thread in self._threads if thread.is_alive()]
-            if left <= 0 or not (alive or self._wires.any):
-                return
             if alive:
                 alive[0].join(min(left, 0.02))
             else:
                 time.sleep(min(left, 0.005))
+
+    @property
+    def working(self) -> bool:
+        """Whether a thread or a connection of it is left."""
+        return self._wires.any or any(thread.is_alive() for thread in list(self._threads))
+
+    @property
+    def left_alone(self) -> Mapping[str, int]:
+        """How many envelopes of each kind asked for nothing."""
+        return dict(self._receiving.nothing) if self._receiving is not None else {}
 
     # -- delivering --
 
@@ -202,7 +211,6 @@ class SlackChannel:
             self._ask_again_at = time.monotonic() + self._pace.refused_s
         self._set(ChannelPhase.REFUSED, trouble)
         if fresh:
-            _log.warning("%s", trouble)
             self._tell_host()
 
     def _tell(self, press: Press, sentence: str) -> None:
@@ -290,8 +298,6 @@ class SlackChannel:
             self._set(ChannelPhase.CONNECTED)
         if before is not None:
             self._left.append((now + self._pace.leave_s, before))
-        else:
-            _log.info("connected to Slack")
         self._tell_host()
 
     def _ask_again(self) -> None:
@@ -354,7 +360,7 @@ class SlackChannel:
         self._put_off(pause)
         if self._link is not None and not self._link.ended.is_set():
             return  # The old one still serves.
-        _log.warning("%s Next try in %.0f s.", trouble, pause)
+        _log.info("%s Next try in %.1f s.", trouble, pause)
         self._set(ChannelPhase.REFUSED if refused else ChannelPhase.DOWN, trouble)
         self._tell_host()
 
