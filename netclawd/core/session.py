@@ -337,9 +337,6 @@ class Change:
     forgiven: bool = False
     #: Tokens to be added to those of the turn and its session.
     usage: Usage | None = None
-    #: A sentence for the people whom the session's channel reaches, besides any reply; empty for none, and
-    #: nothing where the session has no channel. With an event, whose number makes it this sentence.
-    notice: str = ""
 
 
 @frozen

@@ -69,10 +69,8 @@ def answer(store: Store, lease: Lease, text: str = "Fine.", at: float = 20.0) ->
     store.commit(Change(lease, (note(EventType.MODEL_COMPLETED),), outbox=pending), at)
 
 
-def cancel(store: Store, lease: Lease, at: float = 30.0, text: str | None = "Cancelled.") -> None:
-    said = None if text is None else OutboxChange(OutboxState.PENDING, text)
-    ended = (note(EventType.TURN_CANCELLED),)
-    store.commit(Change(lease, ended, TurnState.CANCELLED, outbox=said), at)
+def cancel(store: Store, lease: Lease, at: float = 30.0) -> None:
+    store.commit(Change(lease, (note(EventType.TURN_CANCELLED),), TurnState.CANCELLED), at)
 
 
 def ask(store: Store, lease: Lease, id_: str = "a1", at: float = 20.0) -> None:

@@ -25,7 +25,6 @@ from netclawd.core.session import (
     CallId,
     Change,
     EventType,
-    OutboxChange,
     OutboxState,
     SessionId,
     TurnState,
@@ -99,11 +98,9 @@ def answering(store: SqliteStore) -> Callable[[], object]:
     asked = ApprovalChange(ApprovalId("a1"), ApprovalState.PENDING, "May I?", CallId("c"), "run")
     change = Change(
         lease,
-        (note(EventType.TURN_CANCELLED),),
+        (note(EventType.TURN_PARKED, reason="request"), note(EventType.TURN_CANCELLED)),
         TurnState.CANCELLED,
-        outbox=OutboxChange(OutboxState.PENDING, "Cancelled."),
         approvals=(asked,),
-        notice="It was parked.",
     )
     return lambda: store.commit(change, 20.0)
 

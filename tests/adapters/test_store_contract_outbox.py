@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
+from netclawd.core import conversations
 from netclawd.core.outgoing import OutgoingId, OutgoingKind
 from netclawd.core.session import (
     API,
     Change,
     EventType,
+    NewEvent,
     OutboxChange,
     OutboxState,
     ParkReason,
@@ -107,10 +109,51 @@ def test_the_life_of_a_reply(store: Store) -> None:
     assert store.outgoing.unsettled(SLACK) == ()
 
 
-def test_a_turn_that_ends_without_a_reply_says_so_once(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (note(EventType.TURN_CANCELLED, by="uid 0"), "Cancelled."),
+        (note(EventType.TURN_FAILED, reason="It is busy.", remedy="Try again."),
+         "I couldn't answer: It is busy. Try again."),
+        (note(EventType.TURN_FAILED, slug="x", reason="It is busy."), "I couldn't answer: It is busy."),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("shown", [(), ("1.1",)])
+def test_a_turn_that_ends_without_a_reply_says_so_in_its_place(
+    store: Store, event: NewEvent, said: str, shown: tuple[str, ...]
+) -> None:
     lease = spoken_to(store)
+    if shown:
+        streaming(store, lease.turn_id, *shown)
+    state_ = TurnState(event.type.value.removeprefix("turn."))
+    store.commit(Change(lease, (event,), state_), 30.0)
+    (reply,) = store.outgoing.due(SLACK, 30.0, 9)
+    assert (str(reply.id), reply.text, reply.receipts) == (lease.turn_id, said, shown)
+    assert (reply.kind, reply.requester) == (OutgoingKind.REPLY, "U1")
+
+
+@pytest.mark.parametrize("reason", list(ParkReason))
+def test_a_turn_that_is_parked_for_somebody_elsewhere_says_so(
+    store: Store, reason: ParkReason
+) -> None:
+    lease = spoken_to(store)
+    for n in (1, 2):
+        parked = (note(EventType.TURN_PARKED, reason=reason.value),)
+        store.commit_all([Change(lease, parked, TurnState.PARKED, reason)], 20.0 + n)
+    said = [each.text for each in store.outgoing.messages((), 9)]
+    if reason is ParkReason.APPROVAL:
+        assert said == [], "its question says it"
+    else:
+        assert said == [conversations.PARKED[reason]] * 2, "each time that it is"
+        assert {each.kind for each in store.outgoing.messages((), 9)} == {OutgoingKind.NOTICE}
+
+
+def test_a_turn_of_the_api_says_nothing_in_a_channel(store: Store) -> None:
+    lease = leased(store)
+    parked = (note(EventType.TURN_PARKED, reason="request"),)
+    store.commit(Change(lease, parked, TurnState.PARKED, ParkReason.REQUEST), 20.0)
     cancel(store, lease)
-    assert [each.text for each in store.outgoing.due(SLACK, 30.0, 9)] == ["Cancelled."]
+    assert (store.outgoing.messages((), 9), store.outbox()) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -235,10 +278,10 @@ def test_an_edit_that_is_refused_leaves_the_reply_streaming(store: Store) -> Non
 def test_no_reply_streams_once_its_turn_has_ended(store: Store) -> None:
     lease = spoken_to(store)
     streaming(store, lease.turn_id, "1.1")
-    cancel(store, lease, text=None)
+    end(store, lease)
     assert state(store, lease.turn_id) is DROPPED
     other = spoken_to(store)
-    cancel(store, other, text=None)
+    end(store, other)
     with pytest.raises(ConflictError):
         store.outgoing.stream(other.turn_id, 40.0)
     with pytest.raises(NotFoundError):
@@ -311,17 +354,6 @@ def test_a_question_of_the_api_goes_through_no_channel(store: Store) -> None:
     ask(store, lease)
     decide(store, lease)
     assert store.outgoing.messages((), 9) == ()
-
-
-def test_a_notice_comes_with_its_event(store: Store) -> None:
-    lease = spoken_to(store)
-    for n in (1, 2):
-        change = Change(lease, (note(EventType.TURN_PARKED),), TurnState.PARKED, notice=f"No {n}.")
-        store.commit(replace(change, park_reason=ParkReason.REQUEST), 20.0 + n)
-    assert [each.text for each in store.outgoing.messages((), 9)] == ["No 1.", "No 2."]
-    api = leased(store)
-    store.commit(Change(api, (note(),), notice="Nobody reads this."), 24.0)
-    assert len(store.outgoing.messages((), 9)) == 2
 
 
 # -- when each is due ------------------------------------------------------------------------------

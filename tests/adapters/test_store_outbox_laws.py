@@ -182,7 +182,7 @@ class Walk:
         if answered:
             answer(self.store, lease)
         if not answered or self.chance.random() < 0.5:
-            cancel(self.store, lease, text=self.chance.choice(("Cancelled.", None)))
+            cancel(self.store, lease)
         del self.open[lease.turn_id]
 
 

@@ -142,11 +142,16 @@ def _add_usage(db: sqlite3.Connection, turn: _Held, usage: Usage) -> None:
 
 
 def _tell_channel(db: sqlite3.Connection, turn: _Held, change: Change, seq: int, at: float) -> None:
-    """Put what people are told besides the reply into the outbox of the session's channel."""
+    """Put what people are told of a turn besides its reply into the outbox of the session's channel."""
     from netclawd.adapters.store import outgoing_moves
+    from netclawd.core import conversations
 
-    if change.notice:
-        outgoing_moves.put_notice(db, turn.position, seq, change.notice, at)
+    instead = conversations.said_instead(change.events)
+    if instead is not None and change.outbox is None:
+        said = OutboxChange(OutboxState.PENDING, instead)
+        outgoing_moves.change_reply(db, turn.position, said, at)
+    if (meanwhile := conversations.said_meanwhile(change.events)) is not None:
+        outgoing_moves.put_notice(db, turn.position, seq, meanwhile, at)
     if change.state is not None and change.state.ended:
         outgoing_moves.end_reply(db, change.lease.turn_id, at)
 
