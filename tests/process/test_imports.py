@@ -43,8 +43,8 @@ def test_a_reexec_imports_only_what_serving_needs(make_daemon: Callable[..., Dae
     assert imported & NOT_NEEDED == set()
 
 
-#: What this daemon never imports: it belongs to the rehearsing child, to a start under systemd, or to a channel
-#: that isn't configured.
+#: What this daemon never imports: it belongs to the rehearsing child, to a start under systemd, or to a
+#: channel that isn't configured.
 OF_OTHERS = {
     "netclawd.daemon.trial",
     "netclawd.adapters.journal",
