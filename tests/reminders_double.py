@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from netclawd.adapters.cron import CroniterCron
+from netclawd.core.listing import ReminderPage, cursor_after, place_of
 from netclawd.core.reminders import (
     NewReminder,
     Occurrence,
@@ -76,9 +77,14 @@ class RemindersDouble:
         self.ran[reminder.id] = []
         return reminder
 
-    def list(self, all_: bool) -> Sequence[Reminder]:
+    def page(self, *, all_: bool, cursor: str | None, limit: int) -> ReminderPage:
         shown = (ReminderState.ACTIVE, ReminderState.PAUSED)
-        return [each for each in self.all.values() if all_ or each.state in shown]
+        found = [each for each in self.all.values() if all_ or each.state in shown]
+        places = sorted((place_of(cursor_after(each)), each) for each in found)
+        behind = place_of(cursor)
+        rest = [each for place, each in places if place > behind]
+        more = cursor_after(rest[limit - 1]) if len(rest) > limit else None
+        return ReminderPage(tuple(rest[:limit]), more)
 
     def show(self, reminder_id: ReminderId) -> Reminder:
         found = self.all.get(reminder_id)

@@ -95,7 +95,11 @@ def when_next(reminder: Reminder) -> str:
 def _from_now(at: float) -> str:
     from netclawd.adapters.clock import SystemClock
 
-    return f"in {ahead(at)}" if at > SystemClock().wall() else f"due since {ago(at)[:-4]}"
+    return (
+        f"in {ahead(at)}"
+        if at > SystemClock().wall()
+        else f"due for {ago(at).removesuffix(' ago')}"
+    )
 
 
 def describe_new(reminder: Reminder) -> Iterator[str]:

@@ -5,7 +5,7 @@ Pure. The keys are protocol; a reminder's own are :func:`netclawd.core.reminders
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
 from typing import Any
 
 from netclawd.core.outgoing import Outgoing
@@ -45,42 +45,36 @@ _SHOWN_MESSAGE = (
 
 @frozen
 class ReminderPage:
-    """A page of reminders; ``next`` is the cursor of the following one, if any."""
+    """A page of reminders, the next due first and those that are not due any more last.
+
+    ``next`` is the cursor of the following one, if any. One that is due between two may stand on both.
+    """
 
     reminders: tuple[Reminder, ...]
     next: str | None
 
 
-def page_of(found: Iterable[Reminder], cursor: str | None, limit: int) -> ReminderPage:
-    """Return a page of reminders, the next due first and those that are not due any more last.
-
-    One that is due between two pages may stand on both. BadRequestError for a cursor that isn't ours.
-    """
-    after = _place(cursor) if cursor is not None else None
-    ordered = sorted(found, key=_order)
-    rest = ordered if after is None else [each for each in ordered if _order(each) > after]
-    page = tuple(rest[:limit])
-    return ReminderPage(page, _cursor(page[-1]) if len(rest) > limit else None)
+#: Where a reminder stands in the list: 1 once it is not due any more, when it is due (else was made), its id.
+Place = tuple[int, float, str]
 
 
-def _order(reminder: Reminder) -> tuple[bool, float, str]:
-    at = reminder.next_at
-    return at is None, reminder.created_at if at is None else at, reminder.id
+def cursor_after(reminder: Reminder) -> str:
+    """Return the cursor of the page that begins behind a reminder."""
+    idle = reminder.next_at is None
+    at = reminder.created_at if reminder.next_at is None else reminder.next_at
+    return f"{int(idle)}:{at!r}:{reminder.id}"
 
 
-def _cursor(reminder: Reminder) -> str:
-    idle, at, name = _order(reminder)
-    return f"{int(idle)}:{at!r}:{name}"
-
-
-def _place(cursor: str) -> tuple[bool, float, str]:
+def place_of(cursor: str | None) -> Place:
+    """Return the place that a page begins behind; BadRequestError for a cursor that isn't ours."""
+    if cursor is None:
+        return -1, 0.0, ""
     idle, _, rest = cursor.partition(":")
     at, _, name = rest.partition(":")
-    try:
+    with contextlib.suppress(ValueError):
+        name.encode()
         if idle in ("0", "1"):
-            return idle == "1", float(at), name
-    except ValueError:
-        pass
+            return int(idle), float(at), name
     raise BadRequestError("The cursor is none of ours.", "Use `next` of the page before.")
 
 

@@ -149,8 +149,11 @@ def _next_time_of_day(time: timedelta, now: float, zone: tzinfo) -> float:
 
 
 def first_due(schedule: Schedule, now: float, cron: Cron) -> float | None:
-    """Return when a new reminder is due first."""
-    return schedule.at if schedule.kind is ScheduleKind.ONCE else next_due(schedule, now, cron)
+    """Return when a new reminder is due first; an interval has to pass before."""
+    if schedule.kind is ScheduleKind.ONCE:
+        return schedule.at
+    # The grid begins at a rounded ``now``, which may be a moment ahead.
+    return next_due(schedule, max(now, schedule.at), cron)
 
 
 def next_due(schedule: Schedule, after: float, cron: Cron) -> float | None:

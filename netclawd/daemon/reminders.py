@@ -32,6 +32,7 @@ from netclawd.errors import (
 )
 
 if TYPE_CHECKING:
+    from netclawd.core.listing import ReminderPage
     from netclawd.ports.reminders import Calendar, ReminderStore
 
 _log = logging.getLogger("netclawd.reminders")
@@ -146,6 +147,9 @@ class Reminders:
 
     def list(self, all_: bool = False) -> tuple[Reminder, ...]:
         return self._store.reminders(all_=all_)
+
+    def page(self, *, all_: bool, cursor: str | None, limit: int) -> ReminderPage:
+        return self._store.page(all_=all_, cursor=cursor, limit=limit)
 
     def of_session(self, session_id: SessionId) -> tuple[Reminder, ...]:
         """Return the active and paused reminders of a session."""

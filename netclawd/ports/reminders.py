@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from netclawd.core.listing import ReminderPage
 from netclawd.core.reminders import (
     NewReminder,
     Occurrence,
@@ -40,6 +41,9 @@ class ReminderStore(Protocol):
 
     def reminders(self, *, all_: bool) -> tuple[Reminder, ...]:
         """Return those that are ACTIVE or PAUSED, next due first; ``all_``: DONE and REMOVED ones too."""
+
+    def page(self, *, all_: bool, cursor: str | None, limit: int) -> ReminderPage:
+        """Return a page of those; BadRequestError for a cursor that isn't ours."""
 
     def of_session(self, session_id: SessionId) -> tuple[Reminder, ...]:
         """Return the ACTIVE and PAUSED reminders of a session."""
@@ -102,8 +106,8 @@ class Reminders(Protocol):
         something else.
         """
 
-    def list(self, all_: bool) -> Sequence[Reminder]:
-        """Return those that are ACTIVE or PAUSED, ``all_``: DONE and REMOVED ones too."""
+    def page(self, *, all_: bool, cursor: str | None, limit: int) -> ReminderPage:
+        """Return a page of those that are ACTIVE or PAUSED, ``all_``: DONE and REMOVED ones too."""
 
     def show(self, reminder_id: ReminderId) -> Reminder: ...
 

@@ -19,7 +19,7 @@ from netclawd.core.reminders import (
 )
 from netclawd.core.session import API, Admitted, EventType, SessionId
 from netclawd.core.values import replace
-from netclawd.errors import NetclawError, NotFoundError
+from netclawd.errors import BadRequestError, NetclawError, NotFoundError
 from netclawd.ports import Store
 from tests.adapters.channel_stores import due as messages_due
 from tests.adapters.channel_stores import message, receive
@@ -138,6 +138,27 @@ def test_reminders_are_listed_next_due_first(store: Store) -> None:
     assert {each.id for each in store.reminders.reminders(all_=True)} == {"r1", "r2", "r3"}
     assert store.reminders.count() == {ACTIVE: 1, PAUSED: 1, REMOVED: 1}
     assert store.census().reminders == {"active": 1, "paused": 1}
+
+
+def test_reminders_are_paged_in_the_order_of_the_list(store: Store) -> None:
+    for number, at in enumerate((60.0, 60.0, 30.0, None, 90.0)):
+        store.reminders.add(a_reminder(f"r{number}", at=at))
+    store.reminders.change(ReminderId("r4"), REMOVED, "", None)
+    assert pages(store, all_=False) == [["r2", "r0"], ["r1", "r3"]]
+    assert pages(store, all_=True) == [["r2", "r0"], ["r1", "r3"], ["r4"]]
+    with pytest.raises(BadRequestError):
+        store.reminders.page(all_=True, cursor="60", limit=2)
+
+
+def pages(store: Store, *, all_: bool) -> list[list[str]]:
+    found: list[list[str]] = []
+    cursor = None
+    while True:
+        page = store.reminders.page(all_=all_, cursor=cursor, limit=2)
+        found.append([str(each.id) for each in page.reminders])
+        cursor = page.next
+        if cursor is None:
+            return found
 
 
 def test_the_reminders_of_a_session(store: Store) -> None:

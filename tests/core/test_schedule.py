@@ -233,6 +233,12 @@ def test_the_other_ways_to_say_when() -> None:
     assert read(cron=" 0  7 * *  1-5 ").cron == "0 7 * * 1-5"
 
 
+@pytest.mark.parametrize("part_s", [0.0, 0.0004, 0.0006])
+def test_an_interval_passes_before_its_first_time_however_now_is_rounded(part_s: float) -> None:
+    now = at("2026-11-28T12:00") + part_s
+    assert first_due(read(now, every_s=60), now, CRON) == pytest.approx(now + 60, abs=0.002)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

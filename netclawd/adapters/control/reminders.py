@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from netclawd.adapters.control.arguments import Arguments
-from netclawd.core.listing import OCCURRENCES, page_of
+from netclawd.core.listing import OCCURRENCES
 from netclawd.core.remind import read_new
 from netclawd.core.reminders import Reminder, ReminderId, as_json
 from netclawd.ports.reminders import Reminders
@@ -19,7 +19,7 @@ _OWN = ("id", "do", "key")
 
 def _list(reminders: Reminders, args: Arguments, _by: str) -> Any:
     cursor, limit = args.optional_text("cursor"), args.count("limit", DEFAULT, MOST)
-    page = page_of(reminders.list(args.flag("all")), cursor, max(1, limit))
+    page = reminders.page(all_=args.flag("all"), cursor=cursor, limit=max(1, limit))
     if args.flag("occurrences"):
         found = [_whole(reminders, each) for each in page.reminders]
     else:

@@ -61,8 +61,6 @@ class AllReminders:
         self._service = service
 
     def on_get(self, req: Any, resp: Any) -> None:
-        from netclawd.core.listing import page_of
-
         limit = whole_number(
             req, "limit", default=DEFAULT_REMINDERS, lowest=1, highest=MAX_REMINDERS
         )
@@ -71,7 +69,7 @@ class AllReminders:
         if cursor is not None and not isinstance(cursor, str):
             raise BadRequestError("cursor is given twice.", "Give it once.")
         reminders = self._service.reminders
-        page = page_of(reminders.list(everything), cursor, limit)
+        page = reminders.page(all_=everything, cursor=cursor, limit=limit)
         found = [_object(reminders, each) for each in page.reminders]
         resp.data = sse.encode({"reminders": found, "next": page.next})
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from netclawd.adapters.store import reads, rows, writes
 from netclawd.adapters.store.readers import Readers
 from netclawd.adapters.store.writer import Submit, Written
+from netclawd.core.listing import ReminderPage, cursor_after, place_of
 from netclawd.core.reminders import (
     Missed,
     Occurrence,
@@ -40,6 +41,11 @@ _BY_STATE = _REMINDER.replace("reminders r", "reminders r INDEXED BY reminders_b
 _LISTED = f"""{_BY_STATE} WHERE r.state IN ('active', 'paused')
     ORDER BY r.next_at IS NULL, r.next_at, r.n"""
 _ALL = f"{_REMINDER} ORDER BY r.next_at IS NULL, r.next_at, r.n"
+_PLACE = "r.next_at IS NULL, ifnull(r.next_at, r.created_at), r.id"
+_PAGE, _PAGE_OF_ALL = (
+    f"""{question} ({_PLACE}) > (?, ?, ?) ORDER BY {_PLACE} LIMIT ?"""
+    for question in (f"{_BY_STATE} WHERE r.state IN ('active', 'paused') AND", f"{_REMINDER} WHERE")
+)
 _OF_SESSION = f"""{_REMINDER.replace("reminders r", "reminders r INDEXED BY reminders_by_session")}
     WHERE r.session = (SELECT n FROM sessions WHERE id = ?) AND r.state IN ('active', 'paused')
     ORDER BY r.next_at IS NULL, r.next_at, r.n"""
@@ -79,6 +85,12 @@ class SqliteReminders:
 
     def reminders(self, *, all_: bool) -> tuple[Reminder, ...]:
         return self._select(_ALL if all_ else _LISTED)
+
+    def page(self, *, all_: bool, cursor: str | None, limit: int) -> ReminderPage:
+        question = _PAGE_OF_ALL if all_ else _PAGE
+        found = self._select(question, *place_of(cursor), limit + 1)
+        more = cursor_after(found[limit - 1]) if len(found) > limit else None
+        return ReminderPage(found[:limit], more)
 
     def of_session(self, session_id: SessionId) -> tuple[Reminder, ...]:
         return self._select(_OF_SESSION, session_id)
