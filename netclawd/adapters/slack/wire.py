@@ -11,6 +11,7 @@ at once, so each step of it is made under a lock, and no wait is.
 from __future__ import annotations
 
 import io
+import os
 import select
 import socket
 import ssl
@@ -140,7 +141,7 @@ class Wire:
             raise WireError(error.strerror or "it can't be reached") from None
         if (code := here.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) != 0:
             self._check()
-            raise WireError(_words(code))
+            raise WireError(os.strerror(code))
         here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _resolve(self, host: str, port: int, deadline: float) -> Sequence[Any]:
@@ -296,10 +297,6 @@ class Reader(io.RawIOBase):
 @cache
 def _context() -> ssl.SSLContext:
     return ssl.create_default_context()
-
-
-def _words(code: int) -> str:
-    return OSError(code, "").strerror or f"error {code}"
 
 
 def _find_proxy(target: SplitResult) -> SplitResult | None:
