@@ -12,27 +12,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.container import rootfs
+from tests.guards_of_channels import GUARDS_OF_CHANNELS, Guard
 
 ROOT = Path(__file__).parent.parent
 #: A test that takes longer than this has not failed, it hangs, seconds.
 LIMIT_S = 180.0
-
-
-@dataclass(frozen=True)
-class Guard:
-    name: str
-    #: The file under netclawd/, the code that guards, and what stands there when it is broken.
-    path: str
-    code: str
-    broken: str
-    #: The test that must fail.
-    test: str
-    #: It runs under a real s6, so it needs root and what `make test-container` makes.
-    under_s6: bool = False
 
 
 GUARDS = (
@@ -136,38 +123,6 @@ GUARDS = (
         "    if change.state not in OUTBOX_MOVES[old]:\n",
         "    if not OUTBOX_MOVES:\n",
         "tests/adapters/test_store_contract_records.py",
-    ),
-    Guard(
-        "an event of a channel is remembered with its input",
-        "adapters/store/outgoing.py",
-        "    _remember(db, channel, received.event_id, at)\n",
-        "    pass\n",
-        "tests/adapters/test_store_contract_received.py"
-        "::test_an_event_that_is_delivered_again_writes_nothing",
-    ),
-    Guard(
-        "a whole reply is not posted beside its first part that may be there",
-        "adapters/store/outgoing_moves.py",
-        "    if now.state is OutboxState.STREAMING and not now.receipts:\n"
-        "        state = OutboxState.SENDING\n",
-        "",
-        "tests/adapters/test_store_outbox_laws.py"
-        "::test_each_message_is_shown_once_with_its_last_text",
-    ),
-    Guard(
-        "an occurrence of a reminder starts once",
-        "adapters/store/reminders.py",
-        "    if not _insert(db, place, new):\n        return None\n",
-        "    _insert(db, place, new)\n",
-        "tests/adapters/test_store_contract_reminders.py::test_an_occurrence_is_started_once",
-    ),
-    Guard(
-        "a release that knows no channels opens no store that has one",
-        "adapters/store/writes.py",
-        "    if channel != API:\n        raise_min_reader(db, schema.CHANNELS)\n",
-        "",
-        "tests/adapters/test_store_files.py"
-        "::test_the_previous_release_opens_a_store_until_somebody_speaks_through_a_channel",
     ),
     Guard(
         "the refused digest is not tried again by itself",
@@ -392,6 +347,7 @@ GUARDS = (
         "tests/process/test_model_restarts.py::"
         "test_what_a_turn_had_done_before_it_failed_is_told_to_the_next",
     ),
+    *GUARDS_OF_CHANNELS,
 )
 
 
