@@ -171,6 +171,7 @@ class Courier:
         """Do what is due now; return the seconds after which there is more to do."""
         if not self._may_go_on():
             return self._pause()
+        self._find_open()
         if not self._begun:
             self._begin()
         for message_id in [i for i, doubt in self._doubts.items() if doubt.look_at <= self._now()]:
@@ -209,12 +210,15 @@ class Courier:
             pauses.append(show_at - now)
         return max(0.0, min(pauses))
 
-    def _begin(self) -> None:
-        """Find what a courier before this one has left in the middle, and what waited for us."""
+    def _find_open(self) -> None:
+        """Doubt what is in the middle, though nothing is under way: another courier has left it there."""
         for message in self._outbox.unsettled(self._channel.name):
             # Of a reply in the making only the first part is posted: with its receipt nothing is open.
             if message.state is OutboxState.SENDING or not message.receipts:
-                self._doubts[message.id] = Doubt(self._now())
+                self._doubts.setdefault(message.id, Doubt(self._now()))
+
+    def _begin(self) -> None:
+        """Let what waited for another configuration be judged by this one."""
         wall = self._clock.wall()
         for message in self._outbox.messages((OutboxState.PENDING,), _HELD):
             held = message.due_at - wall > delivery.LONGEST_PAUSE_S
@@ -342,8 +346,10 @@ class Courier:
     def _show(self, turn_id: TurnId, text: str) -> None:
         """Show what there is of a reply."""
         message = self._streaming(turn_id)
-        if message is None or any(self._words_about(message)):
+        if message is None or (why := " ".join(self._words_about(message)).strip()):
             self._live.mute(turn_id)  # The whole reply is judged by itself.
+            if message is not None and message.id not in self._doubts:
+                self._take_back(message, why)
             return
         if message.id in self._doubts:
             self._live.put_off(turn_id, delivery.EDIT_S)
@@ -358,10 +364,15 @@ class Courier:
             if not message.receipts:
                 self._doubt(message, error)
             self._live.put_off(turn_id, delivery.EDIT_S)
+        except (_RestError, StoreError):
+            raise
         except UndeliverableError as error:
             self._live.mute(turn_id)
-            self._take_back(message, error)
+            self._take_back(message, str(error))
             _log.info("reply is not shown while it is made: %s", error, extra=self.ids(message))
+        except Exception:  # noqa: BLE001 - what is there of it is found by a look
+            self._live.mute(turn_id)
+            _log.exception("reply is not shown while it is made", extra=self.ids(message))
 
     def _streaming(self, turn_id: TurnId) -> Outgoing | None:
         """Return the row of a reply that is being made; None once it is made, or isn't ours."""
@@ -374,16 +385,16 @@ class Courier:
                 return None
         return message if message.state is OutboxState.STREAMING else None
 
-    def _take_back(self, message: Outgoing, error: DeliveryError) -> None:
+    def _take_back(self, message: Outgoing, why: str) -> None:
         """Write that nothing of a reply is there: the whole one may be posted without a look."""
         if not message.receipts:
             wall = self._clock.wall()
-            self.patiently(lambda: self._outbox.put_off(message, wall, str(error), wall))
+            self.patiently(lambda: self._outbox.put_off(message, wall, why, wall))
 
     def _put_off_show(self, message: Outgoing, error: TryLaterError) -> None:
         assert message.turn_id is not None
         pause_s = delivery.pause_s(1, error.after_s)
-        self._take_back(message, error)
+        self._take_back(message, str(error))
         self._live.put_off(message.turn_id, pause_s)
         self._keep_quiet(error, pause_s)
 

@@ -230,6 +230,8 @@ class Scene:
         self.die_before: int | None = None
         self.lands_after_s: float | None = None
         self.deaths = 0
+        #: Called before each effect; may raise what a store would.
+        self.refuse: Callable[[str], None] = lambda _what: None
         self._store: SqliteStore | None = None
         self.boot()
 
@@ -263,6 +265,7 @@ class Scene:
 
     def _before(self, what: str) -> None:
         self.effects.append(what)
+        self.refuse(what)
         if len(self.effects) - 1 == self.die_before:
             late = self.lands_after_s is not None and what == "post"
             raise Killed(self.lands_after_s) if late else Killed
