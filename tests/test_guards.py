@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from tests.guards import GUARDS, ROOT, Guard
+from tests.guards import GUARDS, ROOT
+from tests.guards_of_channels import Guard
 from tests.process.faults import kill_points
 
 PAGE = (ROOT / "docs/internals/restart.md").read_text()
