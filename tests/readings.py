@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from netclawd.core.counters import DRAIN, GAP, observe
-from netclawd.core.reading import Census, ListenQueue, ListenTrouble, Reading
+from netclawd.core.reading import Census, ChannelReading, ListenQueue, ListenTrouble, Reading
 from netclawd.core.values import replace
 
 TOTALS = {
@@ -41,9 +41,21 @@ def a_reading(**changes: Any) -> Reading:
             {"pending": 1},
             {"applied": 2},
             {"input": 900, "output": 70},
+            {"active": 3, "paused": 1},
+            {"started": 2, "done": 8, "skipped": 4},
         ),
         store_answers=True,
         listeners={"127.0.0.1:5199": ListenQueue(waiting=1, limit=2048, drops=3)},
         namespace=ListenTrouble(overflows=11, drops=12),
+        channels={
+            "slack": ChannelReading(
+                connected=True,
+                event_age_s=60.5,
+                alive_age_s=1.5,
+                deferred=2,
+                messages={"pending": 3, "ambiguous": 1, "failed": 0},
+            )
+        },
+        overdue=5,
     )
     return replace(reading, **changes)

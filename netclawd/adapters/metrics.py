@@ -28,7 +28,8 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from netclawd.core import counters
 from netclawd.core.counters import Histogram
 from netclawd.core.lifecycle import Phase
-from netclawd.core.reading import Census, ListenQueue, ListenTrouble, Reading
+from netclawd.core.reading import Census, ChannelReading, ListenQueue, ListenTrouble, Reading
+from netclawd.core.reminders import OccurrenceState
 from netclawd.core.restart import Outcome
 from netclawd.core.session import EventType, OutboxState, ParkReason, TurnState
 from netclawd.core.turn import STEP_LIMIT
@@ -48,6 +49,7 @@ _FAILURES = (
     *(kind.slug for kind in ProviderError.__subclasses__()),
     STEP_LIMIT,
 )
+_OCCURRENCES = tuple(s.value for s in OccurrenceState if s is not OccurrenceState.STARTED)
 _OPEN = tuple(state.value for state in TurnState if not state.ended)
 
 
@@ -113,6 +115,26 @@ def of_queue(number: Callable[[ListenQueue], int]) -> Callable[[Reading], Iterab
 
 def of_namespace(number: Callable[[ListenTrouble], int]) -> Callable[[Reading], Iterable[Sample]]:
     return alone(lambda r: None if r.namespace is None else number(r.namespace))
+
+
+def of_channel(
+    number: Callable[[ChannelReading], float | None],
+) -> Callable[[Reading], Mapping[str, float]]:
+    def numbers(reading: Reading) -> Mapping[str, float]:
+        found = {name: number(channel) for name, channel in reading.channels.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    return numbers
+
+
+def _channel_messages(reading: Reading) -> Iterable[Sample]:
+    for name, channel in reading.channels.items():
+        for state, count in channel.messages.items():
+            yield (name, state), count
+
+
+def _ended_occurrences(census: Census) -> Mapping[str, int]:
+    return {state: n for state, n in census.occurrences.items() if state != "started"}
 
 
 def _ends(reading: Reading) -> Mapping[str, float]:
@@ -294,6 +316,69 @@ ROWS: tuple[Row | HistogramRow, ...] = (
         (),
         "1 when the session store was asked; 0 when what comes from it is as last known.",
         alone(lambda reading: reading.store_answers),
+    ),
+    Row(
+        "netclawd_channel_connected",
+        "gauge",
+        ("channel",),
+        "1 while the channel is connected to its platform.",
+        each(of_channel(lambda channel: channel.connected)),
+    ),
+    Row(
+        "netclawd_channel_event_age_seconds",
+        "gauge",
+        ("channel",),
+        "Time since the channel's newest event, in this generation.",
+        each(of_channel(lambda channel: channel.event_age_s)),
+    ),
+    Row(
+        "netclawd_channel_alive_age_seconds",
+        "gauge",
+        ("channel",),
+        "Time since the newest sign that the channel's connection lives, a ping above all.",
+        each(of_channel(lambda channel: channel.alive_age_s)),
+    ),
+    Row(
+        "netclawd_channel_deferred",
+        "gauge",
+        ("channel",),
+        "Inputs that came over the channel and wait for a turn.",
+        each(of_channel(lambda channel: channel.deferred)),
+    ),
+    Row(
+        "netclawd_channel_messages",
+        "gauge",
+        ("channel", "state"),
+        "Messages for the channel that are not delivered, by state.",
+        _channel_messages,
+    ),
+    Row(
+        "netclawd_reminders",
+        "gauge",
+        ("state",),
+        "Reminders that may be due again, by state.",
+        each(of_census(lambda census: census.reminders), ("active", "paused")),
+    ),
+    Row(
+        "netclawd_reminders_overdue",
+        "gauge",
+        (),
+        "Active reminders that should have started by now.",
+        alone(lambda reading: reading.overdue),
+    ),
+    Row(
+        "netclawd_reminders_running",
+        "gauge",
+        (),
+        "Occurrences of reminders whose turn has not ended.",
+        alone(lambda r: None if r.census is None else r.census.occurrences.get("started", 0)),
+    ),
+    Row(
+        "netclawd_reminder_occurrences_total",
+        "counter",
+        ("state",),
+        "Occurrences of reminders that have ended, by how; skipped are those that did not run.",
+        each(of_census(_ended_occurrences), _OCCURRENCES),
     ),
     Row(
         "netclawd_streams",

@@ -24,6 +24,8 @@ class Census:
     tokens: Mapping[str, int] = field(default_factory=dict)
     #: Reminders that may be due again, by state: ``active`` and ``paused``.
     reminders: Mapping[str, int] = field(default_factory=dict)
+    #: Occurrences of reminders: those that are ``started``, and how many ever ended in each other state.
+    occurrences: Mapping[str, int] = field(default_factory=dict)
 
 
 @frozen
@@ -43,6 +45,20 @@ class ListenTrouble:
 
     overflows: int
     drops: int
+
+
+@frozen
+class ChannelReading:
+    """One channel; an age is None where there was nothing yet."""
+
+    connected: bool
+    #: Seconds since the newest event, and since the newest sign that the connection lives.
+    event_age_s: float | None
+    alive_age_s: float | None
+    #: Inputs that wait for a turn.
+    deferred: int
+    #: Messages that aren't delivered: ``pending``, ``ambiguous`` and ``failed``.
+    messages: Mapping[str, int]
 
 
 @frozen
@@ -68,3 +84,7 @@ class Reading:
     listeners: Mapping[str, ListenQueue]
     #: None where the kernel doesn't tell.
     namespace: ListenTrouble | None
+    #: By name.
+    channels: Mapping[str, ChannelReading] = field(default_factory=dict)
+    #: Active reminders that should have started by now; None while the store can't tell.
+    overdue: int | None = None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from netclawd.core.reading import ListenQueue, Reading
+from netclawd.core.budgets import REMINDER_ON_TIME_S
+from netclawd.core.reading import ChannelReading, ListenQueue, Reading
 from netclawd.daemon.image import Image
 from netclawd.daemon.listen_queues import namespace_trouble, queue_of
-from netclawd.daemon.status import degraded_reasons
+from netclawd.daemon.status import channels_and_outbox, degraded_reasons
+from netclawd.errors import StoreError
+from netclawd.ports.channels import ChannelPhase
 
 
 def read(image: Image) -> Reading:
@@ -24,7 +27,36 @@ def read(image: Image) -> Reading:
         store_answers=fresh,
         listeners=_queues(image),
         namespace=namespace_trouble(),
+        channels=_channels(image),
+        overdue=_overdue(image),
     )
+
+
+def _channels(image: Image) -> dict[str, ChannelReading]:
+    now = image.parts.clock.wall()
+
+    def age(at: float | None) -> float | None:
+        return None if at is None else max(0.0, now - at)
+
+    return {
+        row["name"]: ChannelReading(
+            connected=row["state"] == ChannelPhase.CONNECTED,
+            event_age_s=age(row["last_event_at"]),
+            alive_age_s=age(row["last_alive_at"]),
+            deferred=row["deferred"],
+            messages={state: row[state] for state in ("pending", "ambiguous", "failed")},
+        )
+        for row in channels_and_outbox(image)["channels"]
+    }
+
+
+def _overdue(image: Image) -> int | None:
+    store = image.store  # Read once: the arbiter may take it away.
+    try:
+        late = image.parts.clock.wall() - REMINDER_ON_TIME_S
+        return store.reminders.overdue(late) if store is not None else None
+    except StoreError:
+        return None
 
 
 def _queues(image: Image) -> dict[str, ListenQueue]:

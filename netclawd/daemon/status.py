@@ -48,7 +48,7 @@ def status(image: Image) -> Mapping[str, Any]:
         "approvals": _approvals(image),
         "provider": _provider(image),
         "reminders": _reminders(image),
-        **_channels(image),
+        **channels_and_outbox(image),
         "streams": image.http.streams() if image.http is not None else 0,
         "last_restart": last.as_dict() if last is not None else None,
     }
@@ -120,7 +120,7 @@ def _reminders(image: Image) -> dict[str, Any]:
     return status(image)
 
 
-def _channels(image: Image) -> dict[str, Any]:
+def channels_and_outbox(image: Image) -> dict[str, Any]:
     """Return each channel's state, and how many messages aren't sent; None: the store can't tell."""
     store, channels = image.store, image.channels  # Read once: the arbiter may take them away.
     try:

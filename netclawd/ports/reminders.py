@@ -56,6 +56,9 @@ class ReminderStore(Protocol):
     def next_at(self) -> float | None:
         """Return when the next ACTIVE reminder is due, None without one."""
 
+    def overdue(self, before: float) -> int:
+        """Count ACTIVE reminders that were due before an instant."""
+
     def start(self, start: StartOccurrence, at: float) -> Admitted | None:
         """Start an occurrence whole: its record, its input, the next due time.
 

@@ -363,6 +363,30 @@ def test_a_hundred_occurrences_that_have_ended_are_kept(store: Store) -> None:
     assert [each.due_at for each in occurrences(store)][-2:] == [52.0, 51.0]
 
 
+def test_how_occurrences_ended_is_counted_for_good(store: Store) -> None:
+    """Only the newest are kept; the count goes on."""
+    store.reminders.add(a_reminder())
+    start(store, starting(0.0, 1.0, skipped(-1.0), skipped(-9.0, 6)))
+    start(store, starting(0.0, 1.0))
+    assert store.census().occurrences == {"started": 1, "skipped": 8}
+    ended(store, OccurrenceState.DONE, 0.0)
+    for at in range(1, 150):
+        store.reminders.skip(ReminderId("r1"), [skipped(float(at))] * 2, at + 1.0)
+    start(store, starting(150.0, 151.0))
+    ended(store, OccurrenceState.FAILED, 150.0)
+    store.reminders.change(ReminderId("r1"), REMOVED, "", None)
+    told = {"started": 0, "skipped": 157, "done": 1, "failed": 1}
+    assert store.census().occurrences == told
+
+
+def test_what_is_overdue_is_counted(store: Store) -> None:
+    for number, at in enumerate([60.0, 70.0, None]):
+        store.reminders.add(a_reminder(f"r{number}", at=at))
+    store.reminders.add(a_reminder("r9", at=10.0))
+    store.reminders.change(ReminderId("r9"), PAUSED, "By hand.", 10.0)
+    assert [store.reminders.overdue(at) for at in (60.0, 60.5, 71.0)] == [0, 1, 2]
+
+
 def test_an_occurrence_speaks_in_the_channel_of_its_session(store: Store) -> None:
     got = receive(store, message())
     assert got.session_id is not None

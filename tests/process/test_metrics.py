@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.counterparts.slack import Workspace
 from tests.process.faults import Fault
 from tests.process.harness import Daemon, free_port
 from tests.process.load import Target, check_nothing_lost, under_load
@@ -259,3 +260,30 @@ def test_open_streams_and_every_listener_are_there(daemon: Daemon) -> None:
     assert found["process_open_fds"] > 5
     counts = Counter(name.split()[0] for name in found)
     assert counts["netclawd_phase"] == 7
+
+
+def test_channels_and_reminders_are_measured_and_what_ran_is_counted_on(make_daemon: Make) -> None:
+    with Workspace() as slack:
+        secrets = {"APP": slack.app_token, "BOT": slack.bot_token}
+        table = slack.settings(app_token="env:APP", bot_token="env:BOT")
+        daemon = make_daemon(environment=secrets, tables={"slack": table}).start()
+        wait_for(lambda: scrape(daemon).get("netclawd_channel_connected slack"), 20.0, "Slack")
+        asked = slack.say("ada", "general", "/count 3 0")
+        wait_for(lambda: slack.answers(asked), 20.0, "an answer")
+        later = daemon.ask("/api/reminders", method="POST", data={"text": "Tea.", "every_s": 3600})
+        assert later.status == 201, later
+        action = f"/api/reminders/{later.json['id']}/run"
+        assert daemon.ask(action, method="POST", data={}).status in (200, 202)
+        done = "netclawd_reminder_occurrences_total done"
+        wait_for(lambda: scrape(daemon)[done] == 1, 20.0, "the reminder to have run")
+        found = scrape(daemon)
+        assert 0 <= found["netclawd_channel_event_age_seconds slack"] < scaled(20)
+        assert 0 <= found["netclawd_channel_alive_age_seconds slack"] < scaled(20)
+        assert found["netclawd_channel_deferred slack"] == 0
+        for state in ("ambiguous", "failed"):
+            assert found[f"netclawd_channel_messages slack {state}"] == 0
+        assert found["netclawd_reminders active"] == 1
+        assert found["netclawd_reminders_running"] == found["netclawd_reminders_overdue"] == 0
+        for how in ("restart", "kill"):
+            daemon.interrupt(how)
+            assert scrape(daemon)[done] == 1

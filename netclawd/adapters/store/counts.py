@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter, defaultdict
 
-from netclawd.adapters.store import rows
+from netclawd.adapters.store import rows, schema
 from netclawd.core.counters import EventCounts
 from netclawd.core.reading import Census
 from netclawd.core.session import OutboxState
@@ -44,6 +44,10 @@ _CENSUS = f"""SELECT 'session', state, count(*) FROM
         WHERE state IN ({_MARKS}) GROUP BY state
     UNION ALL SELECT 'reminder', state, count(*) FROM reminders INDEXED BY reminders_by_state
         WHERE state IN ('active', 'paused') GROUP BY state
+    UNION ALL SELECT 'occurrence', 'started', count(*) FROM occurrences INDEXED BY occurrences_open
+        WHERE state = 'started'
+    UNION ALL SELECT 'occurrence', substr(key, {len(schema.OCCURRENCES) + 1}), value FROM meta
+        WHERE key GLOB '{schema.OCCURRENCES}*'
     UNION ALL SELECT 'tokens', 'input', coalesce(sum(input_tokens), 0) FROM sessions
     UNION ALL SELECT 'tokens', 'output', coalesce(sum(output_tokens), 0) FROM sessions
     UNION ALL SELECT 'restart', outcome, count(*) FROM restarts
@@ -71,4 +75,5 @@ def census(db: sqlite3.Connection) -> Census:
         counts["restart"],
         counts["tokens"],
         counts["reminder"],
+        counts["occurrence"],
     )

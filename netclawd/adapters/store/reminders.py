@@ -12,7 +12,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from netclawd.adapters.store import reads, rows, writes
+from netclawd.adapters.store import reads, rows, schema, writes
 from netclawd.adapters.store.readers import Readers
 from netclawd.adapters.store.writer import Submit, Written
 from netclawd.core.listing import ReminderPage, cursor_after, place_of
@@ -55,6 +55,9 @@ _NEXT = """SELECT next_at FROM reminders INDEXED BY reminders_by_state
     WHERE state = 'active' AND next_at IS NOT NULL ORDER BY next_at LIMIT 1"""
 _COUNT = """SELECT state, count(*) FROM reminders INDEXED BY reminders_by_state
     GROUP BY state"""
+
+_OVERDUE = """SELECT count(*) FROM reminders INDEXED BY reminders_by_state
+    WHERE state = 'active' AND next_at < ?"""
 
 _OCCURRENCE = """SELECT r.id, o.due_at, o.state, o.skipped, t.id, o.started_at, o.ended_at, o.reason
     FROM occurrences o JOIN reminders r ON r.n = o.reminder LEFT JOIN turns t ON t.position = o.turn"""
@@ -110,6 +113,12 @@ class SqliteReminders:
         with self._readers.lend() as db:
             found = db.execute(_NEXT).fetchone()
             return None if found is None else float(found[0])
+
+    def overdue(self, before: float) -> int:
+        if not self._there:
+            return 0
+        with self._readers.lend() as db:
+            return int(db.execute(_OVERDUE, (before,)).fetchone()[0])
 
     def start(self, start: StartOccurrence, at: float) -> Admitted | None:
         """Start an occurrence whole: its record, its input, the next due time."""
@@ -230,6 +239,7 @@ def _end(db: sqlite3.Connection, ended: Occurrence, failures: int, pause: str) -
     )
     if not done.rowcount:
         return
+    _count(db, ended.state, 1)
     db.execute("UPDATE reminders SET failures = ? WHERE n = ?", (failures, place))
     if pause:
         db.execute(
@@ -273,7 +283,18 @@ def _insert(db: sqlite3.Connection, place: int, new: Occurrence) -> bool:
             *(new.started_at, new.ended_at, new.reason),
         ),
     )
+    if done.rowcount == 1 and new.state is OccurrenceState.SKIPPED:
+        _count(db, new.state, 1 + new.skipped)
     return done.rowcount == 1
+
+
+def _count(db: sqlite3.Connection, state: OccurrenceState, more: int) -> None:
+    """Add to how many occurrences ever ended so: of the rows only the newest are kept."""
+    db.execute(
+        """INSERT INTO meta VALUES (?, ?)
+            ON CONFLICT (key) DO UPDATE SET value = value + excluded.value""",
+        (f"{schema.OCCURRENCES}{state}", more),
+    )
 
 
 def _set_next(db: sqlite3.Connection, place: int, next_at: float | None) -> None:

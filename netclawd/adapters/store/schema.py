@@ -36,6 +36,10 @@ class Migration:
     statements: tuple[str, ...]
 
 
+#: Rows of ``meta`` that begin so count the occurrences of reminders that ended in each state.
+OCCURRENCES = "occurrences."
+
+
 @frozen
 class Found:
     """What a file says about itself; ``schema`` is 0 for a file without any table."""
