@@ -210,7 +210,8 @@ class Wire:
         left = memoryview(data)
         while left:
             part = left
-            left = left[self._do(lambda here: here.send(part), deadline, "it is deaf") :]  # noqa: B023
+            sent = self._do(lambda here: here.send(part), deadline, "it is deaf", select.POLLOUT)  # noqa: B023
+            left = left[sent:]
 
     def cut(self) -> None:
         """End it; from any thread, and nothing waits."""
@@ -231,15 +232,23 @@ class Wire:
             held.close()
         self._on_close(self)
 
-    def _do(self, act: Callable[[Any], Any], deadline: float | None, late: str) -> Any:
-        """Do one step of the socket, as often as it takes until it is ready."""
+    def _do(
+        self,
+        act: Callable[[Any], Any],
+        deadline: float | None,
+        late: str,
+        blocked: int = select.POLLIN,
+    ) -> Any:
+        """Do one step of the socket; while it would block, wait for ``blocked`` and do it again."""
         while True:
             try:
                 with self._lock:
                     self._check()
                     return act(self._held())
-            except (BlockingIOError, ssl.SSLWantReadError):
-                wanted = select.POLLOUT if late == "it is deaf" else select.POLLIN
+            except BlockingIOError:
+                wanted = blocked
+            except ssl.SSLWantReadError:
+                wanted = select.POLLIN
             except ssl.SSLWantWriteError:
                 wanted = select.POLLOUT
             except ssl.SSLCertVerificationError as error:
