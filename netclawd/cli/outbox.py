@@ -18,7 +18,7 @@ from netclawd.core.remarks import shortened
 Message = Mapping[str, Any]
 
 #: Characters of a text in the list, and where it is repeated.
-_SHORT, _REPEATED = 40, 200
+_SHORT, _REPEATED = 40, 80
 _HEAD = ("MESSAGE", "KIND", "STATE", "SINCE", "TRIES", "TO", "TEXT")
 
 
@@ -77,7 +77,7 @@ def _row(message: Message) -> tuple[str, ...]:
         message["kind"],
         message["state"],
         ago(message["changed_at"]),
-        str(message["attempts"]),
+        str(message["attempts"] or "-"),
         _place(message),
         shortened(visible(message["text"]), _SHORT),
     )
@@ -101,7 +101,7 @@ def troubles(found: Sequence[Message]) -> Iterator[str]:
             case "failed":
                 why = error or "nobody knows why."
                 yield (
-                    f"{name}: not delivered: {why} Then `netclaw outbox retry {name}` sends it, or "
+                    f"{name}: not delivered: {why} `netclaw outbox retry {name}` sends it again, "
                     f"`netclaw outbox drop {name}` gives it up."
                 )
             case "pending" if error:

@@ -15,7 +15,7 @@ Reminder = Mapping[str, Any]
 HEAD = ("REMINDER", "NEXT", "SCHEDULE", "STATE", "TEXT")
 OCCURRENCE_HEAD = ("DUE", "STATE", "STARTED", "TOOK", "TURN", "WHY")
 #: Characters of a text in the list, and where it is repeated.
-_SHORT, _REPEATED = 50, 200
+_SHORT, _REPEATED = 50, 80
 
 #: What becomes of missed ones; ``{}`` is the lateness that is allowed.
 _MISSED = {

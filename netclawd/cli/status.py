@@ -207,7 +207,11 @@ def _host(url: str) -> str:
 
 
 #: How a channel stands, where that isn't the word itself.
-_CHANNEL_STATES = {"refused": "refused by the platform", "stopped": "at rest"}
+_CHANNEL_STATES = {
+    "absent": "gone",
+    "refused": "refused by the platform",
+    "stopped": "at rest",
+}
 #: What a channel has to do, in the order of what an operator asks first.
 _CHANNEL_COUNTS = ("deferred", "pending", "ambiguous", "failed")
 
@@ -219,11 +223,15 @@ def describe_channel(channel: Mapping[str, Any]) -> str:
     if state == "connected" and channel.get("connected_since") is not None:
         words += f" for {ago(channel['connected_since']).removesuffix(' ago')}"
     at = channel.get("last_event_at")
-    words += f", last event {ago(at)}" if at is not None else ", no event yet"
+    if at is not None:
+        words += f", last event {ago(at)}"
+    elif state != "absent":
+        words += ", no event yet"
     for name in _CHANNEL_COUNTS:
         words += f", {channel[name]} {name}" if channel.get(name) else ""
-    trouble = channel.get("trouble")
-    return f"{words}. {trouble}" if trouble else words
+    again = "It is tried again by itself." if state == "down" else ""
+    wrong = " ".join(filter(None, (channel.get("trouble"), again)))
+    return f"{words}. {wrong}" if wrong else words
 
 
 def _outbox(states: Mapping[str, int]) -> Iterator[tuple[str, str]]:

@@ -68,7 +68,7 @@ def test_what_has_not_arrived_is_listed_with_what_to_type(run: CommandLine, kept
         f"t_waits: tried again in 1 h: {why}",
         "t_lost: nobody knows whether it has arrived. Look into the conversation: if it is not there, "
         "`netclaw outbox retry t_lost` sends it; if it is, `netclaw outbox drop t_lost` ends the matter.",
-        f"t_failed: not delivered: {why} Then `netclaw outbox retry t_failed` sends it, or "
+        f"t_failed: not delivered: {why} `netclaw outbox retry t_failed` sends it again, "
         "`netclaw outbox drop t_failed` gives it up.",
     ]
 

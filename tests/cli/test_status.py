@@ -392,6 +392,20 @@ def test_a_channel_that_is_down_is_degraded_and_says_why(
     assert f"degraded Slack: {trouble}" in shown
 
 
+def test_a_channel_that_is_tried_again_says_so_and_one_that_is_gone_what_waits_for_it(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    down = {**SLACK, "state": "down", "trouble": "Slack can't be reached: Connection refused."}
+    gone = {**SLACK, "state": "absent", "pending": 3, "trouble": "It is not configured."}
+    service.status_values["channels"] = [down, gone]
+    shown = rows_of(run)
+    assert (
+        "channel slack: down, no event yet. Slack can't be reached: Connection refused. "
+        "It is tried again by itself." in shown
+    )
+    assert "channel slack: gone, 3 pending. It is not configured." in shown
+
+
 def test_the_outbox_is_shown_where_something_is_in_it(
     run: CommandLine, service: ServiceDouble
 ) -> None:
