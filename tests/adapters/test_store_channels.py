@@ -256,6 +256,7 @@ def check_costs(store: SqliteStore) -> None:
         "next_due": lambda: outbox.next_due(SLACK),
         "unsettled": lambda: outbox.unsettled(SLACK),
         "counts": lambda: outbox.counts(SLACK),
+        "tally": lambda: outbox.tally(),
         "messages": lambda: outbox.messages((), 10),
         "messages by state": lambda: outbox.messages(tuple(OutboxState), 3),
         "message": lambda: outbox.message(OutgoingId("old-7")),
