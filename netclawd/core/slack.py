@@ -22,7 +22,8 @@ _KINDS = {
 }
 _INSTALL = (
     "Install it for the Python of the daemon: pip install 'slack_sdk>=3.45'; with the Debian package, as"
-    " root: pip install --break-system-packages 'slack_sdk>=3.45'. Or remove the tokens of [slack]."
+    " root: apt install python3-pip; (umask 022; pip install --break-system-packages 'slack_sdk>=3.45'). Or"
+    " remove the tokens of [slack]."
 )
 
 
