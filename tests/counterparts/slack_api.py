@@ -238,6 +238,18 @@ def _update(workspace: Workspace, call: WebCall) -> dict[str, Any]:
     return {"channel": channel, "ts": message.ts, "text": text, "message": shown}
 
 
+def _delete(workspace: Workspace, call: WebCall) -> dict[str, Any]:
+    channel = _channel(workspace, call)
+    message = workspace.channels[channel].get(str(call.arguments.get("ts")))
+    if message is None:
+        raise RefusedError("message_not_found")
+    if not message.bot:
+        raise RefusedError("cant_delete_message")
+    workspace.remove(message)
+    call.ts = message.ts
+    return {"channel": channel, "ts": message.ts}
+
+
 def _post_ephemeral(workspace: Workspace, call: WebCall) -> dict[str, Any]:
     channel = _channel(workspace, call)
     user = str(call.arguments.get("user", ""))
@@ -313,6 +325,7 @@ def _shown(
 METHODS: Mapping[str, Callable[[Any, WebCall], dict[str, Any]]] = {
     "apps.connections.open": _connections_open,
     "auth.test": _auth_test,
+    "chat.delete": _delete,
     "chat.postEphemeral": _post_ephemeral,
     "chat.postMessage": _post,
     "chat.update": _update,

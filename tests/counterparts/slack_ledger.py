@@ -104,6 +104,7 @@ class Message:
     metadata: Mapping[str, Any] | None = None
     #: Every text that it has had, with the instant, the first included.
     history: list[tuple[float, str]] = field(default_factory=list)
+    deleted_at: float | None = None
 
     @property
     def thread(self) -> str:

@@ -108,6 +108,22 @@ class Rooms(ABC):
             self._emit_message({**told, "event_ts": told["ts"]}, message)
         self._changed(message)
 
+    def remove(self, message: Message) -> None:
+        """Delete a message; the app hears of it."""
+        with self._state:
+            del self.channels[message.channel][message.ts]
+            message.deleted_at = time.monotonic()
+            told = {
+                "type": "message",
+                "subtype": "message_deleted",
+                "previous_message": message.shown(),
+                "deleted_ts": message.ts,
+                "channel": message.channel,
+                "hidden": True,
+                "ts": self._ts(),
+            }
+            self._emit_message({**told, "event_ts": told["ts"]}, message)
+
     def _changed(self, message: Message) -> None:
         if self._on_change is not None:
             self._on_change(message)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.process.launcher import CHANNEL as CHANNEL
 from tests.process.launcher import MODEL as MODEL
 from tests.process.launcher import PROPOSAL as PROPOSAL
 

@@ -15,7 +15,7 @@ monotonic nanoseconds), and ``faults``, a list of ``{"do", "when", "effect", "nt
 * ``text``: what an error says (``raise``).
 * ``when``: ``before`` or ``after``.
 * ``effect``: a class name of netclawd.core.effects, a step of a proposal (:data:`PROPOSAL`),
-  of a model call (:data:`MODEL`),
+  of a model call (:data:`MODEL`), of a message through Slack (:data:`CHANNEL`),
   ``Checkpoint`` for a commit of a turn before its last, or
   ``Image`` for the start of an image, ``Import``
   for the moment when the stub imports what serves, or ``Rehearsal`` for the start of the rehearsing
@@ -54,6 +54,10 @@ class Faults:
     @property
     def of_models(self) -> bool:
         return any(fault["effect"] in MODEL for fault in self._faults)
+
+    @property
+    def of_channels(self) -> bool:
+        return any(fault["effect"] in CHANNEL for fault in self._faults)
 
     @property
     def of_checkpoints(self) -> bool:
@@ -248,7 +252,49 @@ def wrap_models(faults: Faults) -> None:
     caller.reply = met_reply
 
 
+#: What a message goes through that comes from Slack and is answered there: the commit that admits it, its
+#: acknowledgement; the commits of the outbox (a reply that is being made, a message that is about to be
+#: posted, a part that was posted, the whole one, one put off) and the calls between them.
+CHANNEL = (
+    "Receive",
+    "Acknowledge",
+    "Stream",
+    "Begin",
+    "Post",
+    "Record",
+    "Edit",
+    "Sent",
+    "PutOff",
+    "LookUp",
+)
+_CALLS = {
+    "chat.postMessage": "Post",
+    "chat.update": "Edit",
+    "conversations.replies": "LookUp",
+}
+
+
+def wrap_channels(faults: Faults) -> None:
+    outbox: Any = importlib.import_module("netclawd.adapters.store.outgoing").SqliteOutbox
+    slack = "netclawd.adapters.slack"
+    web: Any = importlib.import_module(f"{slack}.web").Web
+    link: Any = importlib.import_module(f"{slack}.link").Link
+    for method, name in (
+        ("receive", "Receive"),
+        ("stream", "Stream"),
+        ("begin", "Begin"),
+        ("record", "Record"),
+        ("sent", "Sent"),
+        ("put_off", "PutOff"),
+    ):
+        wrap(faults, outbox, method, lambda *_, name=name: name)
+    wrap(faults, link, "acknowledge", lambda *_: "Acknowledge")
+    wrap(faults, web, "_ask", lambda _web, method, **_: _CALLS.get(method))
+
+
 def wrap_performer(faults: Faults) -> None:
+    if faults.of_channels:
+        wrap_channels(faults)
     if faults.of_models:
         wrap_models(faults)
     if faults.of_checkpoints:

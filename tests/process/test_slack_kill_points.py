@@ -1,0 +1,162 @@
+"""SIGKILL at each point of a message's way from Slack into the store, and of its answer's way back.
+
+The points are read off an undisturbed message, one whose answer is quick and one whose answer is shown
+while it is made; :func:`test_the_points_are_all_that_a_message_meets` sees that the tables are whole.
+Whatever point it is, and if each death is followed by another one: the thread has the answer once,
+nothing was posted and taken back, and nobody has to say it again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import pytest
+
+from netclawd.core.outgoing import OutgoingKind
+from tests.counterparts.slack import Workspace
+from tests.counterparts.slack_ledger import Message
+from tests.process.faults import CHANNEL, Fault
+from tests.process.harness import PROVE, Daemon
+from tests.process.slack import connected, counted, in_slack, replies
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.long
+
+Point = tuple[str, str, int]
+
+QUICK, SLOW = "/count 3", "/count 12 0.25"
+WHOLE = {QUICK: counted(3), SLOW: counted(12)}
+#: How often each point is met, before and after: two events tell of the message, so there are two commits.
+POINTS: Mapping[str, Mapping[str, int]] = {
+    QUICK: {"Receive": 2, "Acknowledge": 2, "Begin": 1, "Post": 1, "Record": 1, "Sent": 1},
+    SLOW: {"Stream": 1, "Post": 1, "Record": 1, "Edit": 2, "Begin": 1, "Sent": 1},
+}
+#: Points of the way back from a death: the message may be there, so it is looked for, twice if it isn't.
+RETURNS: Mapping[Point, Mapping[str, int]] = {
+    ("before", "Post", 1): {"LookUp": 2, "PutOff": 1},
+    ("after", "Post", 1): {"LookUp": 1, "Record": 1, "Edit": 1, "Sent": 1},
+}
+#: What a reduced run takes: one message each, whose daemon dies at all of these, one after the other.
+CHAINS: Mapping[str, tuple[Point, ...]] = {
+    QUICK: (
+        ("after", "Receive", 1),
+        ("before", "Post", 1),
+        ("after", "Post", 1),
+        ("after", "Record", 1),
+        ("after", "Sent", 1),
+    ),
+    SLOW: (
+        ("after", "Post", 1),
+        ("after", "Edit", 1),
+    ),
+}
+
+
+@pytest.fixture
+def slack() -> Iterator[Workspace]:
+    with Workspace(acknowledge_s=1.0) as workspace:
+        yield workspace
+
+
+def kills(points: Sequence[Point]) -> list[Fault]:
+    return [Fault("kill", when, effect, nth) for when, effect, nth in points]
+
+
+def every() -> list[tuple[str, tuple[Point, ...]]]:
+    """Return every point by itself and every way back from a death, or the reduced chains."""
+    if not PROVE:
+        return list(CHAINS.items())
+    found: list[tuple[str, tuple[Point, ...]]] = [
+        (text, ((when, effect, nth),))
+        for text, counts in POINTS.items()
+        for effect, count in counts.items()
+        for nth in range(1, count + 1)
+        for when in ("before", "after")
+    ]
+    found += [
+        (QUICK, (death, (when, effect, nth)))
+        for death, counts in RETURNS.items()
+        for effect, count in counts.items()
+        for nth in range(1, count + 1)
+        for when in ("before", "after")
+    ]
+    return [*found, *CHAINS.items()]
+
+
+def name_of(value: str | tuple[Point, ...]) -> str:
+    if isinstance(value, str):
+        return "quick" if value == QUICK else "slow"
+    return "+".join("-".join(map(str, point)) for point in value)
+
+
+def live_through(daemon: Daemon, slack: Workspace, said: Message, text: str, deaths: int) -> None:
+    """Start the daemon again after each death, until the message is answered."""
+    died: list[int] = []
+
+    def answered() -> bool:
+        code = daemon.running.poll()
+        if code is not None:
+            died.append(code)
+            daemon.spawn()
+        return len(died) == deaths and replies(slack, said) == [text] and not slack.unacknowledged
+
+    def seen() -> str:
+        met = Counter(daemon.effects(when="after"))
+        return f"the answer; died {died}, met {met}, said {replies(slack, said)}\n{daemon.errors()}"
+
+    wait_for(answered, 10.0 + 8.0 * deaths, seen)
+    assert set(died) <= {-9}
+
+
+def settled(daemon: Daemon, slack: Workspace) -> None:
+    """Wait until nothing of the outbox is under way."""
+    daemon.wait_ready()
+    connected(daemon, slack)
+    wait_for(
+        lambda: not daemon.control("outbox"),
+        20.0,
+        lambda: f"all to be sent: {daemon.control('outbox')}",
+    )
+
+
+@pytest.mark.parametrize("text", [QUICK, SLOW], ids=name_of)
+def test_the_points_are_all_that_a_message_meets(slack: Workspace, text: str) -> None:
+    if not PROVE and text == SLOW:
+        pytest.skip("takes long; NETCLAW_PROVE=1 runs it")
+    never = [Fault("kill", "after", effect, 99) for effect in CHANNEL]
+    with in_slack(slack, faults=never) as daemon:
+        daemon.start()
+        connected(daemon, slack)
+        said = slack.say("ada", "general", text)
+        live_through(daemon, slack, said, WHOLE[text], deaths=0)
+        settled(daemon, slack)
+        for when in ("before", "after"):
+            met = Counter(daemon.effects(when=when))
+            # What the app has posted is told to it too, and acknowledged without a commit.
+            more = met.pop("Acknowledge") - POINTS[QUICK]["Acknowledge"]
+            assert more >= 0
+            expected = {**POINTS[QUICK], **POINTS[text]}
+            del expected["Acknowledge"]
+            if text == SLOW:
+                assert met["Edit"] >= expected.pop("Edit")
+                del met["Edit"]
+            assert {e: n for e, n in met.items() if e in CHANNEL} == expected
+
+
+@pytest.mark.parametrize(("text", "points"), every(), ids=name_of)
+def test_a_kill_neither_loses_nor_doubles_an_answer(
+    slack: Workspace, text: str, points: tuple[Point, ...]
+) -> None:
+    with in_slack(slack, faults=kills(points)) as daemon:
+        daemon.write_config()
+        daemon.spawn()
+        said = slack.say("ada", "general", text)
+        live_through(daemon, slack, said, WHOLE[text], len(points))
+        settled(daemon, slack)
+        assert replies(slack, said) == [WHOLE[text]]
+        posted = [m for m in slack.posts if m.metadata is not None]
+        kinds = {m["id"]: m["kind"] for m in daemon.control("outbox", all=True)}
+        ids = [(m.metadata or {})["event_payload"]["id"] for m in posted]
+        assert [kinds[i] for i in ids].count(OutgoingKind.REPLY) == 1
+        assert len(set(ids)) == len(ids)
