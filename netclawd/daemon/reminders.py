@@ -108,7 +108,7 @@ class Reminders:
             return known
         parts, calendar = self._image.parts, self._the_calendar()
         now = parts.clock.wall()
-        schedule = self.judge(new)
+        schedule = self.judge(new, now)
         reminder = Reminder(
             id=_id_of(key) if key is not None else ReminderId(parts.ids.new("rem")),
             text=new.text.strip(),
@@ -133,9 +133,11 @@ class Reminders:
         self._look()
         return reminder
 
-    def judge(self, new: NewReminder) -> Schedule:
+    def judge(self, new: NewReminder, now: float | None = None) -> Schedule:
         """Return when it would be due; BadRequestError says what is wrong with it."""
-        calendar, now = self._the_calendar(), self._image.parts.clock.wall()
+        calendar = self._the_calendar()
+        if now is None:
+            now = self._image.parts.clock.wall()
         return read_schedule(new, now, calendar.host_zone(), calendar.cron)
 
     def added(self, key: str) -> Reminder | None:

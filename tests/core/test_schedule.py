@@ -227,9 +227,10 @@ def test_a_time_of_day_in_a_gap_is_the_end_of_the_gap() -> None:
 def test_the_other_ways_to_say_when() -> None:
     now = at("2026-11-28T12:00")
     assert read(in_s=30).at == now + 30
-    interval = read(every_s=3600)
-    assert (interval.at, interval.every_s) == (now, 3600)
-    assert first_due(interval, now, CRON) == now + 3600
+    interval = read(now + 0.4996, every_s=3600)
+    # Rounded up: even so it isn't due at once.
+    assert (interval.at, interval.every_s) == (now + 0.5, 3600)
+    assert first_due(interval, now + 0.4996, CRON) == now + 0.5 + 3600
     assert read(cron=" 0  7 * *  1-5 ").cron == "0 7 * * 1-5"
 
 

@@ -45,6 +45,19 @@ def test_what_can_not_be_meant_is_not_added(desk: Desk) -> None:
     assert desk.reminders.list(True) == ()
 
 
+def test_an_interval_begins_with_a_pause_however_long_it_takes_to_add_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wall() -> float:
+        desk.clock.pass_time(0.25)
+        return desk.clock.wall_s
+
+    monkeypatch.setattr(desk.clock, "wall", wall)
+    tea = desk.add(every_s=HOUR)
+    assert tea.next_at is not None
+    assert tea.next_at >= NOON + HOUR
+
+
 def test_the_same_key_adds_one_reminder(desk: Desk) -> None:
     first = desk.reminders.add(NewReminder("tea", at="2026-11-28T12:10"), "test", key="k")
     # Even when that time is past, and after a restart.
