@@ -84,8 +84,10 @@ class Web(WebClient):
             wire = self._wires.open(url, deadline)
         except WireError as error:
             raise CallError(str(error)) from None
+        response = http.client.HTTPResponse(_Readable(wire, deadline))  # type: ignore[arg-type]
         try:
-            response = _exchange(wire, url, req, deadline)
+            wire.send_all(_request(url, req), deadline)
+            response.begin()
             body = response.read(ANSWER_BYTES)
         except WireError as error:
             raise CallError(str(error), maybe_done=True) from None
@@ -94,13 +96,14 @@ class Web(WebClient):
             why = "it breaks the connection off" if broken else "it does not speak HTTP"
             raise CallError(why, maybe_done=True) from None
         finally:
+            response.close()
             wire.close()
         headers = {name.lower(): value for name, value in response.getheaders()}
         return {"status": response.status, "headers": headers, "body": _judge(response, body)}
 
 
-def _exchange(wire: Wire, url: str, req: Request, deadline: float) -> http.client.HTTPResponse:
-    """Send the request and read the head of its answer."""
+def _request(url: str, req: Request) -> bytes:
+    """Return a request as it is sent."""
     target = urlsplit(url)
     body = req.data if isinstance(req.data, bytes) else b""
     path = target.path + (f"?{target.query}" if target.query else "")
@@ -111,10 +114,7 @@ def _exchange(wire: Wire, url: str, req: Request, deadline: float) -> http.clien
         "Connection": "close",
     }
     lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    wire.send_all("\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + body, deadline)
-    response = http.client.HTTPResponse(_Readable(wire, deadline))  # type: ignore[arg-type]
-    response.begin()
-    return response
+    return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + body
 
 
 class _Readable:
