@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from tests import leftovers
 from tests.process.client import Answer, ask, control, control_through_restarts, listens
@@ -26,13 +26,14 @@ from tests.waiting import scaled, wait_for
 PROVE = os.environ.get("NETCLAW_PROVE") == "1"
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
+_T = TypeVar("_T")
 Table = Mapping[str, Mapping[str, Any]]
 
 _taken: set[int] = set()
 
 
-def full_or(reduced: int, full: int) -> int:
-    """Return the count for this run."""
+def full_or(reduced: _T, full: _T) -> _T:
+    """Return the count, or the cases, for this run."""
     return full if PROVE else reduced
 
 
