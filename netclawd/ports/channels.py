@@ -233,6 +233,5 @@ class Outbox(Protocol):
     def drop(self, message_id: OutgoingId, at: float) -> Outgoing:
         """Drop one that isn't SENT nor SENDING. NotFoundError, ConflictError."""
 
-    def counts(self, channel: str) -> ChannelCounts: ...
     def tally(self) -> Mapping[str, ChannelCounts]:
         """Return the counts of every channel that has something to do, configured or not."""

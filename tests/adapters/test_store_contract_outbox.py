@@ -504,7 +504,7 @@ def test_the_census_counts_what_is_not_sent_whatever_its_channel(store: Store) -
         "ambiguous": 1,
         "failed": 1,
     }
-    assert SENT not in store.outgoing.counts(SLACK).messages
+    assert SENT not in store.outgoing.tally()[SLACK].messages
 
 
 def test_a_channel_adds_nothing_to_the_events_but_what_is_said(store: Store) -> None:

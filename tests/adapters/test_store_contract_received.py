@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from netclawd.core.budgets import EVENT_MEMORY_S
-from netclawd.core.outgoing import Received
+from netclawd.core.outgoing import ChannelCounts, Received
 from netclawd.core.session import API, EventType, InputId, SessionId, TurnId
 from netclawd.core.values import replace
 from netclawd.errors import NetclawError, StoreClosedError
@@ -179,10 +179,11 @@ def test_the_counts_of_a_channel_tell_what_waits(store: Store) -> None:
     receive(store, replace(message("E2", "m2"), channel="other"))
     admit(store)
     answer(store, lease)
-    counts = store.outgoing.counts(SLACK)
+    counts = store.outgoing.tally()[SLACK]
     assert counts.deferred == 2, "the one that is leased and not begun, and the deferred one"
     assert counts.messages == {"pending": 1}
-    assert store.outgoing.counts("nobody").messages == {}
+    assert store.outgoing.tally()["other"] == ChannelCounts(1)
+    assert store.outgoing.tally().keys() == {SLACK, "other"}, "the API is no channel"
 
 
 def test_a_thread_of_the_api_is_no_conversation_of_a_channel(store: Store) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from netclawd.adapters.store import schema
 from netclawd.adapters.store.sqlite import SqliteStore
-from netclawd.core.outgoing import ChannelCounts, OutgoingId, Received
+from netclawd.core.outgoing import OutgoingId, Received
 from netclawd.core.reminders import ReminderId
 from netclawd.core.session import Change, EventType, ParkReason, SessionId, TurnState, Usage
 from netclawd.core.values import replace
@@ -177,9 +177,11 @@ def check_without_channels(store: SqliteStore) -> None:
     outbox, reminders = store.outgoing, store.reminders
     assert (outbox.due("slack", 1.0, 9), outbox.unsettled("slack")) == ((), ())
     assert (outbox.next_due("slack"), outbox.session_of("slack", "T/C/1")) == (None, None)
-    assert (outbox.messages((), 9), outbox.counts("slack")) == ((), ChannelCounts())
+    assert (outbox.messages((), 9), outbox.tally()) == ((), {})
     assert (reminders.reminders(all_=True), reminders.of_session(A)) == ((), ())
     assert (reminders.due(1.0, 9), reminders.next_at(), reminders.count()) == ((), None, {})
+    assert reminders.page(all_=True, cursor=None, limit=9).reminders == ()
+    assert reminders.overdue(1.0) == 0
     assert reminders.open_occurrences() == reminders.occurrences(ReminderId("r"), 9) == ()
     with pytest.raises(NotFoundError):
         outbox.message(OutgoingId("n"))

@@ -52,10 +52,6 @@ _BY_STATE = moves.MESSAGE.replace("outgoing o", "outgoing o INDEXED BY outgoing_
 _UNSETTLED = f"""{_BY_STATE} WHERE o.state IN ('sending', 'streaming') AND o.channel = ?
     ORDER BY o.n"""
 _NEWEST = f"{_BY_STATE} WHERE o.state = ? ORDER BY o.n DESC LIMIT ?"
-_DEFERRED = """SELECT count(*) FROM turns t INDEXED BY turns_open JOIN sessions s ON s.n = t.session
-    WHERE t.state NOT IN ('completed', 'failed', 'cancelled') AND t.state = 'queued' AND s.channel = ?"""
-_COUNTS = f"""SELECT state, count(*) FROM outgoing INDEXED BY outgoing_by_state
-    WHERE state IN ({", ".join("?" * len(_COUNTED))}) AND channel = ? GROUP BY state"""
 _TALLY = f"""SELECT s.channel, 'deferred', count(*) FROM turns t INDEXED BY turns_open
         JOIN sessions s ON s.n = t.session
         WHERE t.state NOT IN ('completed', 'failed', 'cancelled') AND t.state = 'queued'
@@ -172,14 +168,6 @@ class SqliteOutbox:
     def drop(self, message_id: OutgoingId, at: float) -> Outgoing:
         """Drop one that isn't SENT nor SENDING."""
         return self._submit(lambda db, _: moves.drop(db, message_id, at))
-
-    def counts(self, channel: str) -> ChannelCounts:
-        with self._readers.lend() as db:
-            ((deferred,),) = db.execute(_DEFERRED, (channel,)).fetchall()
-            if not self._there:
-                return ChannelCounts(deferred)
-            found = db.execute(_COUNTS, (*_COUNTED, channel)).fetchall()
-            return ChannelCounts(deferred, {OutboxState(state): n for state, n in found})
 
     def tally(self) -> Mapping[str, ChannelCounts]:
         if not self._there:
