@@ -27,6 +27,8 @@ ALL = (
     "status_command",
     "first_token",
     "concurrent_turns",
+    "slack",
+    "reminders",
 )
 
 
