@@ -57,7 +57,9 @@ def _read(everything: bool, limit: int) -> list[dict[str, Any]]:
     daemon = reach_or_none(paths)
     if daemon is not None:
         with daemon.client:
-            found: list[dict[str, Any]] = daemon.client.call("outbox", all=everything, limit=limit)
+            found: list[dict[str, Any]] = call_patiently(
+                daemon.client, "outbox", all=everything, limit=limit
+            )
         return found
     from netclawd.cli.wiring import open_store_read_only
     from netclawd.core.listing import UNSENT, message_object

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import click
@@ -29,7 +30,7 @@ class Calendar(Protocol):
 
 class _FromDaemon:
     def __init__(self, client: Any) -> None:
-        self._call = client.call
+        self._call = partial(call_patiently, client)
 
     def reminders(self, *, all_: bool, occurrences: bool) -> list[dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}  # One that has been due meanwhile comes again.
@@ -113,7 +114,12 @@ def reminders() -> None:
     help="Again and again, so far apart.",
 )
 @click.option("--cron", metavar="EXPR", help="By a cron expression of five fields, in quotes.")
-@click.option("--tz", metavar="ZONE", help="Time zone of TIME and EXPR; default: the host's.")
+@click.option(
+    "--tz",
+    metavar="ZONE",
+    help="Time zone of TIME and EXPR; default: the host's.",
+    shell_complete=suggest.zones,
+)
 @click.option(
     "--missed",
     type=click.Choice(["skip", "once", "all"]),

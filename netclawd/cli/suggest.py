@@ -74,6 +74,16 @@ def messages(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) 
     return _matching(found, incomplete)
 
 
+def zones(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Offer the time zones that this host knows."""
+    found: list[CompletionItem[str]] = []
+    with contextlib.suppress(Exception):
+        from zoneinfo import available_timezones
+
+        found += map(CompletionItem, sorted(available_timezones()))
+    return _matching(found, incomplete)
+
+
 def generations(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
     """Offer the generations whose manifest is kept."""
     found: list[CompletionItem[str]] = []

@@ -75,6 +75,7 @@ def test_commands_and_options_are_offered() -> None:
     assert offers("netclaw config set daemon.lis") == ["daemon.listen"]
     assert "drain.timeout_s" in offers("netclaw config unset ")
     assert "--rehearse" not in offers("netclawd --")
+    assert offers("netclaw reminders add --tz Europe/Vien") == ["Europe/Vienna"]
 
 
 @pytest.mark.usefixtures("server")

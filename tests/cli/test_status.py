@@ -413,6 +413,8 @@ def test_the_outbox_is_shown_where_something_is_in_it(
     assert not [row for row in rows_of(run) if row.startswith("outbox")]
     service.status_values["outbox"] = {"sent": 12, "pending": 2}
     assert "outbox 2 pending: `netclaw outbox list`" in rows_of(run)
+    service.status_values["outbox"] = {"failed": 1}
+    assert "outbox 1 failed: `netclaw outbox list` says what to do" in rows_of(run)
     service.status_values["outbox"] = {"pending": 2, "ambiguous": 1, "failed": 3}
     assert (
         "outbox 2 pending, 1 ambiguous, 3 failed: `netclaw outbox list` says what to do"
