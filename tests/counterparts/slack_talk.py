@@ -9,7 +9,7 @@ from tests.counterparts.slack import DIRECT, Workspace
 from tests.counterparts.slack_ledger import Message
 
 HELP = """\
-A line is said to the app in #general, in one thread. Besides:
+A line is said to the app in #general, in one thread. Besides, and /help:
   /new TEXT      begin another thread      /dm TEXT     as a direct message
   /as NAME       be somebody else (ada)    /press N     button N of the newest question, from 1
   /aside TEXT    without a mention         /drop        break the connection
@@ -43,9 +43,9 @@ class Person:
                 self._slack.drop_sockets()
             case "/press":
                 self._press(int(rest) - 1 if rest.strip().isdigit() else 0)
-            case _ if word.startswith("/"):
+            case "/help":
                 show(HELP)
-            case _:
+            case _:  # The agent has commands of its own, which begin so too.
                 said = self._slack.say(self._name, "general", line, self._thread)
                 self._thread = self._thread or said
 
@@ -72,8 +72,9 @@ def show(text: str) -> None:
 
 def introduce(slack: Workspace) -> None:
     """Show what the agent's configuration needs."""
-    tokens = f'app_token = "{slack.app_token}"\nbot_token = "{slack.bot_token}"'
-    show(f'[slack]\n{tokens}\nbase_url = "{slack.base_url}"')
-    show('allow_users = ["*"]\nallow_channels = ["*"]\n')
+    show("# Where the daemon is started:")
+    show(f"#   export SLACK_APP_TOKEN={slack.app_token} SLACK_BOT_TOKEN={slack.bot_token}")
+    show('[slack]\napp_token = "env:SLACK_APP_TOKEN"\nbot_token = "env:SLACK_BOT_TOKEN"')
+    show(f'base_url = "{slack.base_url}"\nallow_users = ["*"]\nallow_channels = ["*"]\n')
     if sys.stdin.isatty():
         show(HELP)
