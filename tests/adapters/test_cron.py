@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -37,7 +38,7 @@ NOON = datetime.fromisoformat("2026-01-01T12:00")
 LOCAL = st.timedeltas(timedelta(0), timedelta(days=5_000)).map(lambda later: NOON + later)
 
 
-@settings(max_examples=80)
+@settings(max_examples=500 if os.environ.get("NETCLAW_PROVE") == "1" else 40)
 @given(EXPRESSIONS, LOCAL)
 def test_it_finds_what_a_look_at_each_minute_finds(expression: str, local: datetime) -> None:
     assert CRON.refusal(expression) == ""

@@ -189,6 +189,11 @@ def test_words_are_counted_as_tokens() -> None:
     assert reply.usage == Usage(2 + 2 + 3, 3)
 
 
+def test_a_reminder_asks_for_what_its_text_says() -> None:
+    reply, _words, _flag = _reply("Reminder: /count 3")
+    assert reply.text == "1 2 3"
+
+
 def test_fail_fails() -> None:
     with pytest.raises(ProviderError):
         _reply("/fail")

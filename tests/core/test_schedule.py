@@ -122,7 +122,7 @@ INSTANTS = st.one_of(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(st.sampled_from(EXPRESSIONS), st.sampled_from(ZONES), INSTANTS)
 def test_each_due_time_is_after_the_one_before_and_no_local_time_comes_twice(
     expression: str, zone: str, now: float
@@ -139,7 +139,7 @@ def test_each_due_time_is_after_the_one_before_and_no_local_time_comes_twice(
         now = due
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(st.sampled_from(EXPRESSIONS), st.sampled_from(ZONES), INSTANTS, st.floats(0, 20_000))
 def test_the_last_due_time_is_the_one_that_comes_last(
     expression: str, zone: str, start: float, length: float
@@ -383,7 +383,7 @@ def test_a_single_time_that_is_too_late_is_done(policy: Missed) -> None:
     assert "missed" in verdict.reason
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(
     st.sampled_from(list(Missed)),
     st.floats(0, 50_000),

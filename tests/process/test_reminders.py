@@ -161,6 +161,7 @@ def test_a_clock_that_is_put_far_forward_misses_by_policy(make_daemon: Make) -> 
     assert daemon.stop() == 0
 
 
+@pytest.mark.long
 def test_an_agent_asks_to_be_reminded_and_a_turn_that_a_restart_cuts_is_no_failure(
     make_daemon: Make,
 ) -> None:

@@ -94,7 +94,9 @@ class _Answer:
         self._interval_s = interval_s
         self._has_key = has_key
         self._offered = [spec.name for spec in request.tools]
-        self._asked, since = _since_newest_input(request.messages)
+        asked, since = _since_newest_input(request.messages)
+        #: A reminder asks for what its text says.
+        self._asked = asked.removeprefix("Reminder: ")
         #: What tools have answered, and what the daemon has said about changes of its configuration.
         self._outcomes = [m.text for m in since if m.role is Role.TOOL]
         self._notes = [m.text for m in since if m.role is Role.SYSTEM and _CHANGE in m.text]
