@@ -1,6 +1,7 @@
 """README.md, "In a container", followed word by word.
 
-What differs on a machine without a registry: where the base is, and where the two files of s6-overlay are.
+What differs on a machine without a registry: where the base is, where the two files of s6-overlay are,
+and that nothing is had from a package index.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def run(engine: Engine, command: str, overlay: image.Overlay) -> Result:
         here = (
             f"BASE_IMAGE={engine.base}",
             f"S6_OVERLAY_SOURCE={overlay.arguments['S6_OVERLAY_SOURCE']}",
+            "SLACK_SDK_SOURCE=",
         )
         own = [
             "--no-cache",
