@@ -396,7 +396,7 @@ class Channels:
 
     def told(self, tally: Mapping[str, ChannelCounts]) -> list[dict[str, Any]]:
         """Return what the status says of each channel, those included that are not configured any more."""
-        return told(self.states(), tally)
+        return told(self.states(), tally if self._made.is_set() else {})
 
     def troubles(self) -> tuple[str, ...]:
         """Return why people may not reach the agent, a sentence each."""

@@ -288,6 +288,7 @@ class Scene:
         while self.clock.now < until:
             pause_s = self.step()
             self.clock.now += min(max(pause_s, 0.1), max(0.1, until - self.clock.now))
+        self.platform.land()
 
     # -- what the engine writes ------------------------------------------------------------------------
 

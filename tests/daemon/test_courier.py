@@ -87,7 +87,7 @@ def test_a_death_before_any_effect_shows_nothing_twice_and_loses_nothing(
     (tmp_path / "count").mkdir()
     effects = count_effects(tmp_path / "count")
     points = [n for n, what in enumerate(effects) if lands_after_s is None or what == "post"]
-    for point in points if PROVE else points[:: max(1, len(points) // 15)]:
+    for point in points if PROVE else points[:: max(1, len(points) // 7)]:
         folder = tmp_path / f"{point}"
         folder.mkdir()
         scene = Scene(folder)
@@ -371,6 +371,29 @@ def test_a_resumed_reply_goes_on_in_its_own_message(scene: Scene) -> None:
     assert scene.platform.seen("C/1") == ["Well, yes"]
 
 
+def test_the_first_part_of_a_reply_is_found_where_its_answer_was_lost(scene: Scene) -> None:
+    turn = scene.admit("C/1", 1)
+    scene.platform.faults["post"] = [UNHEARD("The connection ended.")]
+    scene.channel.before = lambda what: (
+        scene.platform.land_later(Post("C/1", turn, 0, "who"), 1.0) if what == "post" else None
+    )
+    scene.say(turn, "who")
+    scene.clock.now += 1.5
+    scene.step()
+    scene.clock.now += 1.5
+    scene.step()
+    scene.channel.before = lambda _what: None
+    scene.settle(10.0)
+    scene.say(turn, "who is")
+    scene.settle(2.0)
+    (post,) = scene.platform.posts
+    assert set(post.edits) <= {"who", "who is"}, "it never shows nothing"
+    assert post.shown == "who is"
+    scene.answer(turn, "whole")
+    scene.settle()
+    assert scene.platform.seen("C/1") == ["whole"]
+
+
 def test_the_text_of_a_turn_that_goes_through_no_channel_costs_no_look(scene: Scene) -> None:
     session = scene.store.create_session(SessionId("s-api"), 1.0).id
     scene.store.admit(
@@ -440,14 +463,19 @@ def test_a_full_disk_in_the_middle_shows_nothing_twice(
     assert scene.states()[sent] == "sent"
 
 
-def test_a_receipt_that_was_not_written_before_the_connection_ended_is_found(scene: Scene) -> None:
+def test_a_receipt_that_was_not_written_before_the_connection_ended_is_not_taken_for_the_next(
+    scene: Scene,
+) -> None:
     sent = reply(scene, text=LONG)
+    second = parts_of(LONG)[1]
     Full(scene, "record", times=1)
-    scene.channel.before = lambda what: (
-        scene.platform.faults.update(post=[UNHEARD("The connection ended.")])
-        if what == "post" and len(scene.platform.posts) == 1
-        else None
-    )
+
+    def cut_second(what: str) -> None:
+        if what == "post" and len(scene.platform.posts) == 1:
+            scene.platform.land_later(Post("C/1", sent, 1, second), 2.0)
+            scene.platform.faults["post"] = [UNHEARD("The connection ended.")]
+
+    scene.channel.before = cut_second
     scene.step()
     scene.channel.before = lambda _what: None
     scene.settle()
