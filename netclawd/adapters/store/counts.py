@@ -2,8 +2,8 @@
 """The questions of the metrics, each one statement, so that each answer is true of one instant.
 
 Touches the database, never writes. They are asked again and again, so none may walk through all that
-there ever was: events are counted from a place on, turns and replies along the indexes of those that
-are not done. Only sessions and the journal of restarts are counted whole.
+there ever was: events are counted from a place on, turns, replies, messages and reminders along the indexes
+of those that are not done. Only sessions and the journal of restarts are counted whole.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 It decides whether a file is a store of ours and whether this release may open it, and brings an
 older one up to date. Invariants:
 
-- A migration is additive: it adds tables, indexes, or columns that have a default. It runs once,
-  whole or not at all, and is never edited after a release.
+- A migration is additive: it adds tables, indexes (or puts one in another's place), or columns that have
+  a default. It runs once, whole or not at all, and is never edited after a release.
 - ``meta`` holds ``schema`` (the newest migration that ran) and ``min_reader`` (the lowest schema
   that a release must know to open the store). A release compares its own :data:`VERSION` with
   ``min_reader`` before it writes a byte. Because migrations are additive, ``min_reader`` normally

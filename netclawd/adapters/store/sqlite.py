@@ -2,8 +2,8 @@
 
 It joins one writer (``writer.py``: group commit) and a pool of readers (``readers.py``) into the
 ``Store`` port. ``writes.py`` and ``changes.py`` hold what is written, ``reads.py`` what is asked,
-``counts.py`` what the metrics ask, ``schema.py`` the tables and who may open them, ``faults.py`` the
-words of failures.
+``outgoing.py`` what passes through channels, ``reminders.py`` reminders, ``counts.py`` what the metrics ask,
+``schema.py`` the tables and who may open them, ``faults.py`` the words of failures.
 
 **How to think about it.** The store is the truth; everything else in the daemon is a cache of it or
 a hint about it. A client's input, a model's reply, the start of a tool call: each becomes real at
