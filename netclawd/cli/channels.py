@@ -24,11 +24,12 @@ def find_slack_sdk() -> str:
     spec = find_spec("slack_sdk")
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         try:
-            with open(os.path.join(folder, "version.py"), encoding="utf-8") as file:
+            path = os.path.join(folder, "version.py")
+            with open(path, encoding="utf-8", errors="replace") as file:
                 found = re.search(
                     r"""^__version__ = ["']([^"']{1,64})["']""", file.read(4096), re.M
                 )
-        except (OSError, ValueError):
+        except OSError:
             continue
         return found[1] if found is not None else "unknown"
     return ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from netclawd.adapters.slack import receiving
 from netclawd.adapters.slack.envelopes import Identity, Nothing, Pressed, Said, read_envelope
 from netclawd.core.outgoing import OutgoingId, OutgoingKind
 from tests.adapters.slack_parts import outgoing, started
@@ -44,7 +45,10 @@ def test_a_mention_begins_a_thread_and_is_one_message_whatever_tells_of_it(
         assert len({i.event_id for i in both}) == 2
 
 
-def test_a_thread_goes_on_without_a_mention_and_others_are_left_alone(slack: Workspace) -> None:
+def test_a_thread_goes_on_without_a_mention_and_others_are_left_alone(
+    slack: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "EARLY_S", 0.1)
     with started(slack) as (_, host):
         asked = slack.say("ada", "general", "hello")
         all_heard(slack)
