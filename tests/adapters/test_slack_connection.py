@@ -198,6 +198,18 @@ def test_while_no_new_connection_can_be_had_the_old_one_serves(slack: Workspace)
         assert channel.state().phase is ChannelPhase.CONNECTED
 
 
+def test_a_pause_that_slack_asks_for_outlives_the_old_connection(slack: Workspace) -> None:
+    with started(slack) as (channel, _):
+        slack.fault("apps.connections.open", Limited(1))
+        slack.disconnect()
+        wait_for(lambda: len(slack.called("apps.connections.open")) == 2, 10.0, "the try")
+        slack.drop_sockets()
+        await_phase(channel, ChannelPhase.DOWN)
+        await_phase(channel, ChannelPhase.CONNECTED)
+        _, refused, taken = slack.called("apps.connections.open")
+        assert taken.at - refused.at >= 1.0
+
+
 def test_a_connection_that_drops_is_made_anew_and_nothing_is_lost(slack: Workspace) -> None:
     with started(slack) as (_, host):
         for number in range(2):

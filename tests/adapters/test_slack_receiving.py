@@ -180,6 +180,23 @@ def test_a_user_who_may_still_needs_a_channel_that_may(slack: Workspace) -> None
         assert channel.refusal("nonsense", ada) != ""
 
 
+def test_everybody_is_nobody_of_another_workspace(slack: Workspace) -> None:
+    with started(slack) as (_, host):
+        said = {
+            "type": "message",
+            "user": "UFAR",
+            "channel": "C1",
+            "text": f"<@{slack.bot_user}> hi",
+        }
+        payload = {"event_id": "Ev1", "event": {**said, "ts": "1.1", "user_team": "TFAR"}}
+        slack.send({"type": "events_api", "payload": payload})
+        wait_for(lambda: host.refused, 10.0, "the refusal")
+        assert host.received == []
+    with started(slack, allow_users=["UFAR"]) as (_, host):
+        slack.send({"type": "events_api", "payload": payload})
+        wait_for(lambda: host.received, 10.0, "the message of who is named")
+
+
 def test_a_conversation_of_another_workspace_is_out_of_reach(slack: Workspace) -> None:
     with started(slack) as (channel, _):
         assert channel.unreachable(f"{slack.team}/C1/1.1") == ""

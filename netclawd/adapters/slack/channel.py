@@ -36,6 +36,9 @@ from netclawd.ports.channels import (
 
 _log = logging.getLogger("netclawd.slack")
 
+_NOT_YOU = "I'm not set up to talk with you. Ask whoever runs me to allow it."
+_NOT_HERE = "I'm not set up to answer in this channel. Ask whoever runs me to allow it."
+
 Spawn = Callable[[str, Callable[[], None]], threading.Thread]
 
 
@@ -109,7 +112,7 @@ class SlackChannel:
     def start(self, host: ChannelHost) -> None:
         """Begin to connect and to receive, on threads of its own; returns at once."""
         self._host = host
-        self._receiving = Receiving(host, self.refusal, self._tell, self._spawn)
+        self._receiving = Receiving(host, self._refusal_of, self._tell, self._spawn)
         self._threads += self._receiving.threads
         self._threads.append(self._spawn("slack", self._run))
 
@@ -139,10 +142,16 @@ class SlackChannel:
         parts, settings = read_route(route), self._settings
         users, channels = settings.allow_users, settings.allow_channels
         if requester and "*" not in users and requester not in users:
-            return "I'm not set up to talk with you. Ask whoever runs me to allow it."
+            return _NOT_YOU
         if parts is not None and (parts.direct or "*" in channels or parts.channel in channels):
             return ""
-        return "I'm not set up to answer in this channel. Ask whoever runs me to allow it."
+        return _NOT_HERE
+
+    def _refusal_of(self, route: str, requester: str, outsider: bool) -> str:
+        """Say why somebody may not talk; ``*`` is nobody of another workspace that shares the channel."""
+        if outsider and requester not in self._settings.allow_users:
+            return _NOT_YOU
+        return self.refusal(route, requester)
 
     def deliver(
         self, message: Outgoing, record: Callable[[tuple[str, ...]], None]
@@ -328,7 +337,11 @@ class SlackChannel:
         except ValueError:
             raise WireError("its address is none") from None
         self._threads = [t for t in self._threads if t.is_alive()]
-        self._threads.append(self._spawn("slack-link", link.run))
+        try:
+            self._threads.append(self._spawn("slack-link", link.run))
+        except RuntimeError:  # No thread can be had: nobody would close the connection.
+            link.disconnect()
+            raise
         link.greeted.wait(self._pace.hello_s)
         if link.ended.is_set() or not link.greeted.is_set():
             late = not link.ended.is_set()
@@ -371,7 +384,8 @@ class SlackChannel:
 
     def _put_off(self, pause_s: float) -> None:
         self._failures = min(self._failures + 1, 20)
-        self._again_at = time.monotonic() + pause_s
+        # A pause that Slack has asked for stands.
+        self._again_at = max(self._again_at, time.monotonic() + pause_s)
 
     def _set(self, phase: ChannelPhase, trouble: str = "") -> None:
         with self._lock:

@@ -42,11 +42,14 @@ class Said:
     incoming: Incoming
     #: It was written to the agent; else only if the agent is in that thread already.
     addressed: bool
+    #: They are of another workspace, which shares the channel.
+    outsider: bool
 
 
 @frozen
 class Pressed:
     press: Press
+    outsider: bool
 
 
 @frozen
@@ -95,7 +98,8 @@ def _event(payload: dict[str, Any], me: Identity) -> Said | Nothing:
     said = from_mrkdwn(_text(event, "text"), me.user) or NO_TEXT
     place = f"{me.team}/{channel}"
     incoming = Incoming(event_id, str(route), f"{channel}:{ts}", user, said, place)
-    return Said(incoming, addressed)
+    author_team = _text(event, "user_team") or _text(event, "team") or me.team
+    return Said(incoming, addressed, author_team != me.team)
 
 
 def _ours(payload: dict[str, Any], me: Identity) -> bool:
@@ -125,7 +129,8 @@ def _press(payload: dict[str, Any], me: Identity) -> Pressed | Nothing:
     granted = action["action_id"] == GRANT
     event_id = f"press:{asked}:{user}:{at}"
     route = str(Route(me.team, channel, thread))
-    return Pressed(Press(event_id, route, user, ApprovalId(asked), granted))
+    team = _text(_table(payload, "user"), "team_id") or me.team
+    return Pressed(Press(event_id, route, user, ApprovalId(asked), granted), team != me.team)
 
 
 def _plain(text: str) -> bool:

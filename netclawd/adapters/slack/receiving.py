@@ -19,7 +19,7 @@ from netclawd.adapters.slack.envelopes import Identity, Nothing, Pressed, Said, 
 from netclawd.adapters.slack.link import Link
 from netclawd.core.values import frozen
 from netclawd.errors import NetclawError
-from netclawd.ports.channels import ChannelHost, Incoming, Press
+from netclawd.ports.channels import ChannelHost, Press
 
 _log = logging.getLogger("netclawd.slack")
 
@@ -39,12 +39,13 @@ class Envelope:
 
 
 class Receiving:
-    """``refusal`` says why a person may not talk in a conversation; ``tell`` shows them a sentence."""
+    """``refusal`` says why a person, who may be of another workspace, may not talk in a conversation;
+    ``tell`` shows them a sentence."""
 
     def __init__(
         self,
         host: ChannelHost,
-        refusal: Callable[[str, str], str],
+        refusal: Callable[[str, str, bool], str],
         tell: Callable[[Press, str], None],
         spawn: Callable[[str, Callable[[], None]], threading.Thread],
     ) -> None:
@@ -129,11 +130,12 @@ class Receiving:
 
     def _offer(self, envelope: Envelope) -> None:
         match envelope.what:
-            case Said(incoming=incoming, addressed=addressed):
-                self._hear(incoming, addressed)
+            case Said() as said:
+                self._hear(said)
                 envelope.link.acknowledge(envelope.id)
-            case Pressed(press=press):
-                sentence = self._refusal(press.route, press.requester) or self._host.press(press)
+            case Pressed(press=press, outsider=outsider):
+                refusal = self._refusal(press.route, press.requester, outsider)
+                sentence = refusal or self._host.press(press)
                 envelope.link.acknowledge(envelope.id)
                 if sentence:
                     self._tell(press, sentence)
@@ -141,10 +143,11 @@ class Receiving:
                 self._count(nothing)
                 envelope.link.acknowledge(envelope.id)
 
-    def _hear(self, incoming: Incoming, addressed: bool) -> None:
-        if not addressed and not self._host.knows(incoming.route):
+    def _hear(self, said: Said) -> None:
+        incoming = said.incoming
+        if not said.addressed and not self._host.knows(incoming.route):
             self._count(Nothing("not for us"))
-        elif sentence := self._refusal(incoming.route, incoming.requester):
+        elif sentence := self._refusal(incoming.route, incoming.requester, said.outsider):
             self._host.refuse(incoming, sentence)
         else:
             self._host.receive(incoming)

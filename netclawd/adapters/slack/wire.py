@@ -59,6 +59,9 @@ class Wires:
             self._open.add(wire)
         try:
             wire.connect(url, deadline)
+        except (ValueError, KeyError):
+            wire.close()
+            raise WireError("its address is none") from None
         except BaseException:
             wire.close()
             raise
@@ -186,11 +189,12 @@ class Wire:
             raise WireError(f"the proxy refuses the connection ({code})")
 
     def _encrypt(self, host: str, deadline: float) -> None:
+        context = _context()
         with self._lock:
             plain = self._socket
             if plain is None:
                 raise WireCutError("it was ended")
-            self._socket = _context().wrap_socket(
+            self._socket = context.wrap_socket(
                 plain, server_hostname=host, do_handshake_on_connect=False
             )
         self._check()
