@@ -29,6 +29,8 @@ from tests.process.harness import Daemon, Table, free_port
 from tests.service_double import ServiceDouble
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 INIT = ("init", "--non-interactive")
 
 

@@ -19,6 +19,8 @@ from tests.process.talk import (
     wait_event,
 )
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 
 

@@ -12,6 +12,8 @@ from tests.process.harness import Daemon
 from tests.process.proposing import propose
 from tests.process.talk import accepted, new_session, of_type, wait_all_ended, wait_event
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 
 ALLOWED = {"tools.shell": {"policy": "allow"}, "tools.config_propose": {"policy": "allow"}}

@@ -24,6 +24,8 @@ from tests.process.talk import (
 from tests.process.watcher import StreamWatcher
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 
 
