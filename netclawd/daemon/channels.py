@@ -41,7 +41,7 @@ from netclawd.core.session import (
 from netclawd.core.values import frozen
 from netclawd.daemon.broadcast import Broadcast
 from netclawd.daemon.courier import Courier
-from netclawd.daemon.gate import Gate
+from netclawd.daemon.gate import Gate, GateState
 from netclawd.daemon.live_replies import LiveReplies
 from netclawd.daemon.turn_parts import Spawn
 from netclawd.errors import ConflictError, NetclawError, NotFoundError
@@ -91,7 +91,7 @@ class Host:
         draining = not state.open and state.deadline is not None
         admits = state.open or not draining or ground.gate.defers
         new = self._input(incoming, deferred=not state.open) if admits else None
-        messages = (self._notice(incoming, deferred=admits),) if draining else ()
+        messages = (self._notice(incoming, state, deferred=admits),) if draining else ()
         turned_away = incoming.message_id if new is None else None
         received = Received(
             self._name, incoming.event_id, incoming.route, new, messages, turned_away
@@ -116,8 +116,8 @@ class Host:
             origin={USER: incoming.requester},
         )
 
-    def _notice(self, incoming: Incoming, *, deferred: bool) -> NewOutgoing:
-        ground, state = self._ground, self._ground.gate.state
+    def _notice(self, incoming: Incoming, state: GateState, *, deferred: bool) -> NewOutgoing:
+        ground = self._ground
         occasion = conversations.occasion(ground.restart_id(), ground.generation)
         # What was refused is lost to who isn't told, so that sentence waits for as long as it takes.
         expires_at = None

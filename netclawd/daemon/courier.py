@@ -158,10 +158,12 @@ class Courier:
                 return
             except StoreError as error:
                 _log.warning("messages wait for the store: %s", error.what, extra=self.ids())
-                pause_s = _STORE_FIRST_S
-            except Exception:  # noqa: BLE001 - a defect met by one message must not silence a channel
+                self._rest.wait(_STORE_FIRST_S)
+                continue
+            except Exception:  # noqa: BLE001 - a defect must not silence a channel for ever
                 _log.exception("the courier met a defect", extra=self.ids())
-                pause_s = _DEFECT_S
+                self._rest.wait(_DEFECT_S)
+                continue
             if pause_s > 0 and not self._wake.is_set():
                 self._idle.set()
             self._rest.wait(_LEAST_S)
@@ -170,6 +172,7 @@ class Courier:
     def step(self) -> float:
         """Do what is due now; return the seconds after which there is more to do."""
         if not self._may_go_on():
+            self._live.forget_ended()
             return self._pause()
         self._find_open()
         if not self._begun:
@@ -177,17 +180,31 @@ class Courier:
         for message_id in [i for i, doubt in self._doubts.items() if doubt.look_at <= self._now()]:
             if not self._may_go_on():
                 return self._pause()
-            self._clear_up(message_id)
+            self._guarded(message_id, self._clear_up, message_id)
         sent = False
         for message in self._outbox.due(self._channel.name, self._clock.wall(), _BATCH):
             if not self._may_go_on():
                 return self._pause()
-            sent |= self._send(message)
+            sent |= self._guarded(message.id, self._send, message)
         for turn_id, text in self._live.due():
             if not self._may_go_on():
                 return self._pause()
             self._show(turn_id, text)
         return 0.0 if sent else self._pause()
+
+    def _guarded(self, message_id: OutgoingId, work: Callable[[_T], bool], what: _T) -> bool:
+        """Work on one message; a defect that it meets leaves that one to a person."""
+        try:
+            return work(what)
+        except (StoreError, _RestError):
+            raise
+        except Exception:  # noqa: BLE001 - what an adapter's defect leaves is for a person to judge
+            message = self._row(message_id)
+            _log.exception("message in doubt after a defect", extra=self.ids(message))
+            self._doubts.pop(message_id, None)
+            if message is not None:
+                self._settle(message, OutboxState.AMBIGUOUS, _DEFECT)
+            return True
 
     def _now(self) -> float:
         return self._clock.monotonic()
@@ -265,11 +282,6 @@ class Courier:
         except UncertainError as error:
             receipts.settle()
             self._doubt(message, error)
-        except StoreClosedError:
-            raise
-        except Exception:  # noqa: BLE001 - what an adapter's defect leaves is for a person to judge
-            _log.exception("message in doubt after a defect", extra=self.ids(message))
-            self._settle(message, OutboxState.AMBIGUOUS, _DEFECT)
         else:
             self.patiently(lambda: self._outbox.sent(message, shown, self._clock.wall()))
 
@@ -296,12 +308,12 @@ class Courier:
 
     # -- a message in doubt --------------------------------------------------------------------------
 
-    def _clear_up(self, message_id: OutgoingId) -> None:
+    def _clear_up(self, message_id: OutgoingId) -> bool:
         """Ask the platform what is there of a message, and go on from that."""
         message = self._row(message_id)
         if message is None or message.state not in _OPEN:
             del self._doubts[message_id]
-            return
+            return False
         try:
             found = self._channel.look_up(message)
         except UndeliverableError as error:
@@ -316,6 +328,7 @@ class Courier:
                 self._keep_quiet(error, doubt.look_at - self._now())
         else:
             self._take_found(message, found)
+        return True
 
     def _take_found(self, message: Outgoing, found: tuple[str, ...]) -> None:
         finding, doubt = delivery.take_look(

@@ -86,12 +86,18 @@ class LiveReplies:
         return found
 
     def _sort_out(self) -> None:
-        """Find out whose replies are ours, and forget those that aren't made any more."""
+        """Find out whose replies are ours."""
+        self.forget_ended()
+        with self._lock:
+            unknown = [live for live in self._live.values() if live.ours is None]
+        for live in unknown:
+            live.ours = self._is_ours_now(live.turn_id)
+
+    def forget_ended(self) -> None:
+        """Forget the replies that aren't made any more."""
         with self._lock:
             known = list(self._live.items())
         for session_id, live in known:
-            if live.ours is None:
-                live.ours = self._is_ours_now(live.turn_id)
             text = self._broadcast.live_text(session_id)
             if text is None or text.turn_id != live.turn_id:
                 self._forget(session_id, live)

@@ -46,6 +46,8 @@ from netclawd.ports.channels import (
 NAME = "paper"
 #: Characters of one part.
 PART = 12
+#: Three parts.
+LONG = "x" * PART + "y" * PART + "z"
 
 
 class Killed(BaseException):
@@ -355,6 +357,13 @@ class Scene:
 
     def states(self) -> dict[str, str]:
         return {m.id: m.state.value for m in self.store.outgoing.messages((), 100)}
+
+
+def reply(scene: Scene, number: int = 1, route: str = "C/1", text: str = "hi") -> str:
+    """Put a whole reply into the outbox; return its id."""
+    turn = scene.admit(route, number)
+    scene.answer(turn, text)
+    return turn
 
 
 LATER, NEVER, UNHEARD = TryLaterError, UndeliverableError, UncertainError
