@@ -147,9 +147,6 @@ class Reminders:
         except NotFoundError:
             return None
 
-    def list(self, all_: bool = False) -> tuple[Reminder, ...]:
-        return self._store.reminders(all_=all_)
-
     def page(self, *, all_: bool, cursor: str | None, limit: int) -> ReminderPage:
         return self._store.page(all_=all_, cursor=cursor, limit=limit)
 

@@ -35,14 +35,14 @@ def test_a_reminder_gets_a_session_of_its_own_or_speaks_in_one_that_is_there(des
     assert (other.session_id, other.own_session) == (there.id, False)
     with pytest.raises(NotFoundError):
         desk.add(in_s=10, session_id=SessionId("s-gone"))
-    assert desk.reminders.list(False) == (own, other)
+    assert desk.store.reminders.reminders(all_=False) == (own, other)
 
 
 def test_what_can_not_be_meant_is_not_added(desk: Desk) -> None:
     for wrong in ({}, {"in_s": -1.0}, {"cron": "0 0 30 2 *"}, {"at": "2020-01-01T10:00"}):
         with pytest.raises(BadRequestError):
             desk.reminders.add(NewReminder("tea", **cast(Any, wrong)), "test")
-    assert desk.reminders.list(True) == ()
+    assert desk.store.reminders.reminders(all_=True) == ()
 
 
 def test_an_interval_begins_with_a_pause_however_long_it_takes_to_add_it(
@@ -70,7 +70,7 @@ def test_the_same_key_adds_one_reminder(desk: Desk) -> None:
     desk.reminders.remove(first.id)
     with pytest.raises(NotFoundError):
         desk.reminders.add(NewReminder("tea", in_s=5), "test", key="k")
-    assert [one.id for one in desk.reminders.list(True)] == [first.id]
+    assert [one.id for one in desk.store.reminders.reminders(all_=True)] == [first.id]
 
 
 def test_a_paused_one_is_not_due_and_a_resumed_one_is_due_next(desk: Desk) -> None:
@@ -108,8 +108,8 @@ def test_what_is_done_or_gone_says_so(desk: Desk) -> None:
     for act in (desk.reminders.pause, desk.reminders.resume):
         with pytest.raises(ConflictError, match="is done"):
             act(tea.id)
-    assert desk.reminders.list(False) == ()
-    assert [one.id for one in desk.reminders.list(True)] == [tea.id]
+    assert desk.store.reminders.reminders(all_=False) == ()
+    assert [one.id for one in desk.store.reminders.reminders(all_=True)] == [tea.id]
     assert desk.reminders.remove(tea.id).state is ReminderState.REMOVED
     for act in (desk.reminders.show, desk.reminders.pause, desk.reminders.remove):
         with pytest.raises(NotFoundError):
@@ -174,19 +174,19 @@ def test_an_agent_adds_lists_and_removes(desk: Desk, agent: Agent) -> None:
     assert agent.call(action="list") == (ToolStatus.OK, "There is none.")
     status, text = agent.call(action="add", text="water", cron="0 18 * * *", tz="Europe/Berlin")
     assert status is ToolStatus.OK
-    (added,) = desk.reminders.list(False)
+    (added,) = desk.store.reminders.reminders(all_=False)
     assert (added.session_id, added.text) == (agent.session_id, "water")
     assert added.created_by == f"turn {agent.turn_id}"
     assert added.id in text
     assert "next 2026-11-28 18:00 Europe/Berlin" in text
     assert "water" in agent.call(action="list")[1]
     assert agent.call(action="remove", id=added.id) == (ToolStatus.OK, "Removed.")
-    assert desk.reminders.list(False) == ()
+    assert desk.store.reminders.reminders(all_=False) == ()
 
 
 def test_who_asked_is_kept_for_who_delivers(desk: Desk, agent: Agent) -> None:
     agent.call(action="add", text="water", in_s=5)
-    (added,) = desk.reminders.list(False)
+    (added,) = desk.store.reminders.reminders(all_=False)
     assert added.origin == {"requester": "U1"}
     desk.wait(5)
     turn = desk.store.turn(desk.turn_of(added))
@@ -197,14 +197,14 @@ def test_who_asked_is_kept_for_who_delivers(desk: Desk, agent: Agent) -> None:
 def test_a_call_that_is_made_again_has_one_effect(desk: Desk, agent: Agent) -> None:
     first = agent.call(action="add", text="water", in_s=5)
     assert agent.call("c-1", action="add", text="water", in_s=5) == first
-    (added,) = desk.reminders.list(False)
+    (added,) = desk.store.reminders.reminders(all_=False)
     agent.call(action="remove", id=added.id)
     assert agent.call("c-2", action="remove", id=added.id) == (ToolStatus.OK, "Removed.")
     assert desk.reminders.tool.idempotent(ToolCall(CallId("c"), "remind", {}))
     # The same id in another turn is another call.
     agent.turn_id = desk.say(agent.session_id, {})
     agent.call("c-1", action="add", text="water", in_s=5)
-    assert len(desk.reminders.list(False)) == 1
+    assert len(desk.store.reminders.reminders(all_=False)) == 1
 
 
 def test_other_conversations_are_out_of_reach(desk: Desk, agent: Agent) -> None:
@@ -215,7 +215,7 @@ def test_other_conversations_are_out_of_reach(desk: Desk, agent: Agent) -> None:
     assert agent.call(action="list") == (ToolStatus.OK, "There is none.")
     status, _text = agent.call(action="add", text="x", in_s=5, session_id=theirs.session_id)
     assert status is ToolStatus.ERROR
-    assert desk.reminders.list(False) == (theirs,)
+    assert desk.store.reminders.reminders(all_=False) == (theirs,)
 
 
 def test_a_conversation_has_a_hundred_at_most(
@@ -289,5 +289,5 @@ def test_a_cancelled_call_does_nothing(desk: Desk, agent: Agent) -> None:
     call = ToolCall(CallId("c"), "remind", {"action": "add", "text": "x", "in_s": 5})
     context = CallContext(agent.session_id, TurnId(agent.turn_id), False, None)
     assert desk.reminders.tool.run(call, context, cancel).status is ToolStatus.INTERRUPTED
-    assert desk.reminders.list(False) == ()
-    assert ReminderId("rem") not in [one.id for one in desk.reminders.list(True)]
+    assert desk.store.reminders.reminders(all_=False) == ()
+    assert ReminderId("rem") not in [one.id for one in desk.store.reminders.reminders(all_=True)]
