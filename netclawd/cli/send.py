@@ -178,6 +178,8 @@ class _Reading:
 
     def __init__(self, turn_id: str) -> None:
         self._turn_id = turn_id
+        #: What the model has said last.
+        self._said = ""
         self.reply = ""
         self.error: Mapping[str, str] | None = None
         #: Approvals that are asked for, by id, in order.
@@ -187,8 +189,10 @@ class _Reading:
         """Take an event; return the turn's state once it needs nobody, or somebody else."""
         if event["turn_id"] != self._turn_id:  # One before it, which it may have to wait for.
             return "queued" if event["type"] == "turn.parked" else None
-        if event["type"] == "model.completed":  # The last one's is the reply, whatever delivers it.
-            self.reply = event["text"]
+        if event["type"] == "model.completed":
+            self._said = event["text"]
+        if event["type"] == "turn.completed":  # What was said last is the reply, whatever delivers it.
+            self.reply = self._said
         if event["type"] == "turn.failed":
             self.error = {"slug": event.get("slug", ""), "reason": event.get("reason", "")}
         state = None
