@@ -23,6 +23,7 @@ ADDED = {
     Notice.RESUMED: {"SESSION_ID", "TURN_ID", "CAUSE"},
     Notice.PARKED: {"SESSION_ID", "TURN_ID", "REASON"},
     Notice.UNDELIVERED: {"CHANNEL", "OUTGOING_ID"},
+    Notice.REMINDER_PAUSED: {"REMINDER_ID", "SESSION_ID"},
     Notice.CRASHED: {"CRASH_LOG"},
 }
 

@@ -32,7 +32,12 @@ KEPT = 3
 _LINE_BYTES = 2000
 
 #: The fields that a line shows, and what it calls them.
-SHOWN = {"SESSION_ID": "session", "TURN_ID": "turn", "CALL_ID": "call"}
+SHOWN = {
+    "REMINDER_ID": "reminder",
+    "SESSION_ID": "session",
+    "TURN_ID": "turn",
+    "CALL_ID": "call",
+}
 
 _FIELD = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 

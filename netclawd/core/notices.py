@@ -35,5 +35,7 @@ class Notice(StrEnum):
     UNAUTHENTICATED = "696fa881661742a08c11a018af1f4fb2"
     #: A message of a channel isn't sent, or nobody knows. CHANNEL, OUTGOING_ID.
     UNDELIVERED = "5aed6d95553b6e65c8f6025ef4185366"
+    #: A reminder has failed too often in a row, or can't be computed. REMINDER_ID, SESSION_ID.
+    REMINDER_PAUSED = "79545d28fa064dfbb31ef1772c0a969a"
     #: The daemon serves, but something that it should do it can't.
     DEGRADED = "759a22c07c104b7d9c43d0d6173894b2"

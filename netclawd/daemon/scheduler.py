@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from netclawd.core.budgets import REMINDER_FAILURES
+from netclawd.core.notices import Notice
 from netclawd.core.reminders import (
     Occurrence,
     OccurrenceState,
@@ -301,7 +302,8 @@ class Scheduler:
         extra = {**_ids(occurrence), "SESSION_ID": turn.session_id, "TURN_ID": turn.id}
         _log.info("reminder ended: %s", state.value, extra=extra)
         if pause:
-            _log.warning("reminder paused: it failed %d times in a row", failures, extra=extra)
+            notice = {**extra, "MESSAGE_ID": Notice.REMINDER_PAUSED}
+            _log.warning("reminder paused: it failed %d times in a row", failures, extra=notice)
         elif reminder is not None and reminder.state is ReminderState.ACTIVE:
             self._skip_overrun(reminder, now)
 
@@ -349,7 +351,9 @@ class Scheduler:
         except (BadRequestError, OverflowError) as error:
             reason = str(error) if isinstance(error, BadRequestError) else "Its time is no time."
             self._store.change(reminder.id, ReminderState.PAUSED, reason, None)
-            _log.warning("reminder paused: %s", reason, extra={"REMINDER_ID": reminder.id})
+            ids = {"REMINDER_ID": reminder.id, "SESSION_ID": reminder.session_id}
+            notice = {**ids, "MESSAGE_ID": Notice.REMINDER_PAUSED}
+            _log.warning("reminder paused: %s", reason, extra=notice)
             return False
         if verdict.start is not None:
             with self._starting:

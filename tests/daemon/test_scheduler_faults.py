@@ -51,6 +51,8 @@ def test_a_clock_that_is_put_back_brings_nothing_twice(desk: Desk) -> None:
     before = [desk.seen(one) for one in (single, daily)]
     desk.clock.jump(-1.9 * HOUR)
     desk.scheduler.step()
+    # What has been is not announced as what comes.
+    assert desk.now(daily).next_at == NOON + 25.5 * HOUR
     for _ in range(20):
         desk.wait(HOUR / 10)
         for row in desk.rows(hourly):
@@ -173,19 +175,26 @@ def test_a_death_between_any_two_writes_neither_loses_nor_doubles(
 def test_an_error_of_the_store_is_no_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     tea = desk.add(in_s=1)
     desk.clock.pass_time(1)
-    real, calls = desk.store.reminders.start, []
 
-    def full(*arguments: Any) -> Any:
-        calls.append(arguments)
-        if len(calls) == 1:
-            raise StoreFullError("There is no room.", "Make some.")
-        return real(*arguments)
+    def fail_once(name: str) -> None:
+        real, calls = getattr(desk.store.reminders, name), []
 
-    monkeypatch.setattr(desk.store.reminders, "start", full)
-    with pytest.raises(StoreFullError):
+        def full(*arguments: Any) -> Any:
+            calls.append(arguments)
+            if len(calls) == 1:
+                raise StoreFullError("There is no room.", "Make some.")
+            return real(*arguments)
+
+        monkeypatch.setattr(desk.store.reminders, name, full)
+
+    for name, state in (("start", "started"), ("end", "done")):
+        fail_once(name)
+        with pytest.raises(StoreFullError):
+            desk.scheduler.step()
         desk.scheduler.step()
-    desk.scheduler.step()
-    assert desk.seen(tea) == [(1, "started", 0)]
+        assert desk.seen(tea) == [(1, state, 0)]
+        if state == "started":
+            desk.end(desk.turn_of(tea))
 
 
 # -- the thread ------------------------------------------------------------------------------------
