@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,18 +32,20 @@ Make = Callable[..., Daemon]
 BODY = encode({"type": "order.paid", "data": {"id": 7}})
 
 
-def hooked(make_daemon: Make, session: str = "", **tables: Any) -> Daemon:
-    hook = {"secret": "env:SHOP", "template": "Order {{json.data.id}}", "session": session}
+def hooked(make_daemon: Make, **tables: Any) -> Daemon:
+    hook = {"secret": "env:SHOP", "template": "Order {{json.data.id}}"}
     return make_daemon(
         environment={"SHOP": SECRET},
         tables={"hooks.shop": hook, "drain": {"model_timeout_s": 10}, **tables},
     )
 
 
-def deliver(daemon: Daemon, id_: str, body: bytes = BODY, changes: Any = None) -> Answer:
+def deliver(
+    daemon: Daemon, id_: str, body: bytes = BODY, changes: Any = None, name: str = "shop"
+) -> Answer:
     """Make one attempt now."""
     fields = {**headers(id_, int(time.time()), body), **(changes or {})}
-    return daemon.ask("/api/hooks/shop", method="POST", data=body, headers=fields)
+    return daemon.ask(f"/api/hooks/{name}", method="POST", data=body, headers=fields)
 
 
 @contextmanager
@@ -70,37 +74,44 @@ def test_a_delivery_before_during_and_after_a_restart_is_one_message(make_daemon
         assert late.json["deferred"]
         assert late.json["fresh"]
         assert deliver(daemon, "msg_2").json == {**late.json, "fresh": False}
-    for known in (first, late):
-        id_ = "msg_1" if known is first else "msg_2"
-        assert deliver(daemon, id_).json == {**known.json, "fresh": False}
+    daemon.interrupt("kill")
+    for id_, known in (("msg_1", first), ("msg_2", late)):
         # Another text of the same event is the same delivery.
-        other = encode({"data": {"id": 8}})
-        assert deliver(daemon, id_, other).json == {**known.json, "fresh": False}
+        for body in (BODY, encode({"data": {"id": 8}})):
+            assert deliver(daemon, id_, body).json == {**known.json, "fresh": False}
+    texts = [encode({"data": {"id": number}}) for number in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda body: deliver(daemon, "msg_3", body), texts))
+    assert Counter(answer.json["fresh"] for answer in answers) == {True: 1, False: 15}
+    assert len({answer.json["turn_id"] for answer in answers}) == 1
     session = first.json["session_id"]
     assert late.json["session_id"] == session
     rows = wait_all_ended(daemon, [session])[session]
     check_history(rows)
-    assert [row["text"] for row in of_type(rows, "input.admitted")] == ["Order 7"] * 2
-    assert len(of_type(rows, "reply.sent")) == 2
+    told = [row["text"] for row in of_type(rows, "input.admitted")]
+    assert told[:2] == ["Order 7"] * 2
+    assert len(told) == 3
+    assert len(of_type(rows, "reply.sent")) == 3
 
 
 def test_a_gate_that_rejects_sends_the_sender_back_and_knows_what_was_taken(
     make_daemon: Make,
 ) -> None:
-    daemon = hooked(make_daemon, drain={"new_work": "reject", "model_timeout_s": 10}).start()
-    with draining(daemon):
-        refused = deliver(daemon, "msg_1")
-        assert refused.retry_later
-        assert refused.json["type"] == "urn:netclaw:problem:draining"
-    # Nothing was written, the hook's session included.
-    assert len(daemon.ask("/api/sessions").json["sessions"]) == 1
+    daemon = hooked(make_daemon, drain={"new_work": "reject", "model_timeout_s": 10})
+    daemon.tables["hooks.other"] = daemon.tables["hooks.shop"]
+    daemon.start()
     first = deliver(daemon, "msg_1")
-    assert first.json["fresh"]
     with draining(daemon):
         assert deliver(daemon, "msg_1").json == {**first.json, "fresh": False}
-        assert deliver(daemon, "msg_2").retry_later
+        refused = deliver(daemon, "msg_2")
+        assert refused.retry_later
+        assert refused.json["type"] == "urn:netclaw:problem:draining"
+        assert deliver(daemon, "msg_2", name="other").retry_later
+    # Nothing was written, the other hook's session included.
+    assert len(daemon.ask("/api/sessions").json["sessions"]) == 2
+    assert deliver(daemon, "msg_2").json["fresh"]
     rows = wait_all_ended(daemon, [first.json["session_id"]])[first.json["session_id"]]
-    assert len(of_type(rows, "input.admitted")) == 1
+    assert len(of_type(rows, "input.admitted")) == 2
 
 
 def test_what_is_refused_writes_nothing_and_no_secret_is_logged(make_daemon: Make) -> None:
@@ -124,30 +135,23 @@ def test_what_is_refused_writes_nothing_and_no_secret_is_logged(make_daemon: Mak
 
 
 def test_a_hook_speaks_to_the_session_that_is_configured(make_daemon: Make) -> None:
-    daemon = hooked(make_daemon, session="ses_none").start()
-    answer = deliver(daemon, "msg_1")
-    assert (answer.status, answer.json["type"]) == (409, "urn:netclaw:problem:conflict")
-    assert "hooks.shop.session" in answer.json["detail"]
-    assert daemon.ask("/api/sessions").json["sessions"] == []
-    session = new_session(daemon)
-    hook = {**daemon.tables["hooks.shop"], "session": session}
-    daemon.tables["hooks.shop"] = hook
+    daemon = hooked(make_daemon).start()
+    session, own = new_session(daemon), deliver(daemon, "msg_1")
+    hook = daemon.tables["hooks.shop"]
+    daemon.tables["hooks.shop"] = {**hook, "session": "ses_none"}
     daemon.write_config()
     daemon.wait_ready(above=1)
-    first = deliver(daemon, "msg_1")
-    assert first.json["session_id"] == session
-    # A delivery that comes again finds where it was taken, though the hook has its own session by now.
-    daemon.tables["hooks.shop"] = {**hook, "session": ""}
+    answer = deliver(daemon, "msg_2")
+    assert (answer.status, answer.json["type"]) == (409, "urn:netclaw:problem:conflict")
+    assert "hooks.shop.session" in answer.json["detail"]
+    daemon.tables["hooks.shop"] = {**hook, "session": session}
     daemon.write_config()
     daemon.wait_ready(above=2)
-    fresh = deliver(daemon, "msg_2")
-    assert fresh.json["session_id"] != session
-    daemon.tables["hooks.shop"] = hook
-    daemon.write_config()
-    daemon.wait_ready(above=3)
-    assert deliver(daemon, "msg_2").json == {**fresh.json, "fresh": False}
-    rows = events(daemon, session)
-    assert len(of_type(rows, "input.admitted")) == 1
+    assert deliver(daemon, "msg_2").json["session_id"] == session
+    # What came while the hook had a session of its own is found there.
+    assert deliver(daemon, "msg_1").json == {**own.json, "fresh": False}
+    for one in (session, own.json["session_id"]):
+        assert len(of_type(events(daemon, one), "input.admitted")) == 1
 
 
 @pytest.mark.parametrize(
