@@ -123,10 +123,11 @@ would go to another server (the `base_url` decides who gets a key), conversation
 model would be told, a tool that may do more, other hosts that may come in. A file in which a secret of the
 configuration stands is refused as `system_prompt_file`, whoever names it.
 
-**`remind`** has the agent come back to the conversation that it is in: `add` with a text and one of `in_s`, `at`,
-`every_s` and `cron`, `list`, and `remove`, of this conversation's alone and a hundred of them at most. A person is
-asked only with `ask`: what it adds is a message to the agent itself, whose tools are under their own policies
-when it comes. It is answered to whoever asked in the turn that added it, if that person may still talk by then.
+**`remind`** has the agent come back to the conversation that it is in: `add` with a text and one of `in_s`,
+`at`, `every_s` and `cron`, `list`, and `remove`, of this conversation's alone and a hundred of them at most.
+A person is asked only with `ask`: what it adds is a message to the agent itself, whose tools are under their
+own policies when it comes. It is answered to whoever asked in the turn that added it, if that person may
+still talk by then.
 
 **Redaction.** The values of secrets are taken out of logs, events, questions and what tools return. Only
 values as they are: what a command has encoded or cut into pieces isn't recognised. In what tools return a
