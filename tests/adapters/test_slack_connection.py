@@ -181,6 +181,7 @@ def test_an_old_connection_is_left_once_its_events_are_acknowledged(slack: Works
         assert entered.wait(10.0)
         slack.disconnect()
         wait_for(lambda: len(slack.sockets) == 2, 10.0, "the new connection")
+        wait_for(lambda: slack.sockets[1].pings > 3, 10.0, "it to be used")
         assert slack.sockets[0].is_open
         go_on.set()
         wait_for(lambda: not slack.sockets[0].is_open, 10.0, "the old one to be left")

@@ -125,6 +125,20 @@ def test_what_is_too_long_for_slack_is_split_smaller(
         channel.deliver(outgoing(route, text), lambda _: None)
 
 
+@pytest.mark.parametrize("fault", [None, Refuse("cant_delete_message")])
+def test_parts_that_a_shorter_text_does_not_need_are_taken_away(
+    slack: Workspace, channel: SlackChannel, asked: Message, route: str, fault: Fault | None
+) -> None:
+    recorded: list[tuple[str, ...]] = []
+    receipts = channel.deliver(outgoing(route, LONG), lambda _: None)
+    slack.always("chat.delete", fault)
+    short = outgoing(route, "short", receipts=receipts)
+    assert channel.deliver(short, recorded.append) == receipts[:1]
+    assert recorded[-1] == receipts[:1]
+    assert texts(slack, asked)[0] == "short"
+    assert len(texts(slack, asked)) == (1 if fault is None else len(receipts))
+
+
 def test_an_empty_reply_is_shown_as_one(
     slack: Workspace, channel: SlackChannel, asked: Message, route: str
 ) -> None:

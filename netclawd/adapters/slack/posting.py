@@ -18,7 +18,7 @@ from netclawd.core import mrkdwn
 from netclawd.core.outgoing import Outgoing, OutgoingKind
 from netclawd.core.session import OutboxState
 from netclawd.core.slack import Route, read_route
-from netclawd.ports.channels import UndeliverableError
+from netclawd.ports.channels import TryLaterError, UndeliverableError
 
 #: How long a part may be, characters: what chat.update takes is 4,000. The smaller ones are for who says
 #: that it is too long.
@@ -130,8 +130,9 @@ class Poster:
         try:
             self._ask("chat.delete", channel=route.channel, ts=ts)
         except CallError as error:
-            if error.code != "message_not_found":
-                raise faults.after_edit(error) from None
+            meaning = faults.after_edit(error)
+            if isinstance(meaning, TryLaterError):  # Else it stays, or is gone already.
+                raise meaning from None
 
     def _ask(self, method: str, **arguments: Any) -> dict[str, Any]:
         call = self._web.query if method == "conversations.replies" else self._web.ask
