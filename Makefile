@@ -14,7 +14,7 @@ help:
 	@echo 'make test-oldest  run all but the long ones on the oldest supported libraries'
 	@echo 'make test-systemd build the package, install it under real systemds, 252 and 257, and test it (root)'
 	@echo 'make test-container run the definitions for s6 and the image under real supervisors (root)'
-	@echo 'make prove        run the process and fuzz tests at their full counts (minutes)'
+	@echo 'make prove        run all process tests, and others that have them, at their full counts (minutes)'
 	@echo 'make guards       break each guard of a restart and see its test fail (minutes)'
 	@echo 'make check        lint, format, types, spelling, shell scripts, generated pages'
 	@echo 'make docs         generate what is generated under docs/'
@@ -53,7 +53,8 @@ test-container: setup-tests
 	@tools/test-container $(ARGS)
 
 prove: setup-tests
-	@NETCLAW_PROVE=1 $(VENV)/bin/python $(PYTEST) tests/process tests/http/test_fuzz.py
+	@NETCLAW_PROVE=1 $(VENV)/bin/python $(PYTEST) tests/process $$(grep -rlwE --include='test_*.py' \
+	    'PROVE|NETCLAW_PROVE|full_or' tests/adapters tests/cli tests/daemon tests/http | sort)
 
 guards: setup-tests
 	@[ "$$(id -u)" -ne 0 ] || tools/test-container --prepare

@@ -28,6 +28,8 @@ from tests.process.talk import (
 from tests.waiting import wait_for
 from tests.webhook_sender import OTHER_KEY, SECRET, encode, headers
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Daemon]
 BODY = encode({"type": "order.paid", "data": {"id": 7}})
 

@@ -29,6 +29,8 @@ from tests.process.slack import (
 )
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def slack() -> Iterator[Workspace]:
