@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from netclawd.core.values import replace
 from netclawd.core.webhooks import (
@@ -283,3 +286,37 @@ def test_every_refusal_says_what_to_do() -> None:
         with pytest.raises(NetclawError) as caught:
             check_delivery(replace(delivery(), **change), KEY, NOW)
         assert caught.value.remedy
+
+
+# -- anything at all -------------------------------------------------------------------------------
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab0"), inner),
+    max_leaves=8,
+)
+_PIECES = ["{{json", "}}", "{", ".a", ".b", ".0", "[0]", "[9]", "{{", "{{json}}", " ", "x", "ä"]
+_TEMPLATES = st.lists(st.sampled_from(_PIECES), max_size=8).map("".join)
+
+
+@settings(max_examples=300)
+@given(_TEMPLATES, _VALUES.map(json.dumps).map(str.encode) | st.binary(max_size=20))
+def test_any_template_and_any_body_make_a_message_or_a_refusal(text: str, body: bytes) -> None:
+    try:
+        template = parse_template(text)
+    except ValueError:
+        return
+    with contextlib.suppress(BadRequestError, TemplateError):
+        assert fill(template, body, 1000).strip()
+
+
+_HEADERS = st.none() | st.text(max_size=12) | st.sampled_from(["v1,AAAA v1,", "1700000000", "m"])
+
+
+@settings(max_examples=300)
+@given(_HEADERS, _HEADERS, _HEADERS, st.binary(max_size=20))
+def test_nothing_is_genuine_by_chance(
+    id_: str | None, timestamp: str | None, signature_: str | None, body: bytes
+) -> None:
+    with pytest.raises((BadRequestError, SignatureError)):
+        check_delivery(Delivery(id_, timestamp, signature_, body), KEY, NOW)

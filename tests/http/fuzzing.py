@@ -137,6 +137,7 @@ _ROUTES = st.one_of(
     st.just("/api/sessions"),
     st.just("/api/reminders"),
     _IDS.map(lambda one: f"/api/reminders/{one}"),
+    _IDS.map(lambda one: f"/api/hooks/{one}"),
     _IDS.map(lambda one: f"/api/sessions/{one}"),
     _IDS.map(lambda one: f"/api/sessions/{one}/messages"),
     st.just("/api/sessions/{}/messages"),
