@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,8 @@ class Scheduler:
         self._since: float | None = None
         #: Wall clock without the monotonic one, at the last look.
         self._offset = 0.0
+        #: What is to be planned anew since the clock was put back.
+        self._to_plan: deque[ReminderId] = deque()
 
     # -- from other threads --------------------------------------------------------------------
 
@@ -202,7 +205,9 @@ class Scheduler:
         self._settle()
         if self._closed or not self._around.is_gate_open():
             return _IDLE_S
-        return self._start_due(now)
+        self._plan_anew(now)
+        pause_s = self._start_due(now)
+        return 0.0 if self._to_plan else pause_s
 
     def _follow_clock(self, now: float) -> None:
         offset = now - self._around.clock.monotonic()
@@ -214,27 +219,28 @@ class Scheduler:
             _log.info("the clock was put %s by %s", way, in_words(abs(jump_s)))
             self._since = now
             if jump_s < 0:
-                self._plan_anew(now)
+                # What repeats goes on now, not when the clock is there again.
+                self._to_plan.extend(one.id for one in self._store.reminders(all_=False))
 
     def _plan_anew(self, now: float) -> None:
-        """After the clock was put back: what repeats goes on now, not when the clock is there again."""
-        for reminder in self._store.reminders(all_=False):
-            if self._closed:
-                return
-            if (
-                reminder.state is not ReminderState.ACTIVE
-                or reminder.schedule.kind is ScheduleKind.ONCE
-            ):
-                continue
-            before = {one.due_at for one in self._store.occurrences(reminder.id, _REMEMBERED)}
+        """Plan some of those anew that wait for it: thousands must not hold up what is due."""
+        for _ in range(min(_BATCH, len(self._to_plan))):
             try:
-                due = next_due(reminder.schedule, now, self._around.calendar.cron)
-                while due in before:
-                    due = next_due(reminder.schedule, due, self._around.calendar.cron)
-            except BadRequestError:
-                continue  # It is paused when it is due.
-            if due is not None and reminder.next_at is not None and due < reminder.next_at:
-                self._store.skip(reminder.id, (), due)
+                self._plan_one_anew(self._to_plan[0], now)
+            except (NotFoundError, BadRequestError):
+                pass  # Removed; or paused once it is due.
+            self._to_plan.popleft()
+
+    def _plan_one_anew(self, reminder_id: ReminderId, now: float) -> None:
+        reminder, cron = self._store.reminder(reminder_id), self._around.calendar.cron
+        if reminder.schedule.kind is ScheduleKind.ONCE or reminder.next_at is None:
+            return
+        before = {one.due_at for one in self._store.occurrences(reminder_id, _REMEMBERED)}
+        due = next_due(reminder.schedule, now, cron)
+        while due in before:
+            due = next_due(reminder.schedule, due, cron)
+        if due is not None and due < reminder.next_at:
+            self._store.skip(reminder_id, (), due)
 
     # -- ends ----------------------------------------------------------------------------------
 

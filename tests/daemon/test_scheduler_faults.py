@@ -79,6 +79,21 @@ def test_what_repeats_goes_on_at_once_when_the_clock_was_far_ahead(desk: Desk) -
     assert desk.submitted == [desk.turn_of(tea)]
 
 
+def test_thousands_that_are_planned_anew_hold_up_nothing(desk: Desk) -> None:
+    hourly = [desk.add(every_s=HOUR) for _ in range(120)]
+    desk.scheduler.step()
+    desk.clock.jump(-9.5 * HOUR)
+    soon = desk.add(in_s=1)
+    desk.clock.pass_time(1)
+    # The first look plans some, and starts what is due.
+    assert desk.scheduler.step() == 0.0
+    assert desk.seen(soon)[0][1] == "started"
+    desk.reminders.remove(hourly[-1].id)
+    while desk.scheduler.step() == 0.0:
+        pass
+    assert {desk.now(one).next_at for one in hourly[:-1]} == {NOON - 9 * HOUR}
+
+
 # -- faults ----------------------------------------------------------------------------------------
 
 
