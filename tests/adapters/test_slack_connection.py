@@ -69,7 +69,8 @@ def test_what_slack_refuses_is_a_state_and_no_storm(
     slack.always(method, Refuse(error))
     with started(slack, replace(QUICK, refused_s=60.0), wait=False) as (channel, _):
         state = await_phase(channel, ChannelPhase.REFUSED)
-        assert error in state.trouble
+        token = "bot token" if method == "auth.test" else "app-level token"
+        assert f"Slack refuses the {token} ({error})." in state.trouble
         assert state.trouble.count(".") >= 2, "what happened, and what to do"
         assert state.connected_since is None
         begun = len(slack.calls)

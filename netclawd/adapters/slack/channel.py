@@ -214,7 +214,7 @@ class SlackChannel:
 
     def _on_refusal(self, error: CallError) -> None:
         """Note, on any thread, that Slack doesn't take the bot token any more."""
-        trouble = faults.trouble("Slack refuses us", error)
+        trouble = faults.trouble(error, faults.BOT_TOKEN)
         with self._lock:
             fresh, self._bot_trouble = not self._bot_trouble, trouble
             self._ask_again_at = time.monotonic() + self._pace.refused_s
@@ -286,9 +286,10 @@ class SlackChannel:
             link = self._make()
         except CallError as error:
             if not self._stopping:
+                # Who we are is known once the bot token was taken.
+                token = faults.BOT_TOKEN if self._me is None else faults.APP_TOKEN
                 refused = error.code in faults.REFUSALS
-                what = "Slack refuses us" if refused else "Slack can't be reached"
-                self._fail(faults.trouble(what, error), error.after_s, refused=refused)
+                self._fail(faults.trouble(error, token), error.after_s, refused=refused)
             return
         except WireError as error:
             if not self._stopping:

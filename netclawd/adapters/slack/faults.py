@@ -15,11 +15,13 @@ from netclawd.ports.channels import (
 
 #: Codes that nothing but another token or another right of the app mends, with the remedy.
 REFUSALS = {
-    "invalid_auth": "Store the token that the app's page shows; netclawd reads it at its next restart.",
-    "not_authed": "Store the token that the app's page shows; netclawd reads it at its next restart.",
-    "account_inactive": "Install the app in the workspace again, and store its new token.",
-    "token_revoked": "Install the app in the workspace again, and store its new token.",
-    "token_expired": "Switch token rotation off in the app's settings, and store a new token.",
+    "invalid_auth": "Store the one that the app's page shows, and run `netclaw reload`.",
+    "not_authed": "Store the one that the app's page shows, and run `netclaw reload`.",
+    "account_inactive": "Install the app in the workspace again, store its new token, and run `netclaw"
+    " reload`.",
+    "token_revoked": "Make a new one on the app's page, store it, and run `netclaw reload`.",
+    "token_expired": "Switch token rotation off in the app's settings, store a new token, and run `netclaw"
+    " reload`.",
     "not_allowed_token_type": "Store an app-level token (xapp-) in app_token and a bot token (xoxb-) in"
     " bot_token.",
     "no_permission": "Give the app-level token the scope connections:write.",
@@ -31,6 +33,8 @@ REFUSALS = {
     "forbidden_team": "Install the app in this workspace.",
     "link_disabled": "Switch Socket Mode on in the app's settings.",
 }
+#: What people call the two tokens.
+APP_TOKEN, BOT_TOKEN = "app-level token", "bot token"
 #: Refusals of one method, not of the whole app.
 _OF_ONE = frozenset({"missing_scope", "no_permission", "access_denied"})
 _PERMANENT = {
@@ -60,10 +64,13 @@ def is_refusal(error: CallError) -> bool:
     return error.code in REFUSALS and error.code not in _OF_ONE
 
 
-def trouble(what: str, error: CallError) -> str:
-    """Return a sentence on a connection that failed, with what to do where that is known."""
-    remedy = REFUSALS.get(error.code, "")
-    return f"{what}: {error.why}.{f' {remedy}' if remedy else ''}"
+def trouble(error: CallError, token: str) -> str:
+    """Say why there is no connection, and what to do where that is known; ``token``: whose call it was."""
+    if error.code not in REFUSALS:
+        return f"Slack can't be reached: {error.why}."
+    lacks_scope = token == APP_TOKEN and error.code in _OF_ONE
+    remedy = REFUSALS["no_permission"] if lacks_scope else REFUSALS[error.code]
+    return f"Slack refuses the {token} ({error.code}). {remedy}"
 
 
 def after_post(error: CallError) -> DeliveryError:
@@ -78,7 +85,7 @@ def after_edit(error: CallError) -> DeliveryError:
     if error.after_s is not None:
         return TryLaterError(f"{error.why.capitalize()}.", error.after_s, everything=True)
     if is_refusal(error):
-        return TryLaterError(trouble("Slack refuses us", error), REFUSED_S, everything=True)
+        return TryLaterError(trouble(error, BOT_TOKEN), REFUSED_S, everything=True)
     if error.code in _PERMANENT:
         return UndeliverableError(_PERMANENT[error.code])
     if error.code and error.code not in _FOR_NOW and not error.maybe_done:
