@@ -78,6 +78,7 @@ def test_a_restart_that_is_refused_fails_with_the_reason(service: Service) -> No
     assert service.active == "active"
 
 
+@pytest.mark.once
 def test_a_start_that_fails_says_why_exits_as_the_daemon_did_and_can_be_done_again(
     stopped: Service,
 ) -> None:
@@ -132,6 +133,7 @@ def test_what_systemd_has_given_up_is_shown_with_the_reason_and_can_be_started(
     assert stopped.active == "active"
 
 
+@pytest.mark.once
 def test_a_port_that_is_taken_ends_the_start_with_75_and_stop_ends_the_trying(
     stopped: Service,
 ) -> None:
@@ -183,6 +185,7 @@ def test_a_masked_unit_is_named_and_nothing_is_started_beside_it(stopped: Servic
         stopped.systemctl("unmask", "--runtime", UNIT)
 
 
+@pytest.mark.once
 def test_a_disabled_unit_owns_its_home_all_the_same(stopped: Service) -> None:
     stopped.systemctl("--quiet", "disable", UNIT)
     try:
@@ -234,6 +237,7 @@ def test_a_stop_with_a_turn_drains_it_and_the_next_start_resumes_it(service: Ser
     check_history(wait_all_ended(service, [session], timeout_s=60.0)[session])
 
 
+@pytest.mark.once
 def test_a_daemon_that_is_killed_in_a_stop_did_not_stop_cleanly(service: Service) -> None:
     session = new_session(service)
     accepted(service, session, "/count 100 0.1")

@@ -28,6 +28,7 @@ def park_and_resume(service: Service) -> str:
     return session
 
 
+@pytest.mark.once
 def test_the_end_of_the_unit_s_journal_is_shown_up_and_down(service: Service) -> None:
     service.machine.run("journalctl", "--sync")
     shown = service.netclaw("logs").out.splitlines()
@@ -41,6 +42,7 @@ def test_the_end_of_the_unit_s_journal_is_shown_up_and_down(service: Service) ->
     assert "stopped, exit code 0" in service.netclaw("logs", "-n", "5").out
 
 
+@pytest.mark.once
 def test_one_session_is_shown_with_its_ids(service: Service) -> None:
     session = park_and_resume(service)
     other = park_and_resume(service)

@@ -99,6 +99,7 @@ def test_an_upgrade_under_load_loses_nothing_and_turns_go_on(
     assert of_type(rows, "reply.sent")[0]["text"] == expected
 
 
+@pytest.mark.once
 def test_an_upgrade_to_a_build_that_can_not_start_leaves_the_old_one_serving(
     fresh: Boot, package: Path, workshop: Path
 ) -> None:
