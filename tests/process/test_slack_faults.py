@@ -92,7 +92,7 @@ def test_whatever_comes_over_the_socket_each_message_is_answered_once(slack: Wor
             slack.fault("apps.connections.open", Page(), Page(200), Limited(1))
         slack.drop_sockets()
         expected[slack.say("ada", "general", "/count 4")] = counted(4)
-        wait_replies(slack, daemon, expected, timeout_s=30.0)
+        wait_replies(slack, daemon, expected, timeout_s=90.0)
         check_once(slack, expected)
         assert all(delivery and delivery.acknowledged_at for delivery in strange)
         assert channel_of(daemon)["state"] == "connected"
