@@ -84,7 +84,6 @@ class Host:
         self._ground = ground
         self._name = name
         self._changed = changed
-        self._courier: Courier | None = None
 
     def receive(self, incoming: Incoming) -> Reception:
         ground, state = self._ground, self._ground.gate.state
