@@ -191,9 +191,7 @@ class _Reading:
             return "queued" if event["type"] == "turn.parked" else None
         if event["type"] == "model.completed":
             self._said = event["text"]
-        if (
-            event["type"] == "turn.completed"
-        ):  # What was said last is the reply, whatever delivers it.
+        if event["type"] == "turn.completed":  # Whatever delivers it.
             self.reply = self._said
         if event["type"] == "turn.failed":
             self.error = {"slug": event.get("slug", ""), "reason": event.get("reason", "")}

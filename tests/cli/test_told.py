@@ -12,10 +12,15 @@ from netclawd.core.session import ToolSpec
 from netclawd.core.settings import Settings
 from netclawd.daemon.parts import Folders
 from netclawd.daemon.proposals import ProposeTool
+from netclawd.daemon.remind_tool import RemindTool
 from netclawd.errors import ConfigMeaningError
 from tests.core.test_settings import DEFAULTS
 
-PROPOSE = ToolSpec(ProposeTool.name, ProposeTool.description, ProposeTool.parameters)
+#: Tools that the daemon makes itself.
+OWN = (
+    ToolSpec(ProposeTool.name, ProposeTool.description, ProposeTool.parameters),
+    ToolSpec(RemindTool.name, RemindTool.description, RemindTool.parameters),
+)
 
 
 def _settings(kind: str, policy: str, **values: int) -> Settings:
@@ -40,7 +45,7 @@ def test_the_judged_tools_are_those_that_are_offered(
     agent = wiring._agent(settings, Folders("", "", "", ""), {})
     offered = {tool.name: tool for tool in agent.offered}
     if policy == "ask":
-        offered[PROPOSE.name] = PROPOSE
+        offered |= {tool.name: tool for tool in OWN}
     assert judged == [(agent.system, offered)]
     assert agent.system == BUILT_IN_PROMPT
 
