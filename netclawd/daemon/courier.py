@@ -124,6 +124,8 @@ class Courier:
         self._rest = threading.Event()
         self._doubts: dict[OutgoingId, Doubt] = {}
         self._begun = False
+        #: By how much the wall clock was ahead of the monotonic one.
+        self._ahead_s = clock.wall() - clock.monotonic()
         #: Monotonic instant before which the platform wants to hear nothing.
         self._quiet_until = 0.0
 
@@ -175,6 +177,7 @@ class Courier:
             self._live.forget_ended()
             return self._pause()
         self._find_open()
+        self._heed_clock()
         if not self._begun:
             self._begin()
         for message_id in [i for i, doubt in self._doubts.items() if doubt.look_at <= self._now()]:
@@ -234,8 +237,15 @@ class Courier:
             if message.state is OutboxState.SENDING or not message.receipts:
                 self._doubts.setdefault(message.id, Doubt(self._now()))
 
+    def _heed_clock(self) -> None:
+        """Let nothing wait for an instant that a wall clock put back has moved away."""
+        ahead_s = self._clock.wall() - self._clock.monotonic()
+        if ahead_s < self._ahead_s - delivery.LONGEST_PAUSE_S:
+            self._begun = False
+        self._ahead_s = ahead_s
+
     def _begin(self) -> None:
-        """Let what waited for another configuration be judged by this one."""
+        """Let what waits longer than a pause takes be judged now: it waited for another configuration."""
         wall = self._clock.wall()
         for message in self._outbox.messages((OutboxState.PENDING,), _HELD):
             held = message.due_at - wall > delivery.LONGEST_PAUSE_S

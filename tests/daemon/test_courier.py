@@ -142,6 +142,16 @@ def test_tries_that_fail_come_with_growing_pauses(scene: Scene) -> None:
     assert 12 <= scene.platform.calls.count("post") <= 18
 
 
+def test_a_clock_that_is_put_back_makes_no_message_wait_for_it(scene: Scene) -> None:
+    sent = reply(scene)
+    scene.platform.faults["post"] = [LATER("Not now.", 5.0)]
+    scene.step()
+    scene.clock.forward_s = -3600.0
+    other = reply(scene, 2, "C/2")
+    scene.settle(60.0)
+    assert (scene.platform.of(sent), scene.platform.of(other)) == ([(0, "hi")], [(0, "hi")])
+
+
 def test_a_later_message_does_not_overtake_in_its_conversation(scene: Scene) -> None:
     reply(scene, 1, text="first")
     scene.platform.faults["post"] = [LATER("Not now.", 5.0)]
