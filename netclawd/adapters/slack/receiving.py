@@ -23,7 +23,8 @@ from netclawd.ports.channels import ChannelHost, Press
 
 _log = logging.getLogger("netclawd.slack")
 
-THREADS = 4
+#: With fewer the fsyncs that they share are the bound.
+THREADS = 8
 #: Envelopes that wait at most; what is beyond is sent again by Slack.
 WAITING = 2_000
 #: A reply in a thread that we don't know waits so long for the mention that opens it: Slack promises no
