@@ -159,6 +159,14 @@ def test_it_is_cut_between_paragraphs_then_lines_then_sentences_then_words() -> 
     assert split("x" * 90, 44) == ("x" * 40, "x" * 40, "x" * 10)
 
 
+@pytest.mark.parametrize("limit", range(32, 45))
+def test_what_has_no_place_to_cut_is_cut_between_its_signs(limit: int) -> None:
+    for text in ("&amp;" * 30, "&lt;x" * 30):
+        parts = split(text, limit)
+        assert "".join(parts) == text
+        assert all(not re.sub(r"&(?:amp|lt);|x", "", part) for part in parts)
+
+
 def test_a_block_of_code_is_closed_and_opened_anew() -> None:
     text = to_mrkdwn("```\n" + "\n".join(f"line {n}" for n in range(9)) + "\n```\nafter")
     parts = split(text, 40)
