@@ -44,6 +44,28 @@ GUARDS_OF_CHANNELS = (
         "tests/adapters/test_store_contract_reminders.py::test_an_occurrence_is_started_once",
     ),
     Guard(
+        "no reminder starts once the gate has closed",
+        "daemon/scheduler.py",
+        "if self._closed or not self._around.is_gate_open() or free <= 0:",
+        "if self._closed or free <= 0:",
+        "tests/daemon/test_scheduler.py::test_the_closing_of_the_gate_is_heeded_between_two_starts",
+    ),
+    Guard(
+        "a local time that comes twice is due once",
+        "core/schedule.py",
+        "if local is not None and (found := instant_of(local, zone)) > after:",
+        "if local is not None and (found := instant_of(local, zone)):",
+        "tests/core/test_schedule.py"
+        "::test_in_the_second_hour_of_two_nothing_of_the_first_comes_again",
+    ),
+    Guard(
+        "a restart is no failure of a reminder",
+        "daemon/scheduler.py",
+        "        if not turn.state.ended:\n",
+        "        if not turn.state.ended and turn.state is not TurnState.INTERRUPTED:\n",
+        "tests/daemon/test_scheduler.py::test_a_restart_counts_as_nothing",
+    ),
+    Guard(
         "a release that knows no channels opens no store that has one",
         "adapters/store/writes.py",
         "    if channel != API:\n        raise_min_reader(db, schema.CHANNELS)\n",
