@@ -6,6 +6,7 @@ death. Nobody says anything again.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from netclawd.core import conversations
 from tests.counterparts.slack import DIRECT, Workspace
 from tests.counterparts.slack_ledger import Message
 from tests.process.faults import Fault
-from tests.process.harness import Daemon, full_or
+from tests.process.harness import PROVE, Daemon, full_or
 from tests.process.slack import (
     NOTICES,
     check_notices,
@@ -188,4 +189,63 @@ def test_a_turn_that_was_cut_goes_on_in_its_thread_unasked(slack: Workspace) -> 
         (reply,) = [m for m in slack.answers(said) if m.text not in NOTICES]
         gaps = [b - a for (a, _), (b, _) in zip(reply.history, reply.history[1:], strict=False)]
         assert len(gaps) >= 2
+        # The last one shows the whole reply, when there is one.
+        assert all(gap > 0.9 for gap in gaps[:-1])
         assert notices(slack, said) == []
+
+
+@pytest.mark.parametrize("mode", ["defer", "reject"])
+def test_what_is_said_during_a_stop_is_told_of_it(
+    slack: Workspace, mode: str, tmp_path: Path
+) -> None:
+    talk, hold = Talk(slack), Fault("hold", "before", "DrainTurns", until=tmp_path / "drain")
+    with in_slack(slack, faults=[hold], tables={"drain": {"new_work": mode}}) as daemon:
+        daemon.start()
+        connected(daemon, slack)
+        daemon.signal(signal.SIGTERM)
+        wait_reached(hold, daemon)
+        said = [talk.say(), talk.say(direct=True)]
+        wait_told(slack, said)
+        hold.release()
+        assert daemon.wait_exit() == 0
+        later = talk.say()
+        daemon.start()
+        expected = talk.expected if mode == "defer" else {later: talk.expected[later]}
+        wait_replies(slack, daemon, expected)
+        check_once(slack, expected)
+        defer, reject = conversations.DEFERRED_AT_STOP, conversations.REJECTED_AT_STOP
+        assert {text for m in said for text in notices(slack, m)} == {
+            defer if mode == "defer" else reject
+        }
+        check_notices(slack, list(talk.expected), restarts=1)
+
+
+def test_an_execve_that_fails_brings_the_channel_back(slack: Workspace) -> None:
+    talk = Talk(slack)
+    failing = Fault("execve", "before", "Exec", errno="ENOENT")
+    with in_slack(slack, faults=[failing]) as daemon:
+        daemon.start()
+        connected(daemon, slack)
+        talk.say()
+        wait_replies(slack, daemon, talk.expected)
+        assert daemon.reload(force=True)["outcome"] != "applied"
+        talk.say()
+        talk.say(direct=True)
+        wait_replies(slack, daemon, talk.expected)
+        check_once(slack, talk.expected)
+        assert len(slack.open_sockets) == 1
+
+
+@pytest.mark.skipif(not PROVE, reason="takes long; NETCLAW_PROVE=1 runs it")
+@pytest.mark.parametrize("how", ["restart", "kill"])
+def test_a_reply_that_is_late_after_a_restart_is_announced_once(slack: Workspace, how: str) -> None:
+    with in_slack(slack, tables={"drain": {"timeout_s": 1}}) as daemon:
+        daemon.start()
+        connected(daemon, slack)
+        late, quick = (slack.say("ada", "general", f"/count {n} 0.5") for n in (34, 12))
+        wait_for(lambda: slack.answers(late), 10.0, lambda: f"its first words\n{daemon.errors()}")
+        daemon.interrupt(how)
+        wait_replies(slack, daemon, {late: counted(34), quick: counted(12)}, timeout_s=40.0)
+        check_once(slack, {late: counted(34), quick: counted(12)})
+        assert notices(slack, late) == [conversations.LATE]
+        assert notices(slack, quick) == []
