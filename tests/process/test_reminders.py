@@ -162,6 +162,20 @@ def test_a_clock_that_is_put_far_forward_misses_by_policy(make_daemon: Make) -> 
 
 
 @pytest.mark.long
+def test_an_execve_that_fails_leaves_reminders_as_they_were(make_daemon: Make) -> None:
+    daemon = make_daemon(faults=[Fault("execve", "before", "Exec", errno="ENOEXEC")])
+    calendar = Calendar(daemon)
+    daemon.start()
+    often = calendar.add("often", every_s=STEP_S, missed="all")
+    for n in range(1, 3):
+        assert daemon.reload(force=True)["outcome"] == ("failed" if n == 1 else "applied")
+        calendar.put_forward(STEP_S)
+        calendar.wait_done(often, n)
+        calendar.check_once(often, n)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.long
 def test_an_agent_asks_to_be_reminded_and_a_turn_that_a_restart_cuts_is_no_failure(
     make_daemon: Make,
 ) -> None:
