@@ -151,16 +151,19 @@ class Courier:
             self._idle.set()
 
     def _run(self) -> None:
+        store_pause_s = _STORE_FIRST_S
         while not self._rest.is_set():
             self._idle.clear()
             self._wake.clear()
             try:
                 pause_s = self.step()
+                store_pause_s = _STORE_FIRST_S
             except (_RestError, StoreClosedError):
                 return
             except StoreError as error:
                 _log.warning("messages wait for the store: %s", error.what, extra=self.ids())
-                self._rest.wait(_STORE_FIRST_S)
+                self._rest.wait(store_pause_s)
+                store_pause_s = min(2 * store_pause_s, _STORE_LONGEST_S)
                 continue
             except Exception:  # noqa: BLE001 - a defect must not silence a channel for ever
                 _log.exception("the courier met a defect", extra=self.ids())
