@@ -112,7 +112,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items=[item for place, item in enumerate(items) if place % step != first]
     )
     share = items[first::step]
-    begin = _begin(share, first, step) if step > 2 else 0
+    here = any("tests/process/" in item.nodeid for item in share)  # Machines are kept together.
+    begin = _begin(share, first, step) if here and step > 2 else 0
     items[:] = share[begin:] + share[:begin]
 
 
