@@ -5,6 +5,7 @@ No test waits for one to be due: the wall clock is put forward, as the launcher'
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -172,6 +173,38 @@ def test_an_execve_that_fails_leaves_reminders_as_they_were(make_daemon: Make) -
         calendar.put_forward(STEP_S)
         calendar.wait_done(often, n)
         calendar.check_once(often, n)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("when", "effect", "nth"),
+    [
+        ("after", "CloseGate", 1),
+        ("before", "Settle", 1),
+        ("before", "Exec", 1),
+        ("after", "OpenStore", 2),
+        ("before", "OpenGate", 2),
+        ("after", "OpenGate", 2),
+    ],
+)
+def test_a_death_in_a_restart_neither_loses_nor_doubles(
+    make_daemon: Make, when: str, effect: str, nth: int
+) -> None:
+    daemon = make_daemon(faults=[Fault("kill", when, effect, nth)])
+    calendar = Calendar(daemon)
+    daemon.start()
+    before, after = calendar.add("before", in_s=STEP_S), calendar.add("after", in_s=2 * STEP_S)
+    calendar.put_forward(STEP_S)  # Its start and the death come as they like.
+    with contextlib.suppress(OSError):
+        daemon.control("reload", force=True)
+    assert daemon.wait_exit() < 0
+    calendar.put_forward(STEP_S)
+    daemon.start()
+    for reminder in (before, after):
+        calendar.wait_done(reminder)
+        calendar.check_once(reminder)
+        assert calendar.show(reminder)["failures"] == 0
     assert daemon.stop() == 0
 
 
