@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pytest
 
 from netclawd.core.outgoing import OutgoingKind
-from tests.counterparts.slack import Workspace
+from tests.counterparts.slack import DIRECT, Workspace
 from tests.counterparts.slack_ledger import Message
 from tests.process.faults import CHANNEL, Fault
 from tests.process.harness import PROVE, Daemon
@@ -27,10 +27,21 @@ Point = tuple[str, str, int]
 
 QUICK, SLOW = "/count 3", "/count 12 0.25"
 WHOLE = {QUICK: counted(3), SLOW: counted(12)}
-#: How often each point is met, before and after: two events tell of the message, so there are two commits.
+#: The quick one is asked for directly, so that one event alone tells of it; of a mention there are two.
+PLACES = {QUICK: DIRECT, SLOW: "general"}
+#: How often each point is met, before and after.
 POINTS: Mapping[str, Mapping[str, int]] = {
-    QUICK: {"Receive": 2, "Acknowledge": 2, "Begin": 1, "Post": 1, "Record": 1, "Sent": 1},
-    SLOW: {"Stream": 1, "Post": 1, "Record": 1, "Edit": 2, "Begin": 1, "Sent": 1},
+    QUICK: {"Receive": 1, "Acknowledge": 1, "Begin": 1, "Post": 1, "Record": 1, "Sent": 1},
+    SLOW: {
+        "Receive": 2,
+        "Acknowledge": 2,
+        "Stream": 1,
+        "Post": 1,
+        "Record": 1,
+        "Edit": 2,
+        "Begin": 1,
+        "Sent": 1,
+    },
 }
 #: Points of the way back from a death: the message may be there, so it is looked for, twice if it isn't.
 RETURNS: Mapping[Point, Mapping[str, int]] = {
@@ -128,7 +139,7 @@ def test_the_points_are_all_that_a_message_meets(slack: Workspace, text: str) ->
     with in_slack(slack, faults=never) as daemon:
         daemon.start()
         connected(daemon, slack)
-        said = slack.say("ada", "general", text)
+        said = slack.say("ada", PLACES[text], text)
         live_through(daemon, slack, said, WHOLE[text], deaths=0)
         settled(daemon, slack)
         wait_for(
@@ -141,7 +152,7 @@ def test_the_points_are_all_that_a_message_meets(slack: Workspace, text: str) ->
 def differences(daemon: Daemon, text: str, when: str) -> dict[str, tuple[int, int]]:
     """Return what was met and what should have been, of the points in which these differ."""
     met = Counter(daemon.effects(when=when))
-    expected = {**dict.fromkeys(CHANNEL, 0), **POINTS[QUICK], **POINTS[text]}
+    expected = {**dict.fromkeys(CHANNEL, 0), **POINTS[text]}
     # What the app has posted is told to it too, and acknowledged without a commit; how often a reply is
     # edited while it is made depends on the machine.
     more = {"Acknowledge", "Edit"} if text == SLOW else {"Acknowledge"}
@@ -156,7 +167,7 @@ def test_a_kill_neither_loses_nor_doubles_an_answer(
     with in_slack(slack, faults=kills(points)) as daemon:
         daemon.write_config()
         daemon.spawn()
-        said = slack.say("ada", "general", text)
+        said = slack.say("ada", PLACES[text], text)
         live_through(daemon, slack, said, WHOLE[text], len(points))
         settled(daemon, slack)
         assert replies(slack, said) == [WHOLE[text]]
@@ -165,3 +176,50 @@ def test_a_kill_neither_loses_nor_doubles_an_answer(
         ids = [(m.metadata or {})["event_payload"]["id"] for m in posted]
         assert [kinds[i] for i in ids].count(OutgoingKind.REPLY) == 1
         assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.skipif(not PROVE, reason="takes long; NETCLAW_PROVE=1 runs it")
+@pytest.mark.parametrize(
+    "point",
+    [
+        (when, effect, nth)
+        for nth in (1, 2)
+        for when in ("before", "after")
+        for effect in ("Begin", "Post", "Record", "Sent")
+    ],
+    ids=lambda point: "-".join(map(str, point)),
+)
+def test_a_kill_neither_loses_nor_doubles_a_question(slack: Workspace, point: Point) -> None:
+    """The first post is the question, the second one the answer."""
+    with in_slack(slack, faults=kills([point])) as daemon:
+        daemon.start()
+        said = slack.say("ada", DIRECT, "/ask May I?")
+        pressed = False
+        died: list[int] = []
+
+        def answered() -> bool:
+            nonlocal pressed
+            code = daemon.running.poll()
+            if code is not None:
+                died.append(code)
+                daemon.spawn()
+            asked = [m for m in slack.answers(said) if m.buttons]
+            # A press is delivered once: people press again what has done nothing.
+            if asked and (not pressed or died) and slack.open_sockets:
+                pressed = slack.press("ada", asked[0], "Grant") is not None
+                wait_for(lambda: pressed_through(slack, daemon, asked[0]), 15.0, "the press")
+            done = any(m.text.startswith("The answer") for m in slack.answers(said))
+            return done and died == [-9]
+
+        wait_for(answered, 30.0, lambda: f"{died}, {replies(slack, said)}\n{daemon.errors()}")
+        settled(daemon, slack)
+        question, answer = slack.answers(said)
+        assert not question.buttons
+        assert answer.text.startswith("The answer is here")
+        assert len([m for m in slack.posts if not m.only_for]) == 2
+
+
+def pressed_through(slack: Workspace, daemon: Daemon, asked: Message) -> bool:
+    """Whether a press has had its effect, or what it was pressed at has died."""
+    gone = daemon.running.poll() is not None or not slack.open_sockets
+    return gone or not asked.buttons
