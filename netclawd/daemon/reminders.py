@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,6 @@ _log = logging.getLogger("netclawd.reminders")
 _REST_S = 5.0
 #: Reminders that the status names.
 _NAMED = 3
-_FOR_EVER = 1e15
 
 
 class Reminders:
@@ -219,7 +219,7 @@ def status(image: Image) -> dict[str, Any]:
         if store is None:
             raise StoreClosedError("The session store is closed.")
         counts = store.reminders.count()
-        coming = store.reminders.due(_FOR_EVER, _NAMED)
+        coming = store.reminders.due(math.inf, _NAMED)
     except StoreError:
         return {"active": 0, "paused": 0, "next": []}
     return {

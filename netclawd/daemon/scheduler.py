@@ -15,6 +15,7 @@ store at each start. It follows the wall clock, which may jump, by a look every 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -72,8 +73,6 @@ _IDLE_S = 3_600.0
 _RETRY_S = 5.0
 #: The wall clock has jumped when it and the monotonic one part by so much between two looks, seconds.
 _JUMP_S = 10.0
-#: Later than any due time.
-_FOR_EVER = 1e15
 #: Reminders that are read at once.
 _BATCH = 50
 #: Occurrences that are looked through for what has been due before the clock was put back.
@@ -336,7 +335,7 @@ class Scheduler:
                 running = sum(not one.blocked for one in self._known().values())
             free = self._around.max_running - running
             most = len(known) + _BATCH
-            found = self._store.due(_FOR_EVER, most)
+            found = self._store.due(math.inf, most)
             for reminder in found:
                 if reminder.id in known:
                     continue

@@ -51,10 +51,8 @@ class ReminderStore(Protocol):
     def count(self) -> dict[ReminderState, int]: ...
 
     def due(self, now: float, limit: int) -> tuple[Reminder, ...]:
-        """Return ACTIVE reminders that are due, the longest due first."""
-
-    def next_at(self) -> float | None:
-        """Return when the next ACTIVE reminder is due, None without one."""
+        """Return ACTIVE reminders that are due by ``now``, the longest due first; ``math.inf``: also those to
+        come."""
 
     def overdue(self, before: float) -> int:
         """Count ACTIVE reminders that were due before an instant."""

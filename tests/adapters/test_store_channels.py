@@ -261,7 +261,6 @@ def check_costs(store: SqliteStore) -> None:
         "message": lambda: outbox.message(OutgoingId("old-7")),
         "session_of": lambda: outbox.session_of(SLACK, "T1/C1/17.1"),
         "reminders due": lambda: reminders.due(100.0, 20),
-        "next_at": lambda: reminders.next_at(),
         "overdue": lambda: reminders.overdue(100.0),
         "of_session": lambda: reminders.of_session(SessionId("old-7")),
         "open": lambda: reminders.open_occurrences(),

@@ -179,7 +179,7 @@ def check_without_channels(store: SqliteStore) -> None:
     assert (outbox.next_due("slack"), outbox.session_of("slack", "T/C/1")) == (None, None)
     assert (outbox.messages((), 9), outbox.tally()) == ((), {})
     assert (reminders.reminders(all_=True), reminders.of_session(A)) == ((), ())
-    assert (reminders.due(1.0, 9), reminders.next_at(), reminders.count()) == ((), None, {})
+    assert (reminders.due(1.0, 9), reminders.count()) == ((), {})
     assert reminders.page(all_=True, cursor=None, limit=9).reminders == ()
     assert reminders.overdue(1.0) == 0
     assert reminders.open_occurrences() == reminders.occurrences(ReminderId("r"), 9) == ()

@@ -54,8 +54,7 @@ _UNSETTLED = f"""{_BY_STATE} WHERE o.state IN ('sending', 'streaming') AND o.cha
 _NEWEST = f"{_BY_STATE} WHERE o.state = ? ORDER BY o.n DESC LIMIT ?"
 _TALLY = f"""SELECT s.channel, 'deferred', count(*) FROM turns t INDEXED BY turns_open
         JOIN sessions s ON s.n = t.session
-        WHERE t.state NOT IN ('completed', 'failed', 'cancelled') AND t.state = 'queued'
-        AND s.channel <> 'api' GROUP BY s.channel
+        WHERE {rows.OPEN_TURN} AND t.state = 'queued' AND s.channel <> 'api' GROUP BY s.channel
     UNION ALL SELECT channel, state, count(*) FROM outgoing INDEXED BY outgoing_by_state
         WHERE state IN ({", ".join("?" * len(_COUNTED))}) GROUP BY channel, state"""
 

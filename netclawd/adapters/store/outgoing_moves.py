@@ -56,7 +56,7 @@ def change_reply(db: sqlite3.Connection, position: int, change: OutboxChange, at
     turn = db.execute(f"{_OF_TURN} WHERE t.position = ?", (position,)).fetchone()
     known = find(db, OutgoingId(turn[1]))
     if known is None:
-        _insert_of_turn(db, turn, OutgoingKind.REPLY, turn[1], change.text, at, OutboxState.PENDING)
+        _insert_of_turn(db, turn, OutgoingKind.REPLY, turn[1], change.text, at)
     else:
         _show(db, known, change.text, at)
 
@@ -68,7 +68,7 @@ def change_question(
     if change.state is ApprovalState.PENDING:
         turn = db.execute(f"{_OF_TURN} WHERE t.position = ?", (position,)).fetchone()
         text = change.question or ""
-        _insert_of_turn(db, turn, OutgoingKind.QUESTION, change.id, text, at, OutboxState.PENDING)
+        _insert_of_turn(db, turn, OutgoingKind.QUESTION, change.id, text, at)
         return
     asked = find(db, OutgoingId(change.id))
     if asked is None:
@@ -83,7 +83,7 @@ def put_notice(db: sqlite3.Connection, position: int, seq: int, text: str, at: f
     """Put a sentence about a turn into the outbox, once for the event of this number."""
     turn = db.execute(f"{_OF_TURN} WHERE t.position = ?", (position,)).fetchone()
     message_id = f"notice:{turn[1]}:{seq}"
-    _insert_of_turn(db, turn, OutgoingKind.NOTICE, message_id, text, at, OutboxState.PENDING)
+    _insert_of_turn(db, turn, OutgoingKind.NOTICE, message_id, text, at)
 
 
 def end_reply(db: sqlite3.Connection, turn_id: TurnId, at: float) -> None:
@@ -120,7 +120,7 @@ def _insert_of_turn(
     message_id: str,
     text: str,
     at: float,
-    state: OutboxState,
+    state: OutboxState = OutboxState.PENDING,
 ) -> None:
     position, _, _, session, channel, alias, origin = turn
     requester = rows.decode(origin).get("user", "") if origin else ""

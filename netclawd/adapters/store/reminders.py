@@ -50,9 +50,6 @@ _OF_SESSION = f"""{_REMINDER.replace("reminders r", "reminders r INDEXED BY remi
     WHERE r.session = (SELECT n FROM sessions WHERE id = ?) AND r.state IN ('active', 'paused')
     ORDER BY r.next_at IS NULL, r.next_at, r.n"""
 _DUE = f"{_BY_STATE} WHERE r.state = 'active' AND r.next_at <= ? ORDER BY r.next_at LIMIT ?"
-# With ORDER BY the index is entered where the first instant is: min() would do the same, less plainly.
-_NEXT = """SELECT next_at FROM reminders INDEXED BY reminders_by_state
-    WHERE state = 'active' AND next_at IS NOT NULL ORDER BY next_at LIMIT 1"""
 _COUNT = """SELECT state, count(*) FROM reminders INDEXED BY reminders_by_state
     GROUP BY state"""
 
@@ -106,13 +103,6 @@ class SqliteReminders:
 
     def due(self, now: float, limit: int) -> tuple[Reminder, ...]:
         return self._select(_DUE, now, limit)
-
-    def next_at(self) -> float | None:
-        if not self._there:
-            return None
-        with self._readers.lend() as db:
-            found = db.execute(_NEXT).fetchone()
-            return None if found is None else float(found[0])
 
     def overdue(self, before: float) -> int:
         if not self._there:
