@@ -23,6 +23,8 @@ RestartId = NewType("RestartId", str)
 
 #: The channel whose delivery is the event log itself.
 API = "api"
+#: The word of an input's origin for who says it.
+USER = "user"
 
 
 class EventType(StrEnum):

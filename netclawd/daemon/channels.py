@@ -26,6 +26,7 @@ from netclawd.core.outgoing import (
     Reception,
 )
 from netclawd.core.session import (
+    USER,
     AdmitInput,
     Approval,
     ApprovalId,
@@ -49,9 +50,6 @@ from netclawd.ports import Clock, Ids, Store
 from netclawd.ports.channels import Channel, ChannelPhase, ChannelState, Incoming, Press
 
 _log = logging.getLogger("netclawd.channels")
-
-#: The word of an input's origin for who says it.
-USER = "user"
 
 _WAITING = (OutboxState.PENDING, OutboxState.SENDING, OutboxState.STREAMING)
 

@@ -18,6 +18,7 @@ from netclawd.adapters.store import reads, rows, writes
 from netclawd.core.outgoing import NewOutgoing, Outgoing, OutgoingId, OutgoingKind, answered
 from netclawd.core.session import (
     API,
+    USER,
     ApprovalChange,
     ApprovalState,
     OutboxChange,
@@ -123,7 +124,7 @@ def _insert_of_turn(
     state: OutboxState = OutboxState.PENDING,
 ) -> None:
     position, _, _, session, channel, alias, origin = turn
-    requester = rows.decode(origin).get("user", "") if origin else ""
+    requester = rows.decode(origin).get(USER, "") if origin else ""
     db.execute(
         """INSERT INTO outgoing (id, channel, route, kind, session, turn, requester, state, text, at,
             changed_at, due_at, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

@@ -16,6 +16,7 @@ from netclawd.adapters.store.writer import Written
 from netclawd.core.restart import RestartRecord
 from netclawd.core.session import (
     API,
+    USER,
     AdmitInput,
     Admitted,
     CallId,
@@ -116,7 +117,7 @@ def raise_min_reader(db: sqlite3.Connection, needed: int) -> None:
 
 def admission(new: AdmitInput) -> str:
     """Return the data of the event that tells of an input, as JSON."""
-    user = new.origin.get("user")
+    user = new.origin.get(USER)
     said_by = {"from": user} if user else {}
     return rows.encode(
         {"input_id": new.input_id, "text": new.text, "deferred": new.deferred, **said_by}
