@@ -63,9 +63,8 @@ class Incoming:
 
 @frozen
 class Press:
-    """A button under a question was pressed."""
+    """A button under a question was pressed; when that is delivered again, it is decided already."""
 
-    event_id: str
     route: str
     requester: str
     approval_id: ApprovalId

@@ -249,7 +249,7 @@ def test_a_place_that_is_not_named_is_the_conversation(daemon: Daemon) -> None:
 
 
 def press(daemon: Daemon, granted: bool = True, route: str = "C/1", asked: str = "apr-1") -> str:
-    return daemon.host.press(Press("p-1", route, "U1", ApprovalId(asked), granted))
+    return daemon.host.press(Press(route, "U1", ApprovalId(asked), granted))
 
 
 def test_a_button_decides_in_the_name_of_who_pressed_it(daemon: Daemon) -> None:

@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from netclawd.adapters.slack import faults
@@ -195,11 +195,6 @@ class SlackChannel:
     def working(self) -> bool:
         """Whether a thread or a connection of it is left."""
         return self._wires.any or any(thread.is_alive() for thread in list(self._threads))
-
-    @property
-    def left_alone(self) -> Mapping[str, int]:
-        """How many envelopes of each kind asked for nothing."""
-        return dict(self._receiving.nothing) if self._receiving is not None else {}
 
     # -- delivering --
 

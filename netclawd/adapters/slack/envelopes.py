@@ -123,14 +123,13 @@ def _press(payload: dict[str, Any], me: Identity) -> Pressed | Nothing:
     channel = _text(_table(payload, "channel"), "id") or _text(container, "channel_id")
     ts = _text(container, "message_ts") or _text(message, "ts")
     thread = _text(container, "thread_ts") or _text(message, "thread_ts") or ts
-    asked, at = _text(action, "value"), _text(action, "action_ts")
+    asked = _text(action, "value")
     if not (user and channel and thread and asked and _plain(user + channel + thread + asked)):
         return Nothing("incomplete")
     granted = action["action_id"] == GRANT
-    event_id = f"press:{asked}:{user}:{at}"
     route = str(Route(me.team, channel, thread))
     team = _text(_table(payload, "user"), "team_id") or me.team
-    return Pressed(Press(event_id, route, user, ApprovalId(asked), granted), team != me.team)
+    return Pressed(Press(route, user, ApprovalId(asked), granted), team != me.team)
 
 
 def _plain(text: str) -> bool:

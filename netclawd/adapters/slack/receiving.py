@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -54,8 +54,8 @@ class Receiving:
         self._refusal = refusal
         self._tell = tell
         self._stopping = False
-        #: How many there were of each kind that asks for nothing.
-        self.nothing: Counter[str] = Counter()
+        #: Kinds that we don't know and have said so of.
+        self._unknown: set[str] = set()
         self._queues: list[queue.Queue[Envelope | None]] = [
             queue.Queue(WAITING) for _ in range(THREADS)
         ]
@@ -68,7 +68,7 @@ class Receiving:
         """Queue an envelope; on the link's thread."""
         envelope_id = raw.get("envelope_id")
         if not isinstance(envelope_id, str) or not envelope_id:
-            self._count(Nothing("no envelope id", unknown=True))
+            self._leave_alone(Nothing("no envelope id", unknown=True))
             return
         what = read_envelope(raw, me)
         place = hash(_route(what)) % len(self._queues)
@@ -141,21 +141,21 @@ class Receiving:
                 if sentence:
                     self._tell(press, sentence)
             case Nothing() as nothing:
-                self._count(nothing)
+                self._leave_alone(nothing)
                 envelope.link.acknowledge(envelope.id)
 
     def _hear(self, said: Said) -> None:
         incoming = said.incoming
         if not said.addressed and not self._host.knows(incoming.route):
-            self._count(Nothing("not for us"))
-        elif sentence := self._refusal(incoming.route, incoming.requester, said.outsider):
+            return  # It is not for us.
+        if sentence := self._refusal(incoming.route, incoming.requester, said.outsider):
             self._host.refuse(incoming, sentence)
         else:
             self._host.receive(incoming)
 
-    def _count(self, nothing: Nothing) -> None:
-        self.nothing[nothing.why] += 1
-        if nothing.unknown and self.nothing[nothing.why] == 1:
+    def _leave_alone(self, nothing: Nothing) -> None:
+        if nothing.unknown and nothing.why not in self._unknown:
+            self._unknown.add(nothing.why)
             _log.info("acknowledged and left alone, we don't know it: %s", nothing.why)
 
 

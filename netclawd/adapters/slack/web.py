@@ -21,6 +21,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web import WebClient
 
 from netclawd.adapters.slack.wire import Reader, Wire, WireError, Wires
+from netclawd.core.delivery import MOST_PAUSE_S
 
 #: A call with its connection, seconds.
 CALL_S = 10.0
@@ -28,8 +29,6 @@ CALL_S = 10.0
 ANSWER_BYTES = 16 * 1024 * 1024
 #: Where an answer that asks for a pause doesn't say how long.
 PAUSE_S = 30.0
-#: Whoever asks for more is asked again after this.
-LONGEST_PAUSE_S = 3600.0
 _CODE = re.compile(r"[a-z0-9_.:-]{1,64}")
 
 
@@ -152,7 +151,7 @@ def _judge(response: http.client.HTTPResponse, body: bytes) -> str:
 def read_pause(value: str | None) -> float:
     """Return the seconds that a Retry-After asks for."""
     text = (value or "").strip()
-    return min(float(text), LONGEST_PAUSE_S) if re.fullmatch(r"\d{1,9}", text) else PAUSE_S
+    return min(float(text), MOST_PAUSE_S) if re.fullmatch(r"\d{1,9}", text) else PAUSE_S
 
 
 def _refused(response: Any) -> CallError:
