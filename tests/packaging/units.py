@@ -88,7 +88,9 @@ def _run(*command: str, cwd: Path, runtime: str) -> subprocess.CompletedProcess[
 def analyzers() -> list[Analyzer]:
     """Return this system's, and that of each root folder that `make test-systemd` has made."""
     roots = sorted(
-        path for path in (ROOT / "build/roots").glob("[a-z]*-*") if (path / "usr/bin").is_dir()
+        path
+        for path in (ROOT / "build/roots").glob("[a-z]*-*")
+        if (path / "usr/bin/systemd-analyze").exists()
     )
     return [Analyzer("here"), *(Analyzer(path.name.partition("-")[0], path) for path in roots)]
 
