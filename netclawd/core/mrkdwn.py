@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from netclawd.core.text import visible
+
 FENCE = "```"
 #: Keeps what stands beside it apart, and isn't seen.
 _GAP = "\u200b"
@@ -52,8 +54,9 @@ def escape(text: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Return a block that shows the text as it is, marks of formatting included."""
-    return f"{FENCE}\n{_inside_code(text)}\n{FENCE}"
+    """Return a block that shows the text as it is: marks of formatting included, and what isn't seen, or
+    turns around what is, as an escape."""
+    return f"{FENCE}\n{_inside_code(visible(text))}\n{FENCE}"
 
 
 def to_mrkdwn(markdown: str) -> str:

@@ -13,6 +13,7 @@ from netclawd.adapters.slack.envelopes import Identity, Nothing, Pressed, Said, 
 from netclawd.core.outgoing import OutgoingId, OutgoingKind
 from tests.adapters.slack_parts import outgoing, started
 from tests.counterparts.slack import DIRECT, Workspace
+from tests.counterparts.slack_ledger import Mute
 from tests.waiting import wait_for
 
 ME = Identity("T1", "UBOT", "B1")
@@ -197,6 +198,25 @@ def test_everybody_is_nobody_of_another_workspace(slack: Workspace) -> None:
         wait_for(lambda: host.received, 10.0, "the message of who is named")
 
 
+@pytest.mark.parametrize(
+    ("team", "shared", "outsider"),
+    [
+        ({"team": "T1"}, True, False),
+        ({"team": "T2"}, True, True),
+        ({"source_team": "T2", "team": "T1"}, True, True),
+        ({"user_team": "T1", "team": "T2"}, True, False),
+        ({}, False, False),
+        ({}, True, True),
+    ],
+)
+def test_who_shares_the_channel_is_an_outsider_unless_slack_names_our_workspace(
+    team: dict[str, str], shared: bool, outsider: bool
+) -> None:
+    found = read_envelope(event(event=team, is_ext_shared_channel=shared), ME)
+    assert isinstance(found, Said)
+    assert found.outsider is outsider
+
+
 def test_a_conversation_of_another_workspace_is_out_of_reach(slack: Workspace) -> None:
     with started(slack) as (channel, _):
         assert channel.unreachable(f"{slack.team}/C1/1.1") == ""
@@ -240,6 +260,18 @@ def test_who_may_not_talk_may_not_press(slack: Workspace) -> None:
         wait_for(lambda: slack.whispers("eve"), 10.0, "the sentence")
         assert host.presses == []
         assert slack.whispers("eve")[0].text.startswith("I'm not set up to talk with you.")
+
+
+def test_a_web_api_that_is_slow_holds_up_nothing_that_is_said(slack: Workspace) -> None:
+    with started(slack) as (channel, host):
+        asked = slack.say("ada", "general", "do it")
+        route = f"{slack.team}/{asked.channel}/{asked.ts}"
+        channel.deliver(outgoing(route, "May I?", kind=OutgoingKind.QUESTION), lambda _: None)
+        slack.always("chat.postEphemeral", Mute())
+        slack.press("ada", slack.answers(asked)[0], "Grant")
+        wait_for(lambda: host.presses, 10.0, "the press")
+        slack.say("ada", "general", "hello?", asked)
+        wait_for(lambda: host.received[-1].text == "hello?", 2.0, "the message behind it")
 
 
 # -- everything else that Slack sends ------------------------------------------------------------
@@ -300,6 +332,7 @@ def event(**more: Any) -> dict[str, Any]:
         (event(event={"thread_ts": "a b"}), "incomplete"),
         (event(event={"ts": ""}), "incomplete"),
         (event(event_id=""), "incomplete"),
+        (event(event_id="Ev\ud800"), "incomplete"),
         (event(event={"type": "message", "text": "hi"}), "not for us"),
         (event(authorizations=[{"team_id": "T2"}]), "another workspace"),
     ],

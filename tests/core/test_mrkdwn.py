@@ -175,6 +175,12 @@ def test_a_block_of_code_is_closed_and_opened_anew() -> None:
     assert parts[-1].endswith("after")
 
 
+def test_what_is_shown_as_it_is_hides_nothing_and_turns_nothing_around() -> None:
+    assert literal("rm \u202egpj.\u202c \u200b\ud800\x1b[8m") == (
+        f"{FENCE}\nrm \\u202egpj.\\u202c \\u200b\\ud800\\x1b[8m\n{FENCE}"
+    )
+
+
 def test_what_a_person_is_asked_is_shown_as_it_is() -> None:
     shown = literal("rm *a b* <@U1> `x` ```y```")
     assert shown.startswith("```\nrm *a b* &lt;@U1&gt; `x` ")

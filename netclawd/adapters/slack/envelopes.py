@@ -87,7 +87,8 @@ def _event(payload: dict[str, Any], me: Identity) -> Said | Nothing:
     if event.get("bot_id") or user in (me.user, "USLACKBOT"):
         return Nothing("bot")
     thread, event_id = _text(event, "thread_ts"), _text(payload, "event_id")
-    if not (user and channel and ts and event_id and _plain(user + channel + ts + thread)):
+    names = user + channel + ts + thread + event_id
+    if not (user and channel and ts and event_id and _plain(names)):
         return Nothing("incomplete")
     if not _ours(payload, me):
         return Nothing("another workspace")
@@ -98,8 +99,14 @@ def _event(payload: dict[str, Any], me: Identity) -> Said | Nothing:
     said = from_mrkdwn(_text(event, "text"), me.user) or NO_TEXT
     place = f"{me.team}/{channel}"
     incoming = Incoming(event_id, str(route), f"{channel}:{ts}", user, said, place)
-    author_team = _text(event, "user_team") or _text(event, "team") or me.team
-    return Said(incoming, addressed, author_team != me.team)
+    return Said(incoming, addressed, _is_outsider(payload, event, me))
+
+
+def _is_outsider(payload: dict[str, Any], event: dict[str, Any], me: Identity) -> bool:
+    """Whether the author is of another workspace; a message with a file doesn't say of which: where the
+    channel is shared it may be any."""
+    named = [team for key in ("user_team", "source_team", "team") if (team := _text(event, key))]
+    return named[0] != me.team if named else payload.get("is_ext_shared_channel") is True
 
 
 def _ours(payload: dict[str, Any], me: Identity) -> bool:

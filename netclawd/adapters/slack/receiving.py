@@ -27,6 +27,8 @@ _log = logging.getLogger("netclawd.slack")
 THREADS = 8
 #: Envelopes that wait at most; what is beyond is sent again by Slack.
 WAITING = 2_000
+#: Sentences for those who press buttons that wait at most; what is beyond isn't said.
+WHISPERS = 100
 #: A reply in a thread that we don't know waits so long for the mention that opens it: Slack promises no
 #: order, and sends again what isn't acknowledged after 3 s.
 EARLY_S = 1.5
@@ -59,10 +61,13 @@ class Receiving:
         self._queues: list[queue.Queue[Envelope | None]] = [
             queue.Queue(WAITING) for _ in range(THREADS)
         ]
+        #: Said by a thread of its own: a Web API that is slow holds up nothing that comes in.
+        self._whispers: queue.Queue[tuple[Press, str] | None] = queue.Queue(WHISPERS)
         self.threads = [
             spawn(f"slack-{number}", lambda own=own: self._work(own))  # type: ignore[misc]
             for number, own in enumerate(self._queues)
         ]
+        self.threads.append(spawn("slack-tell", self._whisper))
 
     def take(self, link: Link, raw: dict[str, Any], me: Identity) -> None:
         """Queue an envelope; on the link's thread."""
@@ -81,7 +86,8 @@ class Receiving:
     def stop(self) -> None:
         """Take nothing more; does not wait."""
         self._stopping = True
-        for own in self._queues:
+        waiting: list[queue.Queue[Any]] = [*self._queues, self._whispers]
+        for own in waiting:
             try:
                 own.put_nowait(None)
             except queue.Full:
@@ -138,11 +144,22 @@ class Receiving:
                 refusal = self._refusal(press.route, press.requester, outsider)
                 sentence = refusal or self._host.press(press)
                 envelope.link.acknowledge(envelope.id)
-                if sentence:
-                    self._tell(press, sentence)
+                try:
+                    self._whispers.put_nowait((press, sentence))
+                except queue.Full:
+                    pass  # The question says it too, once it is decided.
             case Nothing() as nothing:
                 self._leave_alone(nothing)
                 envelope.link.acknowledge(envelope.id)
+
+    def _whisper(self) -> None:
+        while not self._stopping:
+            whisper = self._whispers.get()
+            if whisper is not None and not self._stopping:
+                try:
+                    self._tell(*whisper)
+                except Exception:  # noqa: BLE001 - what one sentence meets must not silence the others
+                    _log.exception("somebody who has pressed a button could not be told")
 
     def _hear(self, said: Said) -> None:
         incoming = said.incoming
