@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.process.harness import Daemon
+
+if TYPE_CHECKING:
+    from tests.counterparts.slack import Workspace
 
 
 @pytest.fixture
@@ -22,3 +26,12 @@ def daemon() -> Iterator[Daemon]:
     """A daemon that is ready."""
     with Daemon() as one:
         yield one.start()
+
+
+@pytest.fixture
+def slack() -> Iterator[Workspace]:
+    """A workspace that nobody is connected to yet."""
+    from tests.counterparts.slack import Workspace  # Most tests need none.
+
+    with Workspace(acknowledge_s=1.0) as workspace:
+        yield workspace

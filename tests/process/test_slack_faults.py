@@ -5,7 +5,6 @@ What nothing but a person can mend is shown to one, and is not tried in a storm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,6 @@ from tests.process.slack import (
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture
-def slack() -> Iterator[Workspace]:
-    with Workspace(acknowledge_s=1.0) as workspace:
-        yield workspace
 
 
 def outbox(daemon: Daemon) -> dict[str, Any]:

@@ -9,7 +9,7 @@ nothing was posted and taken back, and nobody has to say it again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -62,12 +62,6 @@ CHAINS: Mapping[str, tuple[Point, ...]] = {
         ("after", "Edit", 1),
     ),
 }
-
-
-@pytest.fixture
-def slack() -> Iterator[Workspace]:
-    with Workspace(acknowledge_s=1.0) as workspace:
-        yield workspace
 
 
 def kills(points: Sequence[Point]) -> list[Fault]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,6 @@ from tests.process.slack import (
     wait_replies,
 )
 from tests.waiting import wait_for
-
-
-@pytest.fixture
-def slack() -> Iterator[Workspace]:
-    with Workspace(acknowledge_s=1.0) as workspace:
-        yield workspace
 
 
 def test_after_an_execve_that_failed_the_channel_is_there_again_and_nothing_is_lost(

@@ -7,7 +7,7 @@ death. Nobody says anything again.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,12 +31,6 @@ from tests.process.slack import (
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture
-def slack() -> Iterator[Workspace]:
-    with Workspace(acknowledge_s=1.0) as workspace:
-        yield workspace
 
 
 #: Where a restart is held, in order: the gate is closed, turns have ended, the store is closed, before

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.counterparts.slack import Workspace
+from tests.counterparts.slack_ledger import Message
 from tests.process.faults import TRACE
+from tests.process.harness import Daemon
 from tests.process.slack import connected, counted, in_slack, replies, wait_replies
 from tests.process.test_reminders import Calendar
 from tests.waiting import wait_for
@@ -16,10 +18,13 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.long
 
 
-@pytest.fixture
-def slack() -> Iterator[Workspace]:
-    with Workspace(acknowledge_s=1.0) as workspace:
-        yield workspace
+def ask_for_a_reminder(slack: Workspace, daemon: Daemon) -> tuple[Message, dict[str, Any]]:
+    """Have the agent set one in 100 s; return what was said for it, and the reminder."""
+    asked = {"action": "add", "text": "/count 3", "in_s": 100}
+    said = slack.say("ada", "general", f"/tool remind {json.dumps(asked)}")
+    wait_for(lambda: replies(slack, said), 15.0, lambda: f"an answer\n{daemon.errors()}")
+    (made,) = daemon.control("reminders")["reminders"]
+    return said, made
 
 
 def test_a_reminder_of_a_thread_comes_into_its_thread_once(slack: Workspace) -> None:
@@ -27,10 +32,7 @@ def test_a_reminder_of_a_thread_comes_into_its_thread_once(slack: Workspace) -> 
         calendar = Calendar(daemon)
         daemon.start()
         connected(daemon, slack)
-        asked = {"action": "add", "text": "/count 3", "in_s": 100}
-        said = slack.say("ada", "general", f"/tool remind {json.dumps(asked)}")
-        wait_for(lambda: replies(slack, said), 15.0, lambda: f"an answer\n{daemon.errors()}")
-        (first,) = daemon.control("reminders")["reminders"]
+        said, first = ask_for_a_reminder(slack, daemon)
         # An operator's goes into the same thread.
         other = calendar.add("/count 4", in_s=200, session_id=first["session_id"])
         assert daemon.reload(force=True)["outcome"] == "applied"
@@ -51,10 +53,7 @@ def test_who_may_not_talk_any_more_is_reminded_of_nothing(slack: Workspace) -> N
         calendar = Calendar(daemon)
         daemon.start()
         connected(daemon, slack)
-        asked = {"action": "add", "text": "/count 3", "in_s": 100}
-        said = slack.say("ada", "general", f"/tool remind {json.dumps(asked)}")
-        wait_for(lambda: replies(slack, said), 15.0, lambda: f"an answer\n{daemon.errors()}")
-        (made,) = daemon.control("reminders")["reminders"]
+        said, made = ask_for_a_reminder(slack, daemon)
         assert daemon.stop() == 0
         daemon.tables["slack"] = {**daemon.tables["slack"], "allow_users": ["UNOBODY"]}
         daemon.write_config()
