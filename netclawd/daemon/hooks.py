@@ -23,23 +23,21 @@ def receive_hook(
     name, delivery_id, text = delivery
     source_id = f"hook:{name}:{delivery_id}"
     clock, store = image.parts.clock, image.the_store()
-    own, configured = store.outgoing.session_of(API, _alias(name)), _configured(image, name)
-    # Both: the configuration may have named a session, or none, only since the last attempt.
-    for session_id in (configured, own):
-        if session_id is not None and (first := store.admitted(session_id, source_id, None)):
-            return session_id, first
+    # In any session: the configuration may have named this one, or none, only since the last attempt.
+    if (known := store.delivered(source_id)) is not None:
+        return known
+    session_id = _configured(image, name) or store.outgoing.session_of(API, _alias(name))
     deferred = image.gate.judge(clock.monotonic())
-    session_id = configured or own
     if session_id is None:
         session_id = store.open_session(_alias(name), SessionId(new_id("s")), clock.wall()).id
     try:
         return session_id, admit(session_id, text, source_id, deferred)
     except KeyReusedError:
         # Another attempt of it, with another text, has come in just now.
-        first = store.admitted(session_id, source_id, None)
-        if first is None:
+        known = store.delivered(source_id)
+        if known is None:
             raise
-        return session_id, first
+        return known
 
 
 def _alias(name: str) -> str:

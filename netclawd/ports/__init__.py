@@ -121,6 +121,10 @@ class Store(Protocol):
         KeyReusedError and NotFoundError as there, ``text`` None fits any; nothing is written.
         """
 
+    def delivered(self, source_id: str) -> tuple[SessionId, Admitted] | None:
+        """Return the session and the answer of a webhook's source id (``hook:…``), whichever session it went
+        to, None for a new one."""
+
     def lease(self, turn_id: TurnId, generation: int, *, resumed: bool = False) -> Lease:
         """Bind a turn that has not ended to a generation. FencedError when a newer one exists.
 

@@ -150,8 +150,13 @@ def test_a_hook_speaks_to_the_session_that_is_configured(make_daemon: Make) -> N
     daemon.write_config()
     daemon.wait_ready(above=2)
     assert deliver(daemon, "msg_2").json["session_id"] == session
-    # What came while the hook had a session of its own is found there.
+    # What came while the hook had a session of its own is found there; so is what any other has.
     assert deliver(daemon, "msg_1").json == {**own.json, "fresh": False}
+    daemon.tables["hooks.shop"] = {**hook, "session": new_session(daemon)}
+    daemon.write_config()
+    daemon.wait_ready(above=3)
+    again = deliver(daemon, "msg_2").json
+    assert (again["session_id"], again["fresh"]) == (session, False)
     for one in (session, own.json["session_id"]):
         assert len(of_type(events(daemon, one), "input.admitted")) == 1
 

@@ -101,6 +101,20 @@ def admitted(
     return first_answer(db, found[0], source_id, text)
 
 
+def delivered(db: sqlite3.Connection, source_id: str) -> tuple[SessionId, Admitted] | None:
+    """Return where a webhook's delivery was admitted; the index is of such source ids alone."""
+    found = db.execute(
+        """SELECT s.id, i.id, t.id, i.deferred FROM inputs i INDEXED BY inputs_by_delivery
+            JOIN sessions s ON s.n = i.session JOIN turns t ON t.input = i.n
+            WHERE i.source_id = ? AND i.source_id >= 'hook:' AND i.source_id < 'hook;'
+            ORDER BY i.n LIMIT 1""",
+        (source_id,),
+    ).fetchone()
+    return (
+        None if found is None else (found[0], Admitted(found[1], found[2], bool(found[3]), False))
+    )
+
+
 def first_answer(
     db: sqlite3.Connection, place: int, source_id: str, text: str | None
 ) -> Admitted | None:

@@ -169,6 +169,9 @@ MIGRATIONS: tuple[Migration, ...] = (
         1,
         (
             "ALTER TABLE inputs ADD COLUMN origin TEXT",
+            # Those of webhooks, whose configuration may name another session from one attempt to the next.
+            """CREATE INDEX inputs_by_delivery ON inputs (source_id)
+                WHERE source_id >= 'hook:' AND source_id < 'hook;'""",
             "DROP INDEX sessions_by_alias",
             """CREATE UNIQUE INDEX sessions_by_alias ON sessions (channel, alias)
                 WHERE alias IS NOT NULL""",

@@ -272,6 +272,10 @@ class SqliteStore:
         with self._readers.lend() as db:
             return reads.admitted(db, session_id, source_id, text)
 
+    def delivered(self, source_id: str) -> tuple[SessionId, Admitted] | None:
+        with self._readers.lend() as db:
+            return reads.delivered(db, source_id)
+
     def session(self, session_id: SessionId) -> Session:
         with self._readers.lend() as db:
             return reads.session(db, session_id)
