@@ -214,22 +214,6 @@ def test_what_is_said_during_a_stop_is_told_of_it(
         check_notices(slack, list(talk.expected), restarts=1)
 
 
-def test_an_execve_that_fails_brings_the_channel_back(slack: Workspace) -> None:
-    talk = Talk(slack)
-    failing = Fault("execve", "before", "Exec", errno="ENOENT")
-    with in_slack(slack, faults=[failing]) as daemon:
-        daemon.start()
-        connected(daemon, slack)
-        talk.say()
-        wait_replies(slack, daemon, talk.expected)
-        assert daemon.reload(force=True)["outcome"] != "applied"
-        talk.say()
-        talk.say(direct=True)
-        wait_replies(slack, daemon, talk.expected)
-        check_once(slack, talk.expected)
-        assert len(slack.open_sockets) == 1
-
-
 @pytest.mark.skipif(not PROVE, reason="takes long; NETCLAW_PROVE=1 runs it")
 @pytest.mark.parametrize("how", ["restart", "kill"])
 def test_a_reply_that_is_late_after_a_restart_is_announced_once(slack: Workspace, how: str) -> None:
