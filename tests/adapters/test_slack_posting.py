@@ -218,6 +218,16 @@ def test_what_another_app_has_posted_is_not_ours(
     assert channel.look_up(outgoing(route, "ours")) == ()
 
 
+def test_without_the_names_of_our_messages_nobody_can_say_that_one_is_absent(
+    slack: Workspace, channel: SlackChannel, asked: Message, route: str
+) -> None:
+    channel.deliver(outgoing(route, "ours"), lambda _: None)
+    (shown,) = slack.answers(asked)
+    shown.metadata = None
+    with pytest.raises(UndeliverableError, match="metadata"):
+        channel.look_up(outgoing(route, "ours"))
+
+
 def test_a_part_that_somebody_deleted_stays_deleted(
     slack: Workspace, channel: SlackChannel, asked: Message, route: str
 ) -> None:

@@ -30,6 +30,11 @@ DELETED = "deleted"
 EVENT_TYPE = "netclawd_message"
 #: Replies of one call, as Slack advises.
 _PAGE = 200
+#: A message of ours is there, without what says which.
+_NAMELESS = (
+    "Slack doesn't say which of our messages are in the thread, so this one may be there. Give the app the "
+    "scope metadata.message:read; look into the thread, then retry or drop it."
+)
 #: Parts whose text is remembered, so that what shows it already isn't edited.
 _REMEMBERED = 256
 
@@ -153,6 +158,7 @@ class Poster:
         """Return the receipts of the parts that the thread has, in order. DeliveryError."""
         route, me = _route(message), self._me()
         found: dict[int, str] = {}
+        nameless = False
         arguments: dict[str, Any] = {
             "channel": route.channel,
             "ts": route.thread,
@@ -168,11 +174,14 @@ class Poster:
                 number = _part(one, message, me)
                 if number is not None:
                     found.setdefault(number, str(one.get("ts", "")))
+                nameless = nameless or (_is_ours(one, me) and "metadata" not in one)
             further = answer.get("response_metadata")
             cursor = further.get("next_cursor") if isinstance(further, dict) else None
             if not cursor:
                 break
             arguments["cursor"] = cursor
+        if nameless and not found:  # Then it may be there all the same.
+            raise UndeliverableError(_NAMELESS)
         return tuple(found.get(number, DELETED) for number in range(max(found, default=-1) + 1))
 
 
@@ -194,10 +203,17 @@ def _part(one: dict[str, Any], message: Outgoing, me: Identity) -> int | None:
     payload = metadata.get("event_payload") if isinstance(metadata, dict) else None
     if not isinstance(payload, dict) or metadata is None:
         return None
-    ours = one.get("user") == me.user or (me.bot != "" and one.get("bot_id") == me.bot)
     number = payload.get("part")
     named = metadata.get("event_type") == EVENT_TYPE and payload.get("id") == message.id
-    return number if ours and named and isinstance(number, int) and 0 <= number < 1000 else None
+    return (
+        number
+        if _is_ours(one, me) and named and isinstance(number, int) and 0 <= number < 1000
+        else None
+    )
+
+
+def _is_ours(one: dict[str, Any], me: Identity) -> bool:
+    return one.get("user") == me.user or (me.bot != "" and one.get("bot_id") == me.bot)
 
 
 def _dicts(found: Any) -> list[dict[str, Any]]:
