@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from netclawd import __version__
 from netclawd.adapters.http import openapi_reminders, openapi_v1
+from netclawd.adapters.http.openapi_parts import (
+    Json,
+    answer,
+    integer,
+    list_of,
+    object_of,
+    operation,
+    path_parameter,
+    query,
+    ref,
+)
 from netclawd.adapters.http.options import MAX_WAIT_S
 from netclawd.adapters.http.problem import MEDIA_TYPE
 from netclawd.adapters.http.query import MAX_KEY_LENGTH
@@ -17,8 +26,6 @@ from netclawd.adapters.http.sessions import (
     MAX_SESSIONS,
 )
 from netclawd.core.session import EventType, ParkReason, TurnState
-
-Json = dict[str, Any]
 
 
 def document() -> Json:
@@ -49,7 +56,7 @@ def document() -> Json:
             "responses": {
                 "Problem": {
                     "description": "What went wrong and what to do (RFC 9457).",
-                    "content": {MEDIA_TYPE: {"schema": _ref("Problem")}},
+                    "content": {MEDIA_TYPE: {"schema": ref("Problem")}},
                 },
                 **openapi_v1.responses(),
             },
@@ -57,79 +64,45 @@ def document() -> Json:
     }
 
 
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _answer(description: str, schema: Json, media: str = "application/json") -> Json:
-    return {
-        "description": description,
-        "headers": {GENERATION_HEADER: {"$ref": "#/components/headers/Generation"}},
-        "content": {media: {"schema": schema}},
-    }
-
-
-def _operation(name: str, summary: str, answers: Json, **more: Any) -> Json:
-    responses = {**answers, "default": {"$ref": "#/components/responses/Problem"}}
-    return {"operationId": name, "summary": summary, "responses": responses, **more}
-
-
-def _query(name: str, schema: Json, description: str) -> Json:
-    return {"name": name, "in": "query", "schema": schema, "description": description}
-
-
-def _integer(lowest: int, highest: int, default: int) -> Json:
-    return {"type": "integer", "minimum": lowest, "maximum": highest, "default": default}
-
-
-def _path_parameter(name: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-
-
-def _object(properties: Json, *, required: bool = True) -> Json:
-    schema: Json = {"type": "object", "properties": properties}
-    return {**schema, "required": sorted(properties)} if required else schema
-
-
 def _list(name: str, items: str, **more: Json) -> Json:
-    return _object({name: {"type": "array", "items": _ref(items)}, **more})
+    return object_of({name: list_of(ref(items)), **more})
 
 
 def _daemon_paths() -> Json:
     anything = {"type": "object"}
     return {
         "/api/health/live": {
-            "get": _operation(
-                "live", "Whether the process serves", {"200": _answer("Yes.", anything)}
+            "get": operation(
+                "live", "Whether the process serves", {"200": answer("Yes.", anything)}
             )
         },
         "/api/health/ready": {
-            "get": _operation(
+            "get": operation(
                 "ready",
                 "Whether new turns run; 503 with Retry-After when they don't",
-                {"200": _answer("Yes.", _ref("Readiness"))},
+                {"200": answer("Yes.", ref("Readiness"))},
             )
         },
         "/api/status": {
-            "get": _operation("status", "The daemon's state", {"200": _answer("It.", anything)})
+            "get": operation("status", "The daemon's state", {"200": answer("It.", anything)})
         },
         "/api/restarts": {
-            "get": _operation(
+            "get": operation(
                 "restarts",
                 "The restart journal, newest first",
-                {"200": _answer("The journal.", _object({"restarts": {"type": "array"}}))},
-                parameters=[_query("limit", _integer(1, 1000, 20), "Entries, at most.")],
+                {"200": answer("The journal.", object_of({"restarts": {"type": "array"}}))},
+                parameters=[query("limit", integer(1, 1000, 20), "Entries, at most.")],
             )
         },
         "/metrics": {
-            "get": _operation(
+            "get": operation(
                 "metrics",
                 "Metrics for Prometheus, as text or OpenMetrics (by Accept)",
-                {"200": _answer("They.", {"type": "string"}, "text/plain")},
+                {"200": answer("They.", {"type": "string"}, "text/plain")},
             )
         },
         "/openapi.json": {
-            "get": _operation("openapi", "This document", {"200": _answer("It.", anything)})
+            "get": operation("openapi", "This document", {"200": answer("It.", anything)})
         },
     }
 
@@ -139,17 +112,17 @@ def _session_paths() -> Json:
     return {
         "/api/sessions": {"get": _list_sessions(), "post": _create_session()},
         one: {
-            "parameters": [_path_parameter("session_id")],
-            "get": _operation(
-                "session", "Show a session", {"200": _answer("The session.", _ref("Session"))}
+            "parameters": [path_parameter("session_id")],
+            "get": operation(
+                "session", "Show a session", {"200": answer("The session.", ref("Session"))}
             ),
         },
         f"{one}/messages": {
-            "parameters": [_path_parameter("session_id")],
+            "parameters": [path_parameter("session_id")],
             "post": _say(),
         },
         f"{one}/events": {
-            "parameters": [_path_parameter("session_id")],
+            "parameters": [path_parameter("session_id")],
             "get": _read_events(),
         },
         **_turn_paths(f"{one}/turns/{{turn_id}}"),
@@ -167,31 +140,31 @@ def _hook_paths() -> Json:
         header("webhook-timestamp", "When the attempt is made, in whole seconds since 1970."),
         header("webhook-signature", "`v1,BASE64`; several with spaces between them."),
     ]
-    operation = _operation(
+    receive = operation(
         "receiveHook",
         "Take a webhook signed as Standard Webhooks are; the answer comes when it is durable",
-        {"202": _answer("Admitted, now or before.", _ref("Delivered"))},
+        {"202": answer("Admitted, now or before.", ref("Delivered"))},
         parameters=headers,
         requestBody={"required": True, "content": {"application/json": {"schema": {}}}},
     )
-    return {"/api/hooks/{name}": {"parameters": [_path_parameter("name")], "post": operation}}
+    return {"/api/hooks/{name}": {"parameters": [path_parameter("name")], "post": receive}}
 
 
 def _turn_paths(turn: str) -> Json:
-    names = [_path_parameter("session_id"), _path_parameter("turn_id")]
-    done, later = _answer("It.", _ref("Turn")), _answer("It is accepted.", _ref("Turn"))
+    names = [path_parameter("session_id"), path_parameter("turn_id")]
+    done, later = answer("It.", ref("Turn")), answer("It is accepted.", ref("Turn"))
     operations = {
-        "park": _operation(
+        "park": operation(
             "park",
             "Park a turn that has not ended; 202: it stops at its next checkpoint",
             {"200": done, "202": later},
         ),
-        "resume": _operation(
+        "resume": operation(
             "resume",
             "Let a parked turn go on; 202: it does after the restart that is on",
             {"200": done, "202": later},
         ),
-        "cancel": _operation("cancel", "Cancel a turn that has not ended", {"200": done}),
+        "cancel": operation("cancel", "Cancel a turn that has not ended", {"200": done}),
     }
     return {
         f"{turn}/{name}": {"parameters": names, "post": operation}
@@ -200,18 +173,16 @@ def _turn_paths(turn: str) -> Json:
 
 
 def _list_sessions() -> Json:
-    cursor = _query("cursor", {"type": "string"}, "`next` of the page before.")
-    limit = _query("limit", _integer(1, MAX_SESSIONS, DEFAULT_SESSIONS), "Sessions, at most.")
+    cursor = query("cursor", {"type": "string"}, "`next` of the page before.")
+    limit = query("limit", integer(1, MAX_SESSIONS, DEFAULT_SESSIONS), "Sessions, at most.")
     page = _list("sessions", "Session", next={"type": ["string", "null"]})
-    answers = {"200": _answer("A page.", page)}
-    return _operation(
-        "sessions", "List sessions, newest first", answers, parameters=[cursor, limit]
-    )
+    answers = {"200": answer("A page.", page)}
+    return operation("sessions", "List sessions, newest first", answers, parameters=[cursor, limit])
 
 
 def _create_session() -> Json:
-    created = _answer("Created.", _object({"id": {"type": "string"}}))
-    return _operation("createSession", "Create a session", {"201": created})
+    created = answer("Created.", object_of({"id": {"type": "string"}}))
+    return operation("createSession", "Create a session", {"201": created})
 
 
 def _say() -> Json:
@@ -221,13 +192,13 @@ def _say() -> Json:
         "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH},
         "description": "The same key and text again are one input; keys are per session.",
     }
-    text = {**_object({"text": {"type": "string"}}), "additionalProperties": False}
-    return _operation(
+    text = {**object_of({"text": {"type": "string"}}), "additionalProperties": False}
+    return operation(
         "say",
         "Admit an input; the answer comes when it is durable",
         {
-            "202": _answer("Admitted.", _ref("Admitted")),
-            "200": _answer("Admitted before, under this key.", _ref("Admitted")),
+            "202": answer("Admitted.", ref("Admitted")),
+            "200": answer("Admitted before, under this key.", ref("Admitted")),
         },
         parameters=[key],
         requestBody={"required": True, "content": {"application/json": {"schema": text}}},
@@ -235,22 +206,22 @@ def _say() -> Json:
 
 
 def _read_events() -> Json:
-    answer = _answer("The events.", _list("events", "Event"))
-    answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    events = answer("The events.", _list("events", "Event"))
+    events["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     last = {
         "name": "Last-Event-ID",
         "in": "header",
         "schema": {"type": "integer"},
         "description": "For streams; wins over `after`.",
     }
-    return _operation(
+    return operation(
         "events",
         "Read durable events: at once, as a long poll (wait_s) or as a stream (by Accept)",
-        {"200": answer},
+        {"200": events},
         parameters=[
-            _query("after", _integer(0, MAX_SEQ, 0), "Number of the last event that is known."),
-            _query("limit", _integer(1, MAX_EVENTS, MAX_EVENTS), "Events, at most."),
-            _query(
+            query("after", integer(0, MAX_SEQ, 0), "Number of the last event that is known."),
+            query("limit", integer(1, MAX_EVENTS, MAX_EVENTS), "Events, at most."),
+            query(
                 "wait_s",
                 {"type": "number", "minimum": 0, "maximum": MAX_WAIT_S, "default": 0},
                 "Wait this long for the first one.",
@@ -268,8 +239,8 @@ def _schemas() -> Json:
     states = {"type": "string", "enum": [state.value for state in TurnState]}
     reasons = [reason.value for reason in ParkReason]
     return {
-        "Readiness": _object({"phase": text, "generation": whole, "digest": text}),
-        "Session": _object(
+        "Readiness": object_of({"phase": text, "generation": whole, "digest": text}),
+        "Session": object_of(
             {
                 "id": text,
                 "created_at": number,
@@ -278,11 +249,11 @@ def _schemas() -> Json:
                 "last_seq": whole,
                 "turn_state": {"anyOf": [states, {"type": "null"}]},
                 "park_reason": {"enum": [*reasons, None]},
-                "usage": _ref("Usage"),
+                "usage": ref("Usage"),
             }
         ),
-        "Admitted": _object({"input_id": text, "turn_id": text, "deferred": flag}),
-        "Delivered": _object(
+        "Admitted": object_of({"input_id": text, "turn_id": text, "deferred": flag}),
+        "Delivered": object_of(
             {
                 "input_id": text,
                 "turn_id": text,
@@ -291,7 +262,7 @@ def _schemas() -> Json:
                 "fresh": {**flag, "description": "False when it was delivered before."},
             }
         ),
-        "Turn": _object(
+        "Turn": object_of(
             {
                 "id": text,
                 "session_id": text,
@@ -300,15 +271,15 @@ def _schemas() -> Json:
                 "resumes": whole,
                 "park_reason": {"enum": [*reasons, None]},
                 "deferred": flag,
-                "usage": _ref("Usage"),
+                "usage": ref("Usage"),
             }
         ),
         "Usage": {
-            **_object({"input_tokens": whole, "output_tokens": whole}),
+            **object_of({"input_tokens": whole, "output_tokens": whole}),
             "description": "Tokens of all model calls, as the model server counts them.",
         },
         "Event": {
-            **_object(
+            **object_of(
                 {
                     "seq": whole,
                     "type": {"type": "string", "enum": [kind.value for kind in EventType]},
@@ -319,7 +290,7 @@ def _schemas() -> Json:
             "additionalProperties": True,
         },
         "Problem": {
-            **_object(
+            **object_of(
                 {
                     "type": {"type": "string", "pattern": "^urn:netclaw:problem:"},
                     "title": text,

@@ -7,54 +7,57 @@ from typing import Any
 from netclawd.adapters.http.chat_request import MAX_USER_LENGTH, MODEL
 from netclawd.adapters.http.completions import CANCEL_HEADER
 from netclawd.adapters.http.openai_error import SESSION_HEADER
+from netclawd.adapters.http.openapi_parts import (
+    TEXT,
+    WHOLE,
+    Json,
+    answer,
+    list_of,
+    path_parameter,
+    ref,
+)
 from netclawd.adapters.http.query import MAX_KEY_LENGTH
-from netclawd.adapters.http.raw import GENERATION_HEADER
 from netclawd.core.session import FinishReason
-
-Json = dict[str, Any]
-
-_TEXT: Json = {"type": "string"}
-_WHOLE: Json = {"type": "integer"}
 
 
 def paths() -> Json:
-    model = {"name": "model", "in": "path", "required": True, "schema": _TEXT}
+    model = path_parameter("model")
     return {
         "/v1/models": {
             "get": _operation(
-                "models", "List the one model", _answer("The list.", _ref("OpenAIModels"))
+                "models", "List the one model", answer("The list.", ref("OpenAIModels"))
             )
         },
         "/v1/models/{model}": {
             "parameters": [model],
-            "get": _operation("model", "Show a model", _answer("It.", _ref("OpenAIModel"))),
+            "get": _operation("model", "Show a model", answer("It.", ref("OpenAIModel"))),
         },
         "/v1/chat/completions": {"post": _complete()},
     }
 
 
 def responses() -> Json:
-    error = {"application/json": {"schema": _ref("OpenAIError")}}
+    error = {"application/json": {"schema": ref("OpenAIError")}}
     return {"OpenAIError": {"description": "What went wrong, in OpenAI's form.", "content": error}}
 
 
 def schemas() -> Json:
     session = {"type": "string", "description": "With a durable session."}
     ends = {"type": ["string", "null"], "enum": [*(reason.value for reason in FinishReason), None]}
-    model = {"id": _TEXT, "object": {"const": "model"}, "created": _WHOLE, "owned_by": _TEXT}
+    model = {"id": TEXT, "object": {"const": "model"}, "created": WHOLE, "owned_by": TEXT}
     return {
         "OpenAIModel": _object(model, *model),
         "OpenAIModels": _object(
-            {"object": {"const": "list"}, "data": _list(_ref("OpenAIModel"))}, "object", "data"
+            {"object": {"const": "list"}, "data": list_of(ref("OpenAIModel"))}, "object", "data"
         ),
         "ChatRequest": _request(),
         "ChatCompletion": _object(
             {
-                "id": _TEXT,
+                "id": TEXT,
                 "object": {"enum": ["chat.completion", "chat.completion.chunk"]},
-                "created": _WHOLE,
+                "created": WHOLE,
                 "model": {"const": MODEL},
-                "choices": _list(_object({"index": _WHOLE, "finish_reason": ends}, "index")),
+                "choices": list_of(_object({"index": WHOLE, "finish_reason": ends}, "index")),
                 "usage": {"type": ["object", "null"]},
                 "session_id": session,
             },
@@ -64,10 +67,10 @@ def schemas() -> Json:
             {
                 "error": _object(
                     {
-                        "message": _TEXT,
-                        "type": _TEXT,
+                        "message": TEXT,
+                        "type": TEXT,
                         "param": {"type": ["string", "null"]},
-                        "code": _TEXT,
+                        "code": TEXT,
                     },
                     "message", "type", "param", "code",
                 ),
@@ -91,16 +94,16 @@ def _request() -> Json:
         **_object(
             {
                 "model": {"const": MODEL},
-                "messages": {**_list({"type": "object"}), "minItems": 1},
+                "messages": {**list_of({"type": "object"}), "minItems": 1},
                 "stream": {"type": "boolean", "default": False},
                 "stream_options": _object({"include_usage": {"type": "boolean"}}),
-                "tools": _list(tool),
+                "tools": list_of(tool),
                 "tool_choice": {},
                 "temperature": {"type": "number", "minimum": 0, "maximum": 2},
                 "top_p": {"type": "number", "minimum": 0, "maximum": 1},
                 "max_completion_tokens": count,
                 "max_tokens": count,
-                "stop": {"anyOf": [_TEXT, _list(_TEXT)]},
+                "stop": {"anyOf": [TEXT, list_of(TEXT)]},
                 "n": {"const": 1},
                 "user": user,
             },
@@ -112,14 +115,14 @@ def _request() -> Json:
 
 
 def _complete() -> Json:
-    answer = _answer("The answer, or a chunk of it.", _ref("ChatCompletion"))
-    answer["content"]["text/event-stream"] = {"schema": _TEXT}
+    whole = answer("The answer, or a chunk of it.", ref("ChatCompletion"))
+    whole["content"]["text/event-stream"] = {"schema": TEXT}
     return _operation(
         "complete",
         "Answer a conversation: as a model without a memory, or in a durable session",
-        answer,
+        whole,
         parameters=[
-            _header(SESSION_HEADER, _TEXT, "A durable session; wins over `user`."),
+            _header(SESSION_HEADER, TEXT, "A durable session; wins over `user`."),
             _header(
                 CANCEL_HEADER,
                 {"const": "1"},
@@ -133,7 +136,7 @@ def _complete() -> Json:
         ],
         requestBody={
             "required": True,
-            "content": {"application/json": {"schema": _ref("ChatRequest")}},
+            "content": {"application/json": {"schema": ref("ChatRequest")}},
         },
     )
 
@@ -147,21 +150,5 @@ def _operation(name: str, summary: str, answer: Json, **more: Any) -> Json:
     return {"operationId": name, "summary": summary, "responses": found, **more}
 
 
-def _answer(description: str, schema: Json) -> Json:
-    return {
-        "description": description,
-        "headers": {GENERATION_HEADER: {"$ref": "#/components/headers/Generation"}},
-        "content": {"application/json": {"schema": schema}},
-    }
-
-
 def _object(properties: Json, *required: str) -> Json:
     return {"type": "object", "properties": properties, "required": sorted(required)}
-
-
-def _list(items: Json) -> Json:
-    return {"type": "array", "items": items}
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
