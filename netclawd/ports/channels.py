@@ -182,8 +182,8 @@ class Outbox(Protocol):
         """Put messages into the outbox, PENDING; those whose id is there already are left out."""
 
     def due(self, channel: str, now: float, limit: int) -> tuple[Outgoing, ...]:
-        """Return PENDING messages that are due, oldest first; of each route only if it is the oldest of
-        those that are PENDING or SENDING."""
+        """Return PENDING messages that are due, first those that wait longest since; of each route only the
+        oldest of those that are PENDING or SENDING."""
 
     def next_due(self, channel: str) -> float | None:
         """Return when the next PENDING message is due that no other of its route goes before, None

@@ -317,6 +317,18 @@ def test_a_look_that_fails_says_whether_another_one_helps(
         channel.look_up(outgoing(route, "answer"))
 
 
+def test_a_limit_of_looks_is_one_of_looks_alone(
+    slack: Workspace, channel: SlackChannel, route: str
+) -> None:
+    slack.fault("conversations.replies", Limited(7))
+    for _ in range(2):
+        with pytest.raises(TryLaterError) as raised:
+            channel.look_up(outgoing(route, "answer"))
+        assert 6 < (raised.value.after_s or 0) <= 7
+        assert not raised.value.everything
+    assert len(slack.called("conversations.replies")) == 1
+
+
 def test_what_was_posted_before_a_failure_is_recorded_and_gone_on_from(
     slack: Workspace, channel: SlackChannel, asked: Message, route: str
 ) -> None:

@@ -135,6 +135,13 @@ def test_a_pause_for_everything_holds_the_other_conversations_too(scene: Scene) 
     assert (scene.platform.of(first), scene.platform.of(other)) == ([(0, "hi")], [(0, "hi")])
 
 
+def test_a_conversation_that_the_platform_puts_off_lets_the_others_go_first(scene: Scene) -> None:
+    first, other = reply(scene, 1, "C/1"), reply(scene, 2, "C/2")
+    scene.platform.faults["post"] = [LATER("Slow down.", 7.0, everything=True)]
+    scene.settle(9.0)
+    assert [post.key for post in scene.platform.posts] == [other, first]
+
+
 def test_tries_that_fail_come_with_growing_pauses(scene: Scene) -> None:
     reply(scene)
     scene.platform.faults["post"] = [LATER("Not now.") for _ in range(40)]

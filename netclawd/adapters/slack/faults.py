@@ -80,6 +80,13 @@ def after_post(error: CallError) -> DeliveryError:
     return after_edit(error)
 
 
+def after_look(error: CallError) -> DeliveryError:
+    """Say what became of a look at a thread. Slack limits each method by itself: what is posted goes on."""
+    if error.after_s is not None:
+        return TryLaterError(f"{error.why.capitalize()}.", error.after_s)
+    return after_edit(error)
+
+
 def after_edit(error: CallError) -> DeliveryError:
     """Say what became of what may be done again."""
     if error.after_s is not None:

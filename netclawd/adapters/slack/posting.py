@@ -7,6 +7,7 @@ Slack's name of a part, its ``ts``.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,8 @@ class Poster:
         self._me = me
         self._on_refusal = on_refusal
         self._shown: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        #: Monotonic instant before which Slack wants no look.
+        self._look_at = 0.0
 
     def deliver(
         self, message: Outgoing, record: Callable[[tuple[str, ...]], None]
@@ -157,6 +160,8 @@ class Poster:
     def look_up(self, message: Outgoing) -> tuple[str, ...]:
         """Return the receipts of the parts that the thread has, in order. DeliveryError."""
         route, me = _route(message), self._me()
+        if (left_s := self._look_at - time.monotonic()) > 0:
+            raise TryLaterError("Slack asks for a pause.", left_s)
         found: dict[int, str] = {}
         nameless = False
         arguments: dict[str, Any] = {
@@ -169,7 +174,9 @@ class Poster:
             try:
                 answer = self._ask("conversations.replies", **arguments)
             except CallError as error:
-                raise faults.after_edit(error) from None
+                if error.after_s is not None:
+                    self._look_at = time.monotonic() + error.after_s
+                raise faults.after_look(error) from None
             for one in _dicts(answer.get("messages")):
                 number = _part(one, message, me)
                 if number is not None:

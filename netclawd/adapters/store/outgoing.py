@@ -46,7 +46,7 @@ _HEADS = """SELECT min(n) AS n, state, due_at FROM outgoing INDEXED BY outgoing_
     WHERE state IN ('pending', 'sending') AND channel = ? GROUP BY route"""
 _OF_HEADS = f"({_HEADS}) h CROSS JOIN outgoing o ON o.n = h.n"
 _DUE = f"""{moves.MESSAGE.replace("outgoing o", _OF_HEADS)}
-    WHERE h.state = 'pending' AND h.due_at <= ? ORDER BY h.n LIMIT ?"""
+    WHERE h.state = 'pending' AND h.due_at <= ? ORDER BY h.due_at, h.n LIMIT ?"""
 _NEXT_DUE = f"SELECT min(due_at) FROM ({_HEADS}) WHERE state = 'pending'"
 _BY_STATE = moves.MESSAGE.replace("outgoing o", "outgoing o INDEXED BY outgoing_by_state")
 _UNSETTLED = f"""{_BY_STATE} WHERE o.state IN ('sending', 'streaming') AND o.channel = ?
