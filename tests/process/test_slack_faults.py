@@ -112,6 +112,8 @@ def test_whatever_a_post_is_answered_with_it_is_there_once(slack: Workspace) -> 
         check_once(slack, expected)
         wait_for(lambda: not daemon.control("outbox"), 10.0, "all to be sent")
         assert len(slack.posts) == len(expected)
+        limited, after = slack.called("chat.postMessage")[:2]
+        assert after.at - limited.at >= 1.0
 
 
 def test_what_only_a_person_can_mend_is_shown_and_sent_once_mended(slack: Workspace) -> None:
@@ -138,6 +140,7 @@ def test_what_only_a_person_can_mend_is_shown_and_sent_once_mended(slack: Worksp
 def test_a_long_answer_comes_in_parts_that_slack_takes(slack: Workspace) -> None:
     with in_slack(slack) as daemon:
         daemon.start()
+        slack.fault("chat.postMessage", Refuse("msg_too_long"))
         said = slack.say("ada", "general", "/count 3000")
         wait_for(lambda: replies(slack, said), 20.0, "an answer")
         wait_state(daemon, said, OutboxState.SENT)
@@ -252,3 +255,15 @@ def test_a_question_has_buttons_and_outlives_a_restart(slack: Workspace) -> None
         )
         assert len(slack.answers(said)) == 2
         assert len(slack.answers(said)) == len([m for m in slack.posts if not m.only_for])
+
+
+@pytest.mark.skipif(not PROVE, reason="takes long; NETCLAW_PROVE=1 runs it")
+def test_a_socket_that_has_fallen_silent_is_replaced(slack: Workspace) -> None:
+    with in_slack(slack) as daemon:
+        daemon.start()
+        connected(daemon, slack)
+        slack.sockets[0].silence()
+        said = slack.say("ada", "general", "/count 3")
+        wait_replies(slack, daemon, {said: counted(3)}, timeout_s=45.0)
+        check_once(slack, {said: counted(3)})
+        assert len(slack.sockets) == 2
