@@ -51,6 +51,9 @@ class RemindersDouble:
             self.keys[key] = new, reminder.id
         return reminder
 
+    def added(self, key: str) -> Reminder | None:
+        return self.all[self.keys[key][1]] if key in self.keys else None
+
     def put(
         self, schedule: Schedule, text: str, by: str = "uid 0", *, new: NewReminder | None = None
     ) -> Reminder:

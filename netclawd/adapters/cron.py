@@ -32,7 +32,8 @@ class CroniterCron:
         fields = expression.split(" ")
         if len(fields) != _FIELDS:
             number = len(expression.split())
-            return f"The cron expression {shown(expression)} has {number} fields instead of 5."
+            has = f"{number} field{'' if number == 1 else 's'}"
+            return f"The cron expression {shown(expression)} has {has} and needs {_FIELDS}."
         if len(expression) <= _LONGEST and all(_FIELD.fullmatch(field) for field in fields):
             try:
                 _croniter(expression, datetime(2026, 1, 1))  # noqa: DTZ001 - a local time

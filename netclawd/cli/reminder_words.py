@@ -179,8 +179,14 @@ def _took(one: Mapping[str, Any]) -> str:
 
 def _why(one: Mapping[str, Any]) -> str:
     reason = " ".join(one["reason"].split())
-    before = f"{one['skipped']} before it skipped too" if one["skipped"] else ""
-    return "; ".join(part for part in (reason, before) if part)
+    match one["skipped"]:
+        case 0:
+            before = ""
+        case 1:
+            before = "The one before it was skipped too."
+        case more:
+            before = f"{more} before it were skipped too."
+    return " ".join(filter(None, (reason, before)))
 
 
 def describe_change(do: str, reminder: Reminder) -> Iterator[str]:

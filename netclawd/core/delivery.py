@@ -59,7 +59,9 @@ def judge(
     if unreachable:
         return Judged(Judgement.HOLD, unreachable)
     if refusal and message.kind is not OutgoingKind.REFUSAL:
-        return Judged(Judgement.DROP, refusal)
+        # The channel's words are what that person is told.
+        why = f"Who it is for may not talk there any more ({refusal.rstrip('.')})."
+        return Judged(Judgement.DROP, why)
     return Judged(Judgement.SEND)
 
 

@@ -249,9 +249,13 @@ class Line:
 class Channels:
     """All of them. ``start`` comes first; every method may be called from any thread."""
 
-    def __init__(self, ground: Ground, make: Callable[[], Sequence[Channel]]) -> None:
+    def __init__(
+        self, ground: Ground, make: Callable[[], Sequence[Channel]], names: Sequence[str]
+    ) -> None:
+        """``names``: of those that ``make`` will return, for who asks before it has."""
         self._ground = ground
         self._make = make
+        self._names = names
         self._lock = threading.Lock()
         self._lines: tuple[Line, ...] = ()
         self._paused = False
@@ -388,8 +392,11 @@ class Channels:
     # -- what operators see --------------------------------------------------------------------------
 
     def states(self) -> Mapping[str, ChannelState]:
-        """Return the state of each channel."""
-        return {line.channel.name: line.channel.state() for line in self._lines}
+        """Return the state of each channel, those included that are not made yet, or can't be."""
+        phase = ChannelPhase.DOWN if self._failure else ChannelPhase.CONNECTING
+        coming = ChannelState(phase, trouble=self._failure)
+        made = {line.channel.name: line.channel.state() for line in self._lines}
+        return {**dict.fromkeys(self._names, coming), **made}
 
     def told(self, tally: Mapping[str, ChannelCounts]) -> list[dict[str, Any]]:
         """Return what the status says of each channel, those included that are not configured any more."""
@@ -412,7 +419,8 @@ def told(
         waiting = sum(of.get(each, 0) for each in _WAITING)
         trouble = state.trouble if state is not None else ""
         if state is None:
-            trouble = f"It is not configured: {waiting} messages wait for it."
+            what = f"{waiting} message{' waits' if waiting == 1 else 's wait'} for it"
+            trouble = f"It is not configured{f': {what}' * bool(waiting)}."
         shown.append(
             {
                 "name": name,

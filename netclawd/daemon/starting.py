@@ -256,7 +256,8 @@ class Starting:
             submit=engine.submit,
             decide=engine.decide_approval,
         )
-        image.channels = Channels(ground, lambda: parts.make_channels(image.settings))
+        names = ("slack",) if image.settings.slack is not None else ()
+        image.channels = Channels(ground, lambda: parts.make_channels(image.settings), names)
         image.channels.start()
 
     def _watch(self) -> None:

@@ -107,6 +107,9 @@ class Reminders(Protocol):
         something else.
         """
 
+    def added(self, key: str) -> Reminder | None:
+        """Return what was added under a key, None when nothing was, or it was removed."""
+
     def page(self, *, all_: bool, cursor: str | None, limit: int) -> ReminderPage:
         """Return a page of those that are ACTIVE or PAUSED, ``all_``: DONE and REMOVED ones too."""
 

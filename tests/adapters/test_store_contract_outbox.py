@@ -292,6 +292,7 @@ def test_a_reply_that_could_not_be_sent_is_not_dropped_by_the_end_of_its_turn(st
     lease = spoken_to(store)
     answer(store, lease)
     store.outgoing.settle(begun(store, lease.turn_id), FAILED, "There is no such channel.", 25.0)
+    assert found(store, lease.turn_id).attempts == 1
     end(store, lease)
     assert state(store, lease.turn_id) is FAILED
 

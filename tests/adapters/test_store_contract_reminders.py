@@ -193,7 +193,7 @@ def test_pausing_and_resuming(store: Store) -> None:
 def test_a_removed_reminder_is_gone(store: Store) -> None:
     store.reminders.add(a_reminder())
     store.reminders.change(ReminderId("r1"), REMOVED, "", None)
-    with pytest.raises(NotFoundError, match="There is no reminder r1"):
+    with pytest.raises(NotFoundError, match="There is no reminder r1 any more: it was removed"):
         r1(store)
     with pytest.raises(NotFoundError, match="There is no reminder r1"):
         store.reminders.change(ReminderId("r1"), ACTIVE, "", 60.0)

@@ -220,7 +220,7 @@ def test_a_reminder_is_shown_with_what_became_of_it(
     assert "  failures  1 in a row; 5 pause it" in facts
     assert [" ".join(line.split()) for line in occurrences.splitlines()] == [
         "DUE STATE STARTED TOOK TURN WHY",
-        "2023-11-14 23:18:20 Europe/Berlin skipped - - - Too late.; 4 before it skipped too",
+        "2023-11-14 23:18:20 Europe/Berlin skipped - - - Too late. 4 before it were skipped too.",
         "2023-11-14 23:14:20 Europe/Berlin failed 3 min late 5 s trn_2 No model.",
         "2023-11-14 23:13:21 Europe/Berlin running on time - trn_1 -",
     ]

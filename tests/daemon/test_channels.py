@@ -62,7 +62,7 @@ class Daemon:
             submit=lambda turn, _session: self.submitted.append(turn),
             decide=self.decide,
         )
-        channels = Channels(ground, lambda: made)
+        channels = Channels(ground, lambda: made, ["paper"])
         channels._over = cast(Any, SimpleNamespace(wait=lambda _s: False, set=lambda: None))
         channels.start()
         return channels
@@ -369,6 +369,13 @@ def test_channels_that_can_not_be_made_degrade_the_daemon_and_no_more(scene: Sce
     daemon.run("channels")
     (trouble,) = channels.troubles()
     assert trouble.startswith("The channels can't be started")
+    (shown,) = channels.told({})
+    assert (shown["state"], shown["trouble"]) == ("down", trouble)
+
+
+def test_the_status_has_a_channel_before_it_is_made(scene: Scene) -> None:
+    (shown,) = Daemon(scene).make([]).told({"paper": ChannelCounts(1, {})})
+    assert (shown["name"], shown["state"], shown["trouble"]) == ("paper", "connecting", "")
 
 
 def test_a_channel_that_takes_long_to_connect_degrades_the_daemon_after_a_while(

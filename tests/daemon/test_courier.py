@@ -289,7 +289,8 @@ def test_a_reply_to_who_may_not_talk_here_any_more_is_dropped_with_the_reason(sc
     scene.channel.banned["U1"] = "U1 is not on the list."
     scene.settle(2.0)
     (row,) = scene.store.outgoing.messages((OutboxState.DROPPED,), 9)
-    assert (row.id, row.error) == (sent, "U1 is not on the list.")
+    why = "Who it is for may not talk there any more (U1 is not on the list)."
+    assert (row.id, row.error) == (sent, why)
     assert scene.platform.calls == []
 
 

@@ -79,7 +79,10 @@ def _add() -> Json:
     return operation(
         "addReminder",
         "Set a reminder; the answer comes when it is durable",
-        {"201": answer("Set, now or before under this key.", ref("Reminder"))},
+        {
+            "201": answer("Set.", ref("Reminder")),
+            "200": answer("Set before, under this key.", ref("Reminder")),
+        },
         parameters=[key],
         requestBody={"required": True, "content": body},
     )

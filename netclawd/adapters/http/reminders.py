@@ -80,8 +80,10 @@ class AllReminders:
         key = idempotency_key(req)
         asked = json_object(req, known=None, required=True)
         reminders = self._service.reminders
-        made = reminders.add(read_new(asked), BY, key=key)
-        resp.status = falcon.HTTP_201
+        new = read_new(asked)
+        known = reminders.added(key) if key is not None else None
+        made = reminders.add(new, BY, key=key)
+        resp.status = falcon.HTTP_201 if known is None else falcon.HTTP_200
         resp.set_header("Location", f"/api/reminders/{made.id}")
         resp.data = sse.encode(_object(reminders, made))
 

@@ -218,7 +218,9 @@ def settle(
     elif state is OutboxState.FAILED and now.version != message.version:
         _move(db, now, OutboxState.PENDING, at, due_at=at)  # It was another text that failed.
     else:
-        _move(db, now, state, at, error=error)
+        # What is dropped was not tried.
+        attempts = now.attempts + (state is not OutboxState.DROPPED)
+        _move(db, now, state, at, error=error, attempts=attempts)
 
 
 def retry(db: sqlite3.Connection, message_id: OutgoingId, at: float) -> Outgoing:

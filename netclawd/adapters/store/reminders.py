@@ -305,17 +305,18 @@ def _forget(db: sqlite3.Connection, place: int) -> None:
 
 
 def _reminder(db: sqlite3.Connection, reminder_id: ReminderId) -> Reminder:
-    found = db.execute(
-        f"{_REMINDER} WHERE r.id = ? AND r.state <> 'removed'", (reminder_id,)
-    ).fetchone()
+    found = db.execute(f"{_REMINDER} WHERE r.id = ?", (reminder_id,)).fetchone()
     if found is None:
         raise _no_reminder(reminder_id)
-    return _as_reminder(found)
+    reminder = _as_reminder(found)
+    if reminder.state is ReminderState.REMOVED:
+        raise _no_reminder(reminder_id, " any more: it was removed")
+    return reminder
 
 
-def _no_reminder(reminder_id: ReminderId) -> NotFoundError:
+def _no_reminder(reminder_id: ReminderId, why: str = "") -> NotFoundError:
     return NotFoundError(
-        f"There is no reminder {reminder_id}.", "List them: netclaw reminders list."
+        f"There is no reminder {reminder_id}{why}.", "List them: netclaw reminders list."
     )
 
 
