@@ -9,6 +9,7 @@ from netclawd.cli.output import ago, ahead, count, duration, visible
 from netclawd.core.budgets import REMINDER_FAILURES, REMINDER_ON_TIME_S
 from netclawd.core.durations import in_units
 from netclawd.core.remarks import shortened
+from netclawd.core.schedule import MOST_COUNTED
 
 Reminder = Mapping[str, Any]
 
@@ -160,7 +161,7 @@ def occurrence_row(reminder: Reminder, one: Mapping[str, Any]) -> tuple[str, ...
         _punctuality(one),
         _took(one),
         one["turn_id"] or "-",
-        visible(_why(one)) or "-",
+        visible(_why(one, reminder["schedule"]["kind"])) or "-",
     )
 
 
@@ -177,7 +178,7 @@ def _took(one: Mapping[str, Any]) -> str:
     return "-" if started is None or ended is None else duration(ended - started)
 
 
-def _why(one: Mapping[str, Any]) -> str:
+def _why(one: Mapping[str, Any], kind: str) -> str:
     reason = " ".join(one["reason"].split())
     match one["skipped"]:
         case 0:
@@ -185,7 +186,9 @@ def _why(one: Mapping[str, Any]) -> str:
         case 1:
             before = "The one before it was skipped too."
         case more:
-            before = f"{more} before it were skipped too."
+            # What is counted is these and the row itself.
+            least = "At least " if kind == "cron" and more + 1 >= MOST_COUNTED else ""
+            before = f"{least}{more} before it were skipped too."
     return " ".join(filter(None, (reason, before)))
 
 

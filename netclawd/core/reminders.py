@@ -140,6 +140,17 @@ class StartOccurrence:
     by_request: bool = False
 
 
+@frozen
+class Skip:
+    """Start nothing of a reminder until its next due time."""
+
+    reminder_id: ReminderId
+    #: What does not run.
+    occurrences: tuple[Occurrence, ...]
+    #: None: never, and it is DONE.
+    next_at: float | None
+
+
 def as_json(reminder: Reminder, occurrences: Sequence[Occurrence] = ()) -> dict[str, Any]:
     """Return it as HTTP, the control socket and ``--json`` show it, with these occurrences."""
     shown = as_map(reminder)

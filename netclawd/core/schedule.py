@@ -30,8 +30,8 @@ LONGEST_TEXT = 8_000
 LEAST_INTERVAL_S = 1.0
 #: Seconds ahead, at most; also of an interval and of a lateness.
 FURTHEST_S = 100 * 366 * 86_400.0
-#: Skipped due times of a cron expression are counted up to this number.
-MOST_COUNTED = 1_000
+#: Skipped due times of a cron expression are counted up to this number: each takes a part of a millisecond.
+MOST_COUNTED = 50
 
 _HOUR_MINUTE = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", re.ASCII)
 _EXAMPLE = "Give a time such as 2026-12-24T18:00, 2026-12-24T18:00+01:00 or 18:00."
@@ -196,16 +196,26 @@ def last_due(schedule: Schedule, first: float, now: float, cron: Cron) -> float:
     following = next_due(schedule, first, cron)
     if following is None or following > now:
         return first
-    # The last instant behind which one comes that is not after now: looked for by halves, in minutes.
-    low, high = first, now
-    while (middle := low + (high - low) / 2) - low > 30.0:
-        found = next_due(schedule, middle, cron)
+    low, high, back = first, now, 60.0
+    # Back from now by doubled steps until one comes not after now.
+    while now - back > low:
+        found = next_due(schedule, now - back, cron)
         if found is not None and found <= now:
+            low = found
+            break
+        high, back = now - back, back * 2
+    # Others may come behind it: looked for one by one and by halves at a time.
+    while (found := next_due(schedule, low, cron)) is not None and found <= now:
+        low = found
+        middle = low + (high - low) / 2
+        if (
+            middle > low
+            and (found := next_due(schedule, middle, cron)) is not None
+            and found <= now
+        ):
             low = found
         else:
             high = middle
-    while (found := next_due(schedule, low, cron)) is not None and found <= now:
-        low = found
     return low
 
 
@@ -325,6 +335,12 @@ def in_words(seconds: float) -> str:
     return f"{number} second{'' if number == 1 else 's'}"
 
 
+def how_many(count: int, kind: ScheduleKind) -> str:
+    """Say how many due times were counted."""
+    is_least = kind is ScheduleKind.CRON and count >= MOST_COUNTED
+    return f"at least {count}" if is_least else str(count)
+
+
 def input_text(reminder: Reminder, verdict: Verdict, now: float) -> str:
     """Return what the agent is told when an occurrence starts."""
     assert verdict.start is not None
@@ -335,8 +351,10 @@ def input_text(reminder: Reminder, verdict: Verdict, now: float) -> str:
         why = "it was missed" if verdict.missed else "others were due as well"
         notes.append(f"It was due at {due} and comes {in_words(late_s)} late: {why}.")
     if verdict.count and late_s > REMINDER_ON_TIME_S:
-        earlier = "one before it was" if verdict.count == 1 else f"{verdict.count} before it were"
-        notes.append(f"The {earlier} skipped.")
+        number = how_many(verdict.count, reminder.schedule.kind)
+        number = f"The {number}" if number.isdigit() else number.capitalize()
+        earlier = "The one before it was" if verdict.count == 1 else f"{number} before it were"
+        notes.append(f"{earlier} skipped.")
     return f"{text}\n\n({' '.join(notes)})" if notes else text
 
 

@@ -7,6 +7,8 @@ store at each start. It follows the wall clock, which may jump, by a look every 
   the occurrence is still due, behind it the next start finds the queued turn; never both.
 - Of a reminder one occurrence is under way at a time; of all of them ``reminders.max_running``, without
   those that wait for a person.
+- What is on time is not held up by what was missed, and the other way round: while both wait each has a
+  place of its own. With one place in all it is for what is on time.
 - Nothing starts while the gate is closed. What passed it just before is a turn that the engine keeps
   for the next generation.
 - Only a turn that failed is a failure: what a restart or a person does to it is none.
@@ -18,10 +20,10 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from netclawd.core.budgets import REMINDER_FAILURES
+from netclawd.core.budgets import REMINDER_FAILURES, REMINDER_ON_TIME_S
 from netclawd.core.notices import Notice
 from netclawd.core.reminders import (
     Occurrence,
@@ -30,10 +32,12 @@ from netclawd.core.reminders import (
     ReminderId,
     ReminderState,
     ScheduleKind,
+    Skip,
     StartOccurrence,
 )
 from netclawd.core.schedule import (
     Verdict,
+    how_many,
     in_words,
     input_text,
     judge_due,
@@ -75,6 +79,8 @@ _RETRY_S = 5.0
 _JUMP_S = 10.0
 #: Reminders that are read at once.
 _BATCH = 50
+#: What was missed is judged for so long at once, seconds.
+_PORTION_S = 0.1
 #: Occurrences that are looked through for what has been due before the clock was put back.
 _REMEMBERED = 100
 
@@ -102,13 +108,24 @@ class Surroundings:
 class _UnderWay:
     """An occurrence whose turn has not ended."""
 
-    __slots__ = ("blocked", "occurrence", "session_id")
+    __slots__ = ("blocked", "missed", "occurrence", "session_id")
 
-    def __init__(self, occurrence: Occurrence, session_id: SessionId) -> None:
+    def __init__(self, occurrence: Occurrence, session_id: SessionId, *, missed: bool) -> None:
         self.occurrence = occurrence
         self.session_id = session_id
+        #: Whether it was missed, and is caught up on.
+        self.missed = missed
         #: Its session waits for a person.
         self.blocked = False
+
+
+@frozen
+class _Running:
+    #: Of these an occurrence is under way.
+    known: frozenset[ReminderId]
+    #: Those that wait for no person, and those of them that were missed.
+    number: int
+    missed: int
 
 
 class Scheduler:
@@ -213,6 +230,8 @@ class Scheduler:
         jump_s, self._offset = offset - self._offset, offset
         if self._since is None:
             self._since = now
+            # The clock was ahead when the daemon ended, and was put back before it began.
+            self._to_plan.extend(self._store.planned_ahead(now))
         elif abs(jump_s) >= _JUMP_S:
             way = "forward" if jump_s > 0 else "back"
             _log.info("the clock was put %s by %s", way, in_words(abs(jump_s)))
@@ -239,7 +258,7 @@ class Scheduler:
         while due in before:
             due = next_due(reminder.schedule, due, cron)
         if due is not None and due < reminder.next_at:
-            self._store.skip(reminder_id, (), due)
+            self._store.skip([Skip(reminder_id, (), due)])
 
     # -- ends ----------------------------------------------------------------------------------
 
@@ -250,7 +269,9 @@ class Scheduler:
             for occurrence in self._store.open_occurrences():
                 assert occurrence.turn_id is not None
                 session_id = self._around.store.turn(occurrence.turn_id).session_id
-                found[occurrence.reminder_id] = _UnderWay(occurrence, session_id)
+                late_s = (occurrence.started_at or 0.0) - occurrence.due_at
+                missed = late_s > REMINDER_ON_TIME_S
+                found[occurrence.reminder_id] = _UnderWay(occurrence, session_id, missed=missed)
             self._under_way = found
             self._listen(*(one.session_id for one in found.values()))
         return self._under_way
@@ -319,7 +340,7 @@ class Scheduler:
         except BadRequestError:
             return  # It is paused when it is due.
         if verdict is not None:
-            self._skip(reminder, verdict)
+            self._skip([(reminder, verdict)])
 
     def _why_failed(self, turn: Turn) -> str:
         events = self._around.store.turn_events(turn.id)
@@ -328,28 +349,79 @@ class Scheduler:
     # -- starts --------------------------------------------------------------------------------
 
     def _start_due(self, now: float) -> float:
-        """Start what is due and may run; return seconds until there is more."""
+        """Start what is due and may run; return seconds until there is more.
+
+        What was missed comes behind what is on time: after a long rest there is much of it to judge.
+        """
+        assert self._since is not None
+        border = self._since - REMINDER_ON_TIME_S
+        known = self._running().known
+        missed = [
+            one for one in self._store.due(border, len(known) + _BATCH) if one.id not in known
+        ]
+        pause_s = self._start_on_time(now, border, missed_wait=bool(missed))
+        if not missed:
+            return pause_s
+        return 0.0 if self._catch_up(missed, now) else min(pause_s, _LOOK_S)
+
+    def _running(self) -> _Running:
+        with self._starting:
+            known = self._known()
+            running = [one.missed for one in known.values() if not one.blocked]
+            return _Running(frozenset(known), len(running), sum(running))
+
+    def _start_on_time(self, now: float, border: float, *, missed_wait: bool) -> float:
+        """Start what was due since ``border``; return seconds until there is more."""
         while True:
-            with self._starting:
-                known = set(self._known())
-                running = sum(not one.blocked for one in self._known().values())
-            free = self._around.max_running - running
-            most = len(known) + _BATCH
-            found = self._store.due(math.inf, most)
+            running, around = self._running(), self._around
+            free = around.max_running - running.number
+            if missed_wait and not running.missed and around.max_running > 1:
+                free -= 1  # Theirs: those on time may never come to an end.
+            most = len(running.known) + _BATCH
+            found = self._store.due(math.inf, most, border)
+            skips: list[tuple[Reminder, Verdict]] = []
+            pause_s = None
             for reminder in found:
-                if reminder.id in known:
+                if reminder.id in running.known:
                     continue
                 assert reminder.next_at is not None
                 if reminder.next_at > now:
-                    return min(_LOOK_S, max(0.01, reminder.next_at - self._around.clock.wall()))
-                if self._closed or not self._around.is_gate_open() or free <= 0:
-                    return _LOOK_S
-                free -= self._take(reminder, now)
+                    pause_s = min(_LOOK_S, max(0.01, reminder.next_at - around.clock.wall()))
+                    break
+                if not self._may_start() or free <= 0:
+                    pause_s = _LOOK_S
+                    break
+                free -= self._take(reminder, now, skips)
+            self._skip(skips)
+            if pause_s is not None:
+                return pause_s
             if len(found) < most:
                 return _LOOK_S if found else _IDLE_S
 
-    def _take(self, reminder: Reminder, now: float) -> bool:
-        """Start or skip a reminder that is due; return whether it started."""
+    def _catch_up(self, missed: Sequence[Reminder], now: float) -> bool:
+        """Start or skip some that were missed; return whether there is more that could be done now."""
+        running, clock = self._running(), self._around.clock
+        most = self._around.max_running
+        # A place is left to those on time.
+        free = min(most - running.number, max(1, most - 1) - running.missed)
+        skips: list[tuple[Reminder, Verdict]] = []
+        until, more = clock.monotonic() + _PORTION_S, len(missed) >= _BATCH
+        for reminder in missed:
+            if not self._may_start() or free <= 0:
+                more = False
+                break
+            if clock.monotonic() > until:
+                more = True
+                break
+            free -= self._take(reminder, now, skips)
+        self._skip(skips)
+        return more
+
+    def _may_start(self) -> bool:
+        return not self._closed and self._around.is_gate_open()
+
+    def _take(self, reminder: Reminder, now: float, skips: list[tuple[Reminder, Verdict]]) -> bool:
+        """Start a reminder that is due and return True, or add it to those that skip."""
         assert self._since is not None
         try:
             verdict = judge_due(reminder, now, self._since, self._around.calendar.cron)
@@ -367,7 +439,7 @@ class Scheduler:
                 if self._start(reminder, verdict, now) is not None:
                     return True
         # Also one that was started before: the clock was put back, or its reminder has changed.
-        self._skip(reminder, verdict)
+        skips.append((reminder, verdict))
         return False
 
     def _start(
@@ -399,7 +471,9 @@ class Scheduler:
             turn_id=admitted.turn_id,
             started_at=now,
         )
-        self._known()[reminder.id] = _UnderWay(occurrence, reminder.session_id)
+        self._known()[reminder.id] = _UnderWay(
+            occurrence, reminder.session_id, missed=verdict.missed
+        )
         self._listen(reminder.session_id)
         self._wake.set()
         around.submit(admitted.turn_id, reminder.session_id)
@@ -411,13 +485,17 @@ class Scheduler:
         _log.info("reminder started, %.0f s late", max(0.0, now - verdict.start), extra=extra)
         return admitted.turn_id
 
-    def _skip(self, reminder: Reminder, verdict: Verdict) -> None:
-        self._store.skip(reminder.id, _skipped(reminder, verdict), verdict.next_at)
-        if verdict.count:
-            extra = {"REMINDER_ID": reminder.id, "SESSION_ID": reminder.session_id}
-            _log.warning(
-                "reminder skipped %d times: %s", verdict.count, verdict.reason, extra=extra
-            )
+    def _skip(self, skips: Sequence[tuple[Reminder, Verdict]]) -> None:
+        if not skips:
+            return
+        self._store.skip(
+            [Skip(each.id, _skipped(each, verdict), verdict.next_at) for each, verdict in skips]
+        )
+        for reminder, verdict in skips:
+            if verdict.count:
+                extra = {"REMINDER_ID": reminder.id, "SESSION_ID": reminder.session_id}
+                times = how_many(verdict.count, reminder.schedule.kind)
+                _log.warning("reminder skipped %s times: %s", times, verdict.reason, extra=extra)
 
 
 def _skipped(reminder: Reminder, verdict: Verdict) -> tuple[Occurrence, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from netclawd.core.reminders import (
     Reminder,
     ReminderId,
     ReminderState,
+    Skip,
     StartOccurrence,
 )
 from netclawd.core.schedule import Cron
@@ -50,9 +52,13 @@ class ReminderStore(Protocol):
 
     def count(self) -> dict[ReminderState, int]: ...
 
-    def due(self, now: float, limit: int) -> tuple[Reminder, ...]:
+    def due(self, now: float, limit: int, since: float = -math.inf) -> tuple[Reminder, ...]:
         """Return ACTIVE reminders that are due by ``now``, the longest due first; ``math.inf``: also those to
-        come."""
+        come. None that was due before ``since``."""
+
+    def planned_ahead(self, now: float) -> tuple[ReminderId, ...]:
+        """Return ACTIVE reminders that were made, or had an occurrence, after an instant that is still to
+        come: the clock was ahead then."""
 
     def overdue(self, before: float) -> int:
         """Count ACTIVE reminders that were due before an instant."""
@@ -64,13 +70,9 @@ class ReminderStore(Protocol):
         (``by_request``: nor PAUSED).
         """
 
-    def skip(
-        self,
-        reminder_id: ReminderId,
-        occurrences: Sequence[Occurrence],
-        next_at: float | None,
-    ) -> None:
-        """Record occurrences that do not run, and the next due time; nothing when it isn't ACTIVE."""
+    def skip(self, skips: Sequence[Skip]) -> None:
+        """Record what does not run, and the next due times, in one transaction; nothing of one that isn't
+        ACTIVE."""
 
     def open_occurrences(self) -> tuple[Occurrence, ...]:
         """Return what is STARTED, oldest first."""

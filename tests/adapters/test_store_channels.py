@@ -17,7 +17,7 @@ from netclawd.adapters.store.outgoing import FORGOTTEN_AT_ONCE
 from netclawd.adapters.store.sqlite import SqliteStore
 from netclawd.core.budgets import EVENT_MEMORY_S
 from netclawd.core.outgoing import OutgoingId
-from netclawd.core.reminders import OccurrenceState, ReminderId
+from netclawd.core.reminders import OccurrenceState, ReminderId, Skip
 from netclawd.core.session import (
     ApprovalChange,
     ApprovalId,
@@ -250,7 +250,7 @@ def check_costs(store: SqliteStore) -> None:
         "put_off": lambda: outbox.put_off(found(store, "n1"), 20.0, "", 20.0),
         "commit": lambda: answer(store, spoken_to(store, "E7")),
         "start": lambda: reminders.start(starting(), 61.0),
-        "skip": lambda: reminders.skip(ReminderId("r1"), [skipped(120.0)], 180.0),
+        "skip": lambda: reminders.skip([Skip(ReminderId("r1"), (skipped(120.0),), 180.0)]),
         "end": lambda: reminders.end(reminders.open_occurrences()[0], 0, ""),
         "due": lambda: outbox.due(SLACK, 1e9, 20),
         "next_due": lambda: outbox.next_due(SLACK),

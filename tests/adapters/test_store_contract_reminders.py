@@ -15,6 +15,7 @@ from netclawd.core.reminders import (
     ReminderState,
     Schedule,
     ScheduleKind,
+    Skip,
     StartOccurrence,
 )
 from netclawd.core.session import API, Admitted, EventType, SessionId
@@ -251,7 +252,7 @@ def test_an_occurrence_is_started_once(store: Store) -> None:
 
 def test_an_occurrence_that_was_skipped_is_not_started(store: Store) -> None:
     store.reminders.add(a_reminder())
-    store.reminders.skip(ReminderId("r1"), [skipped(60.0, 3)], 120.0)
+    store.reminders.skip([Skip(ReminderId("r1"), (skipped(60.0, 3),), 120.0)])
     assert start(store, starting()) is None
     assert occurrences(store) == (skipped(60.0, 3),)
     assert (r1(store).next_at, r1(store).state, store.open_turns()) == (120.0, ACTIVE, ())
@@ -290,14 +291,14 @@ def test_the_last_occurrence_ends_the_schedule(store: Store) -> None:
 
 def test_a_schedule_whose_last_occurrence_is_skipped_is_done(store: Store) -> None:
     store.reminders.add(a_reminder())
-    store.reminders.skip(ReminderId("r1"), [skipped(60.0)], None)
+    store.reminders.skip([Skip(ReminderId("r1"), (skipped(60.0),), None)])
     assert r1(store).state is DONE
 
 
 def test_only_an_active_reminder_is_started_or_skipped(store: Store) -> None:
     store.reminders.add(replace(a_reminder(), state=PAUSED, reason="By hand."))
     assert start(store, starting()) is None
-    store.reminders.skip(ReminderId("r1"), [skipped(60.0)], 120.0)
+    store.reminders.skip([Skip(ReminderId("r1"), (skipped(60.0),), 120.0)])
     assert (occurrences(store), r1(store).next_at) == ((), 60.0)
 
 
@@ -350,7 +351,7 @@ def test_a_hundred_occurrences_that_have_ended_are_kept(store: Store) -> None:
     start(store, starting(0.0, 1.0))
     for first in range(1, 131, 30):
         more = [skipped(float(at)) for at in range(first, first + 30)]
-        store.reminders.skip(ReminderId("r1"), more, first + 30.0)
+        store.reminders.skip([Skip(ReminderId("r1"), tuple(more), first + 30.0)])
     kept = occurrences(store)
     assert [each.due_at for each in kept] == [*(float(at) for at in range(150, 50, -1)), 0.0]
     assert kept[-1].state is STARTED, "what runs is not forgotten"
@@ -369,7 +370,7 @@ def test_how_occurrences_ended_is_counted_for_good(store: Store) -> None:
     assert store.census().occurrences == {"started": 1, "skipped": 8}
     ended(store, OccurrenceState.DONE, 0.0)
     for at in range(1, 150):
-        store.reminders.skip(ReminderId("r1"), [skipped(float(at))] * 2, at + 1.0)
+        store.reminders.skip([Skip(ReminderId("r1"), (skipped(float(at)),) * 2, at + 1.0)])
     start(store, starting(150.0, 151.0))
     ended(store, OccurrenceState.FAILED, 150.0)
     store.reminders.change(ReminderId("r1"), REMOVED, "", None)

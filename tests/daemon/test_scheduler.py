@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from netclawd.core.reminders import OccurrenceState, ReminderState
+from netclawd.core.schedule import MOST_COUNTED
 from netclawd.core.session import TurnState
 from netclawd.errors import ConflictError, DrainingError, NotFoundError
 from tests.daemon.desk import HOUR, NOON, Desk
@@ -147,9 +148,9 @@ class Listening(list[Any]):
 # -- many ------------------------------------------------------------------------------------------
 
 
-def run_dry(desk: Desk) -> int:
+def run_dry(desk: Desk, ended: int = 0) -> int:
     """End each turn that starts, until none does; return the most that ran at a time."""
-    most = ended = 0
+    most = 0
     desk.scheduler.step()
     while running := desk.submitted[ended:]:
         most = max(most, len(running))
@@ -167,6 +168,45 @@ def test_thousands_that_are_due_at_once_run_a_few_at_a_time_and_each_once(desk: 
     texts = [desk.text_of(turn) for turn in desk.submitted]
     assert sorted(texts) == sorted(f"Reminder: tea {n}" for n in range(number))
     assert {desk.now(tea).state for tea in teas} == {ReminderState.DONE}
+
+
+def test_what_was_missed_holds_up_nothing_that_is_on_time(desk: Desk) -> None:
+    missed = [desk.add(f"{n}", "skip", cron="*/5 * * * *") for n in range(60)]
+    desk.store.close()
+    desk.clock.pass_time(7 * 24 * HOUR - 3 * 60)
+    desk.store = desk._open()
+    desk.add("on time", in_s=60)
+    desk.clock.pass_time(63)
+    skipped: list[int] = []
+    desk.submitted = Listening(lambda: skipped.append(sum(len(desk.seen(one)) for one in missed)))
+    desk.boot()
+    assert desk.scheduler.step() == 0.0, "there is more"
+    assert desk.text_of(desk.submitted[0]) == "Reminder: on time"
+    assert skipped == [0]
+    while desk.scheduler.step() == 0.0:
+        pass
+    assert {row.state.value for one in missed for row in desk.rows(one)} == {"skipped"}
+    assert {row.skipped for one in missed for row in desk.rows(one)} == {MOST_COUNTED}
+
+
+def test_what_was_missed_and_what_is_on_time_each_have_a_place(desk: Desk) -> None:
+    missed = {desk.add(f"missed {n}", in_s=10).id for n in range(9)}
+    desk.restart(HOUR / 2)
+    desk.scheduler.step()
+    on_time = [desk.add(f"on time {n}", in_s=1) for n in range(9)]
+    assert len(desk.submitted) == desk.max_running - 1
+    desk.wait(1)
+    assert desk.seen(on_time[0]) == [(HOUR / 2 + 1, "started", 0)]
+    ended = len(desk.submitted)
+    for turn in desk.submitted[:ended]:
+        desk.end(turn)
+        desk.scheduler.step()
+    # Those on time go first, and leave one place.
+    running = [desk.text_of(turn) for turn in desk.submitted[-desk.max_running :]]
+    assert sorted(text.split()[1] for text in running) == ["missed", "on", "on", "on"]
+    run_dry(desk, ended)
+    assert {desk.now(one).state for one in on_time} == {ReminderState.DONE}
+    assert {desk.store.reminders.reminder(one).state for one in missed} == {ReminderState.DONE}
 
 
 def test_who_waits_hours_for_others_still_runs_and_says_so(desk: Desk) -> None:

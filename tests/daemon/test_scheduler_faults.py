@@ -79,6 +79,25 @@ def test_what_repeats_goes_on_at_once_when_the_clock_was_far_ahead(desk: Desk) -
     assert desk.submitted == [desk.turn_of(tea)]
 
 
+def test_what_repeats_goes_on_at_once_when_the_clock_was_put_right_while_it_was_down(
+    desk: Desk,
+) -> None:
+    before, asleep = desk.add(every_s=HOUR), desk.add(every_s=24 * HOUR)
+    desk.restart(1_000 * 24 * HOUR)
+    desk.scheduler.step()
+    desk.end(desk.turn_of(before))
+    tea, daily = desk.add(every_s=60), desk.add(cron="0 9 * * *")
+    desk.scheduler.step()
+    desk.restart(-1_000 * 24 * HOUR)
+    while desk.scheduler.step() == 0.0:
+        pass
+    due = [desk.now(one).next_at for one in (before, asleep, daily)]
+    assert due == [NOON + HOUR, NOON + 24 * HOUR, NOON + 21 * HOUR]
+    assert NOON < (desk.now(tea).next_at or 0.0) <= NOON + 60
+    desk.wait(HOUR)
+    assert desk.seen(before)[0] == (HOUR, "started", 0)
+
+
 def test_thousands_that_are_planned_anew_hold_up_nothing(desk: Desk) -> None:
     hourly = [desk.add(every_s=HOUR) for _ in range(120)]
     desk.scheduler.step()

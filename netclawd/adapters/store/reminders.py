@@ -9,6 +9,7 @@ disk. What is due is found through one index: the others cost nothing.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Sequence
 
@@ -25,6 +26,7 @@ from netclawd.core.reminders import (
     ReminderState,
     Schedule,
     ScheduleKind,
+    Skip,
     StartOccurrence,
 )
 from netclawd.core.session import API, Admitted, SessionId
@@ -49,10 +51,15 @@ _PAGE, _PAGE_OF_ALL = (
 _OF_SESSION = f"""{_REMINDER.replace("reminders r", "reminders r INDEXED BY reminders_by_session")}
     WHERE r.session = (SELECT n FROM sessions WHERE id = ?) AND r.state IN ('active', 'paused')
     ORDER BY r.next_at IS NULL, r.next_at, r.n"""
-_DUE = f"{_BY_STATE} WHERE r.state = 'active' AND r.next_at <= ? ORDER BY r.next_at LIMIT ?"
+_DUE = (
+    f"{_BY_STATE} WHERE r.state = 'active' AND r.next_at BETWEEN ? AND ? ORDER BY r.next_at LIMIT ?"
+)
 _COUNT = """SELECT state, count(*) FROM reminders INDEXED BY reminders_by_state
     GROUP BY state"""
 
+_AHEAD = """SELECT r.id FROM reminders r INDEXED BY reminders_by_state
+    WHERE r.state = 'active' AND r.next_at > ?1 AND (r.created_at > ?1 OR EXISTS
+        (SELECT 1 FROM occurrences o WHERE o.reminder = r.n AND o.due_at > ?1))"""
 _OVERDUE = """SELECT count(*) FROM reminders INDEXED BY reminders_by_state
     WHERE state = 'active' AND next_at < ?"""
 
@@ -101,8 +108,14 @@ class SqliteReminders:
         with self._readers.lend() as db:
             return {ReminderState(state): n for state, n in db.execute(_COUNT).fetchall()}
 
-    def due(self, now: float, limit: int) -> tuple[Reminder, ...]:
-        return self._select(_DUE, now, limit)
+    def due(self, now: float, limit: int, since: float = -math.inf) -> tuple[Reminder, ...]:
+        return self._select(_DUE, since, now, limit)
+
+    def planned_ahead(self, now: float) -> tuple[ReminderId, ...]:
+        if not self._there:
+            return ()
+        with self._readers.lend() as db:
+            return tuple(ReminderId(found) for (found,) in db.execute(_AHEAD, (now,)).fetchall())
 
     def overdue(self, before: float) -> int:
         if not self._there:
@@ -115,11 +128,14 @@ class SqliteReminders:
         data = writes.admission(start.input)
         return self._submit(lambda db, written: _start(db, written, start, data, at))
 
-    def skip(
-        self, reminder_id: ReminderId, occurrences: Sequence[Occurrence], next_at: float | None
-    ) -> None:
-        """Record occurrences that do not run, and the next due time; nothing when it isn't ACTIVE."""
-        self._submit(lambda db, _: _skip(db, reminder_id, occurrences, next_at))
+    def skip(self, skips: Sequence[Skip]) -> None:
+        """Record what does not run, and the next due times; nothing of one that isn't ACTIVE."""
+
+        def work(db: sqlite3.Connection, _: Written) -> None:
+            for skip in skips:
+                _skip(db, skip)
+
+        self._submit(work)
 
     def open_occurrences(self) -> tuple[Occurrence, ...]:
         if not self._there:
@@ -205,18 +221,13 @@ def _start(
     return admitted
 
 
-def _skip(
-    db: sqlite3.Connection,
-    reminder_id: ReminderId,
-    occurrences: Sequence[Occurrence],
-    next_at: float | None,
-) -> None:
-    place = _place(db, reminder_id, [ReminderState.ACTIVE])
+def _skip(db: sqlite3.Connection, skip: Skip) -> None:
+    place = _place(db, skip.reminder_id, [ReminderState.ACTIVE])
     if place is None:
         return
-    for skipped in occurrences:
+    for skipped in skip.occurrences:
         _insert(db, place, skipped)
-    _set_next(db, place, next_at)
+    _set_next(db, place, skip.next_at)
     _forget(db, place)
 
 
