@@ -326,13 +326,13 @@ def judge_overrun(reminder: Reminder, since: float, now: float, cron: Cron) -> V
 
 
 def in_words(seconds: float) -> str:
-    """Say how long that is: "40 seconds", "3 hours"; rounded down to whole units."""
-    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if seconds >= length:
-            number = int(seconds // length)
-            return f"{number} {unit}{'' if number == 1 else 's'}"
-    number = int(seconds)
-    return f"{number} second{'' if number == 1 else 's'}"
+    """Say how long that is, rounded down: "40 seconds", "1 hour 30 minutes", "3 days"."""
+    left, parts = int(seconds), []
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)):
+        number, left = divmod(left, length)
+        parts.append(f"{number} {unit}{'' if number == 1 else 's'}" if number else "")
+    first = next((n for n, part in enumerate(parts) if part), len(parts))
+    return " ".join(filter(None, parts[first : first + 2])) or "0 seconds"
 
 
 def how_many(count: int, kind: ScheduleKind) -> str:

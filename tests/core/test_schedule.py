@@ -444,10 +444,11 @@ def test_what_was_missed_before_is_left_to_the_policy() -> None:
     [
         (0.9, "0 seconds"),
         (1, "1 second"),
-        (61, "1 minute"),
-        (7_199, "1 hour"),
+        (90, "1 minute 30 seconds"),
+        (3_601, "1 hour"),
+        (7_199, "1 hour 59 minutes"),
         (7_200, "2 hours"),
-        (200_000, "2 days"),
+        (200_000, "2 days 7 hours"),
     ],
 )
 def test_a_length_of_time_in_words(seconds: float, words: str) -> None:
