@@ -67,11 +67,16 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def ago(at: float) -> str:
-    """Word how long ago an instant of the wall clock was."""
+def elapsed(at: float) -> str:
+    """Word how long it is since an instant of the wall clock."""
     from netclawd.adapters.clock import SystemClock
 
-    return f"{duration(SystemClock().wall() - at)} ago"
+    return duration(SystemClock().wall() - at)
+
+
+def ago(at: float) -> str:
+    """Word how long ago an instant of the wall clock was."""
+    return f"{elapsed(at)} ago"
 
 
 def ahead(at: float) -> str:
@@ -79,6 +84,13 @@ def ahead(at: float) -> str:
     from netclawd.adapters.clock import SystemClock
 
     return duration(at - SystemClock().wall())
+
+
+def due(at: float) -> str:
+    """Word when something is due: ``in 4.2 s``, or ``due for 3 min`` where that is past."""
+    from netclawd.adapters.clock import SystemClock
+
+    return f"in {ahead(at)}" if at > SystemClock().wall() else f"due for {elapsed(at)}"
 
 
 def clock_time(at: float) -> str:

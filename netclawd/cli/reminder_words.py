@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from netclawd.cli.output import ago, ahead, count, duration, visible
+from netclawd.cli.output import ago, count, due, duration, visible
 from netclawd.core.budgets import REMINDER_FAILURES, REMINDER_ON_TIME_S
 from netclawd.core.durations import in_units
 from netclawd.core.remarks import shortened
@@ -89,18 +89,7 @@ def when_next(reminder: Reminder) -> str:
     at = reminder["next_at"]
     if at is None:
         return ""
-    due = local_time(at, reminder["schedule"]["zone"])
-    return f"{due}, {_from_now(at)}"
-
-
-def _from_now(at: float) -> str:
-    from netclawd.adapters.clock import SystemClock
-
-    return (
-        f"in {ahead(at)}"
-        if at > SystemClock().wall()
-        else f"due for {ago(at).removesuffix(' ago')}"
-    )
+    return f"{local_time(at, reminder['schedule']['zone'])}, {due(at)}"
 
 
 def describe_new(reminder: Reminder) -> Iterator[str]:

@@ -21,7 +21,7 @@ from netclawd.core.durations import seconds_of
 _PAGE = 200
 
 
-class Calendar(Protocol):
+class Agenda(Protocol):
     """Reminders to read, wherever they are read from."""
 
     def reminders(self, *, all_: bool, occurrences: bool) -> list[dict[str, Any]]: ...
@@ -69,7 +69,7 @@ class _FromStore:
 
 
 @contextmanager
-def calendar() -> Iterator[Calendar]:
+def agenda() -> Iterator[Agenda]:
     """Read from the daemon; from the store of this user when no daemon answers."""
     paths = own_paths()
     daemon = reach_or_none(paths)
@@ -178,7 +178,7 @@ def _insist_on_one_schedule(asked: dict[str, Any]) -> None:
 @click.option("--all", "everything", is_flag=True, help="Those that are done or removed, too.")
 def list_(as_json: bool, everything: bool) -> None:
     """List reminders, the next due first; works also while the daemon is down."""
-    with calendar() as source:
+    with agenda() as source:
         found = source.reminders(all_=everything, occurrences=as_json)
     if as_json:
         return say_json(found)
@@ -201,7 +201,7 @@ def _id_argument(command: Callable[..., Any]) -> Callable[..., Any]:
 @_id_argument
 def show(as_json: bool, reminder_id: str) -> None:
     """Show a reminder and its newest occurrences; works also while the daemon is down."""
-    with calendar() as source:
+    with agenda() as source:
         found = source.reminder(reminder_id)
     if as_json:
         return say_json(found)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from netclawd.cli.output import ago, duration, json_option, say_json, visible
+from netclawd.cli.output import ago, due, elapsed, json_option, say_json, visible
 from netclawd.cli.progress import at_most, at_work, describe_turn
 from netclawd.cli.reach import Daemon, own_paths, reach
 from netclawd.core.remarks import shortened
@@ -221,7 +221,7 @@ def describe_channel(channel: Mapping[str, Any]) -> str:
     state = channel["state"]
     words = f"{channel['name']}: {_CHANNEL_STATES.get(state, state)}"
     if state == "connected" and channel.get("connected_since") is not None:
-        words += f" for {ago(channel['connected_since']).removesuffix(' ago')}"
+        words += f" for {elapsed(channel['connected_since'])}"
     at = channel.get("last_event_at")
     if at is not None:
         words += f", last event {ago(at)}"
@@ -254,15 +254,10 @@ def _reminders(found: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     paused = f", {found['paused']} paused" if found.get("paused") else ""
     yield "reminders", f"{found['active']} active{paused}: `netclaw reminders list`"
     for each in found.get("next") or ():
-        due = _due(each["next_at"])
-        yield "", f"{due}: {shortened(visible(each['text']), _REMINDER)} ({each['id']})"
-
-
-def _due(at: float) -> str:
-    from netclawd.adapters.clock import SystemClock
-
-    late = SystemClock().wall() - at
-    return f"due for {duration(late)}" if late > 0 else f"in {duration(-late)}"
+        yield (
+            "",
+            f"{due(each['next_at'])}: {shortened(visible(each['text']), _REMINDER)} ({each['id']})",
+        )
 
 
 def _exposure(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,26 +52,24 @@ def approvals(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
 
 def reminders(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
     """Offer reminders, the next due first."""
-    found: list[CompletionItem[str]] = []
-    with contextlib.suppress(Exception):
-        from netclawd.cli.output import visible
-
-        for each in _ask("reminders", limit=_MOST)["reminders"]:
-            text = " ".join(visible(each["text"]).split())
-            found.append(CompletionItem(each["id"], help=f"{each['state']}: {text[:60]}"))
-    return _matching(found, incomplete)
+    return _matching(_told("reminders", lambda page: page["reminders"]), incomplete)
 
 
 def messages(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
     """Offer messages of the outbox that are not sent."""
+    return _matching(_told("outbox", list), incomplete)
+
+
+def _told(do: str, rows: Callable[[Any], list[Any]]) -> list[CompletionItem[str]]:
+    """Return what a request answers, each with its state and the beginning of its text."""
     found: list[CompletionItem[str]] = []
     with contextlib.suppress(Exception):
         from netclawd.cli.output import visible
 
-        for each in _ask("outbox", limit=_MOST):
+        for each in rows(_ask(do, limit=_MOST)):
             text = " ".join(visible(each["text"]).split())
             found.append(CompletionItem(each["id"], help=f"{each['state']}: {text[:60]}"))
-    return _matching(found, incomplete)
+    return found
 
 
 def zones(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:

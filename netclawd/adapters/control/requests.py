@@ -140,10 +140,10 @@ def answer(service: Service, do: Any, args: Arguments, peer: Peer) -> Any:
             peer.insist_on_a_person()
             approval_id = ApprovalId(args.text("approval_id"))
             return service.decide_approval(approval_id, args.flag("granted"), f"uid {peer.uid}")
-    return _about_channels(service, do, args, peer)
+    return _about_outbox_or_reminders(service, do, args, peer)
 
 
-def _about_channels(service: Service, do: Any, args: Arguments, peer: Peer) -> Any:
+def _about_outbox_or_reminders(service: Service, do: Any, args: Arguments, peer: Peer) -> Any:
     """Answer about reminders and the outbox, whose modules serving doesn't need."""
     from netclawd.adapters.control import outbox, reminders
 
