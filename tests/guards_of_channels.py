@@ -37,6 +37,22 @@ GUARDS_OF_CHANNELS = (
         "::test_each_message_is_shown_once_with_its_last_text",
     ),
     Guard(
+        "a reply comes below the question that its turn asked",
+        "adapters/store/changes.py",
+        "    if asks or conversations.said_meanwhile(change.events) is not None:\n",
+        "    if conversations.said_meanwhile(change.events) is not None:\n",
+        "tests/daemon/test_courier.py::test_a_conversation_is_shown_as_it_was_meant",
+    ),
+    Guard(
+        "nothing is shown before what waits in its conversation",
+        "adapters/store/outgoing_moves.py",
+        "        if db.execute(_BEFORE, (turn[4], turn[5])).fetchone() is not None:\n"
+        "            return None\n",
+        "",
+        "tests/adapters/test_store_contract_outbox.py"
+        "::test_a_reply_in_the_making_is_not_shown_before_what_waits_in_its_conversation",
+    ),
+    Guard(
         "an occurrence of a reminder starts once",
         "adapters/store/reminders.py",
         "    if not _insert(db, place, new):\n        return None\n",

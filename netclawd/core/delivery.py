@@ -49,7 +49,7 @@ def judge(
     ``now`` is wall clock; ``opened_at`` that at which this image began to take turns: what tells of a
     restart before that is over. ``unreachable`` and ``refusal`` are the channel's words, empty for none.
     """
-    if message.receipts and message.kind is not OutgoingKind.REPLY:
+    if message.receipts and message.kind not in (OutgoingKind.REPLY, OutgoingKind.SAID):
         return Judged(Judgement.SEND)  # It is there: what it says is only brought up to date.
     if message.expires_at is not None:
         if message.kind is OutgoingKind.NOTICE and message.at < opened_at:

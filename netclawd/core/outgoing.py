@@ -26,8 +26,11 @@ OutgoingId = NewType("OutgoingId", str)
 
 
 class OutgoingKind(StrEnum):
-    #: What a turn came to; its identity is the turn's id.
+    #: What a turn came to; its identity is :func:`reply_id`.
     REPLY = "reply"
+    #: What a turn had shown of its reply when it asked a question or was parked. That stays where it is:
+    #: the reply comes below, with an identity of its own.
+    SAID = "said"
     #: An approval that a person is asked for; its identity is the approval's id.
     QUESTION = "question"
     #: A sentence about a restart, one for each conversation and restart.
@@ -122,6 +125,11 @@ class ChannelCounts:
     deferred: int = 0
     #: Messages by state; sent and dropped ones are not counted.
     messages: Mapping[OutboxState, int] = field(default_factory=dict)
+
+
+def reply_id(turn_id: TurnId, number: int = 1) -> OutgoingId:
+    """Name the reply of a turn: by the turn, and behind what it had said before by a number too."""
+    return OutgoingId(turn_id if number == 1 else f"{turn_id}:{number}")
 
 
 def answered(question: str, state: ApprovalState, by: str) -> str:

@@ -335,6 +335,8 @@ class Change:
     outbox: OutboxChange | None = None
     approvals: tuple[ApprovalChange, ...] = ()
     proposal: ProposalChange | None = None
+    #: What the turn said before the question that it asks: who was shown the beginning is shown all of it.
+    said: str = ""
     #: Forget the interruptions so far: no resume is counted any more, and there was no first one.
     forgiven: bool = False
     #: Tokens to be added to those of the turn and its session.

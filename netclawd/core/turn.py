@@ -199,6 +199,8 @@ class Standing:
     #: Text and calls of the newest reply.
     text: str = ""
     calls: tuple[ToolCall, ...] = ()
+    #: The newest text that isn't blank, since a question was asked last.
+    said: str = ""
     #: Calls of that reply that were started: whether as idempotent.
     begun: dict[CallId, bool] = field(default_factory=dict)
     #: Calls of that reply that the model has an answer to.
@@ -284,6 +286,7 @@ def take_event(standing: Standing, event: SessionEvent) -> None:
 def _take_reply(standing: Standing, event: SessionEvent) -> None:
     standing.steps = event.data["step"]
     standing.text = event.data["text"]
+    standing.said = standing.text if standing.text.strip() else standing.said
     standing.calls = read_calls(event)
     standing.attempt, standing.cut = 1, None
     for seen in (standing.asked, standing.questions, standing.begun, standing.refused):
@@ -308,6 +311,7 @@ def _take_question(standing: Standing, event: SessionEvent) -> None:
     call = event.data["call_id"]
     match event.type:
         case EventType.APPROVAL_REQUESTED:
+            standing.said = ""
             standing.asked[call] = event.data["approval_id"]
             standing.questions[call] = event.data["question"]
         case EventType.APPROVAL_GRANTED:

@@ -70,6 +70,10 @@ class _RestError(Exception):
     """The courier is to rest: what is not written now is found by the next one."""
 
 
+class _BehindError(Exception):
+    """Something else of the conversation comes first."""
+
+
 class _Receipts:
     """Those of a message that is being delivered; what the store can't take now is written behind."""
 
@@ -371,7 +375,11 @@ class Courier:
 
     def _show(self, turn_id: TurnId, text: str) -> None:
         """Show what there is of a reply."""
-        message = self._streaming(turn_id)
+        try:
+            message = self._streaming(turn_id)
+        except _BehindError:
+            self._live.put_off(turn_id, delivery.EDIT_S)
+            return
         if message is None or (why := " ".join(self._words_about(message)).strip()):
             self._live.mute(turn_id)  # The whole reply is judged by itself.
             if message is not None and message.id not in self._doubts:
@@ -401,14 +409,16 @@ class Courier:
             _log.exception("reply is not shown while it is made", extra=self.ids(message))
 
     def _streaming(self, turn_id: TurnId) -> Outgoing | None:
-        """Return the row of a reply that is being made; None once it is made, or isn't ours."""
-        message = self._row(OutgoingId(turn_id))
+        """Return the row of a reply that is being made; None once it is made, or isn't ours. _BehindError."""
+        message = self._outbox.reply(turn_id)
         if message is None:
             try:
                 # Crash: from here on the row says that a part may be there.
-                return self._outbox.stream(turn_id, self._clock.wall())
+                message = self._outbox.stream(turn_id, self._clock.wall())
             except (ConflictError, NotFoundError):
                 return None
+            if message is None:
+                raise _BehindError
         return message if message.state is OutboxState.STREAMING else None
 
     def _take_back(self, message: Outgoing, why: str) -> None:

@@ -247,6 +247,7 @@ class TurnRun:
                 state=TurnState.PARKED,
                 park_reason=ParkReason.APPROVAL,
                 approvals=tuple(approvals),
+                said=self.standing.said,
             )
         )
         records.say_parked(self.leased(), ParkReason.APPROVAL)

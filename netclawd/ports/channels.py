@@ -192,9 +192,17 @@ class Outbox(Protocol):
     def unsettled(self, channel: str) -> tuple[Outgoing, ...]:
         """Return what is SENDING or STREAMING, oldest first: after a start, whatever was cut."""
 
-    def stream(self, turn_id: TurnId, at: float) -> Outgoing:
-        """Return the reply of a turn that runs, STREAMING if it wasn't there. ConflictError when it is
-        made already, or the turn's session has no channel.
+    def reply(self, turn_id: TurnId) -> Outgoing | None:
+        """Return the reply of a turn, whole or in the making; None before there is one.
+
+        A question, and a park that people are told of, comes below what was shown by then: that stays, as
+        SAID, and the reply is another message.
+        """
+
+    def stream(self, turn_id: TurnId, at: float) -> Outgoing | None:
+        """Return the reply of a turn that runs, STREAMING if it wasn't there; None while another message
+        of the conversation, PENDING or SENDING, goes before it. ConflictError when it is made already,
+        the turn is parked, or its session has no channel.
 
         Called right before the first part is posted: a STREAMING one without receipts counts as one
         whose post is under way. When the whole reply comes meanwhile it is SENDING until that post

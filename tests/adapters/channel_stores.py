@@ -73,11 +73,12 @@ def cancel(store: Store, lease: Lease, at: float = 30.0) -> None:
     store.commit(Change(lease, (note(EventType.TURN_CANCELLED),), TurnState.CANCELLED), at)
 
 
-def ask(store: Store, lease: Lease, id_: str = "a1", at: float = 20.0) -> None:
+def ask(store: Store, lease: Lease, id_: str = "a1", at: float = 20.0, said: str = "") -> None:
     asked = ApprovalChange(
         ApprovalId(id_), ApprovalState.PENDING, "May I?", CallId(f"c-{id_}"), "run"
     )
-    store.commit(Change(lease, (note(EventType.APPROVAL_REQUESTED),), approvals=(asked,)), at)
+    event = note(EventType.APPROVAL_REQUESTED)
+    store.commit(Change(lease, (event,), approvals=(asked,), said=said), at)
 
 
 def decide(store: Store, lease: Lease, id_: str = "a1", at: float = 30.0) -> None:
@@ -114,6 +115,7 @@ def sent(store: Store, id_: str, *receipts: str) -> Outgoing:
 def streaming(store: Store, turn_id: TurnId, *receipts: str, at: float = 15.0) -> Outgoing:
     """Show a reply that is being made; with a receipt its first part has arrived."""
     shown = store.outgoing.stream(turn_id, at)
+    assert shown is not None
     if receipts:
         store.outgoing.record(shown, receipts, at)
     return shown

@@ -116,6 +116,8 @@ class Courier:
             message = self._outbox.stream(turn_id, 50.0)
         except ConflictError:
             return
+        if message is None:
+            return
         yield
         if message.id in self._doubts:
             return
@@ -170,7 +172,7 @@ class Walk:
         else:
             id_ = f"a-{lease.turn_id}-{len(self.asked)}-{self.chance.random()}"
             self.asked[id_] = lease
-            ask(self.store, lease, id_)
+            ask(self.store, lease, id_, said="Well, I need this.")
 
     def _decide(self, id_: str) -> None:
         decide(self.store, self.asked.pop(id_), id_)

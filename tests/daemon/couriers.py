@@ -335,7 +335,7 @@ class Scene:
         self.broadcast.end(self.store.turn(turn_id).session_id)
         self.commit(turn_id, EventType.TURN_COMPLETED, {}, state=TurnState.COMPLETED)
 
-    def ask(self, turn_id: TurnId, approval: str, question: str) -> None:
+    def ask(self, turn_id: TurnId, approval: str, question: str, said: str = "") -> None:
         change = ApprovalChange(
             ApprovalId(approval), ApprovalState.PENDING, question, CallId("c-1"), "shell"
         )
@@ -346,7 +346,9 @@ class Scene:
             state=TurnState.PARKED,
             park_reason=ParkReason.APPROVAL,
             approvals=(change,),
+            said=said,
         )
+        self.broadcast.end(self.store.turn(turn_id).session_id)
 
     def decide(self, turn_id: TurnId, approval: str) -> None:
         change = ApprovalChange(ApprovalId(approval), ApprovalState.GRANTED, decided_by="paper U1")
@@ -354,6 +356,7 @@ class Scene:
             turn_id,
             EventType.APPROVAL_GRANTED,
             {"approval_id": approval, "call_id": "c-1"},
+            state=TurnState.RUNNING,
             approvals=(change,),
         )
 

@@ -17,6 +17,7 @@ PROVE = os.environ.get("NETCLAW_PROVE") == "1"
 
 QUESTION = "May I?"
 GRANTED = "May I?\n\nGranted by paper U1."
+SAID = "I need this:"
 
 
 @pytest.fixture
@@ -35,9 +36,14 @@ def play(scene: Scene) -> None:
     scene.settle(2.0)
     scene.answer(first, LONG)
     asks = scene.admit("C/2", 2)
-    scene.ask(asks, "apr-1", QUESTION)
+    scene.say(asks, "I need")
+    scene.settle(2.0)
+    scene.ask(asks, "apr-1", QUESTION, SAID)
     scene.settle(3.0)
     scene.decide(asks, "apr-1")
+    scene.say(asks, "So I")
+    scene.settle(2.0)
+    scene.answer(asks, "So I may.")
     scene.answer(scene.admit("C/3", 3), "short")
     scene.settle(3.0)
     ended = scene.admit("C/1", 4)
@@ -56,6 +62,15 @@ def assert_shown_once(scene: Scene) -> None:
     else:  # It was answered elsewhere before it could be asked here.
         assert scene.deaths, "nothing kept it from being asked"
         del states["apr-1"]
+    keys = list(dict.fromkeys(post.key for post in platform.posts if post.route == "C/2"))
+    if "t-2:2" in states:
+        assert platform.of("t-2") == [(0, SAID)]
+        order = ["t-2", "apr-1", "t-2:2"]
+    else:
+        assert scene.deaths, "its beginning was shown"
+        order = ["apr-1", "t-2"]
+    assert keys == [key for key in order if key in keys], "one below the other"
+    assert platform.of(order[-1]) == [(0, "So I may.")]
     assert set(states.values()) == {"sent"}
 
 
@@ -71,7 +86,7 @@ def count_effects(folder: Path) -> list[str]:
 
 def test_a_conversation_is_shown_as_it_was_meant(tmp_path: Path) -> None:
     effects = count_effects(tmp_path)
-    assert effects.count("post") == len(parts_of(LONG)) + 2 + len(parts_of(GRANTED))
+    assert effects.count("post") == len(parts_of(LONG)) + 4 + len(parts_of(GRANTED))
     assert "look" not in effects, "nothing was in doubt"
 
 

@@ -93,6 +93,26 @@ def test_a_turn_that_is_cancelled_says_so(home: Home, held: bool) -> None:
     assert asked == ([] if held else [OutboxState.DROPPED])
 
 
+def test_what_a_turn_had_begun_to_say_is_whole_above_its_question(home: Home) -> None:
+    home.model.script = named(["ask"])
+    engine = home.boot()
+    turn = say(home, engine, "/hold")
+    home.model.gate.await_begin()
+    shown = home.store.outgoing.stream(turn, home.clock.wall())
+    assert shown is not None
+    home.store.outgoing.record(shown, ("1.1",), home.clock.wall())
+    home.model.gate.go.set()
+    home.await_state(turn, TurnState.PARKED)
+    (asked,) = home.store.approvals(pending_only=True)
+    engine.decide_approval(asked.id, True, "uid 1000")
+    home.await_state(turn, TurnState.COMPLETED)
+    said, question, answer = home.store.outgoing.messages((), 9)
+    assert (said.kind, said.text, said.receipts) == (OutgoingKind.SAID, "re: /hold", ("1.1",))
+    assert question.kind is OutgoingKind.QUESTION
+    assert (answer.kind, answer.id, answer.receipts) == (OutgoingKind.REPLY, f"{turn}:2", ())
+    check(home, turn)
+
+
 def test_a_turn_that_an_operator_parks_says_so_and_answers_later(home: Home) -> None:
     engine = home.boot()
     turn = say(home, engine, "/hold")

@@ -74,6 +74,8 @@ def apply(
         _add_usage(db, turn, change.usage)
     if change.outbox is not None:
         _move_outbox(db, turn, change.outbox, at)
+    if turn.channel != API:
+        _leave_said(db, change, at)
     for approval in change.approvals:
         _move_approval(db, turn, approval, at)
     if change.proposal is not None:
@@ -139,6 +141,16 @@ def _add_usage(db: sqlite3.Connection, turn: _Held, usage: Usage) -> None:
     tokens = (usage.input_tokens, usage.output_tokens)
     db.execute(f"UPDATE turns SET {more} WHERE position = ?", (*tokens, turn.position))
     db.execute(f"UPDATE sessions SET {more} WHERE n = ?", (*tokens, turn.session))
+
+
+def _leave_said(db: sqlite3.Connection, change: Change, at: float) -> None:
+    """Leave above a question, or the sentence about a park, what people were shown of the reply."""
+    from netclawd.adapters.store import outgoing_moves
+    from netclawd.core import conversations
+
+    asks = any(approval.state is ApprovalState.PENDING for approval in change.approvals)
+    if asks or conversations.said_meanwhile(change.events) is not None:
+        outgoing_moves.leave_said(db, change.lease.turn_id, change.said, at)
 
 
 def _tell_channel(db: sqlite3.Connection, turn: _Held, change: Change, seq: int, at: float) -> None:

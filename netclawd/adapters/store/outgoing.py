@@ -104,8 +104,12 @@ class SqliteOutbox:
     def unsettled(self, channel: str) -> tuple[Outgoing, ...]:
         return self._select(_UNSETTLED, channel)
 
-    def stream(self, turn_id: TurnId, at: float) -> Outgoing:
-        """Return the reply of a turn that runs, STREAMING if it wasn't there."""
+    def reply(self, turn_id: TurnId) -> Outgoing | None:
+        with self._readers.lend() as db:
+            return moves.find_reply(db, turn_id)[1]
+
+    def stream(self, turn_id: TurnId, at: float) -> Outgoing | None:
+        """Return the reply of a turn that runs, STREAMING if it wasn't there; None: it has to wait."""
         return self._submit(lambda db, _: moves.stream(db, turn_id, at))
 
     def begin(self, message: Outgoing, at: float) -> bool:

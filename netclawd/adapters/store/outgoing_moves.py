@@ -5,6 +5,8 @@ It decides which state a message takes when its text changes or a try of it ends
 - What was posted, or may have been, is not PENDING without its receipts: only from PENDING a message
   is posted without a look whether it is there. So the reply of a turn whose first part is under way
   (STREAMING without a receipt) is SENDING, not PENDING, once its whole text is there.
+- A turn has at most one row of the kind REPLY. One that a question ends is SAID from then on, under the
+  identity that it had; the reply gets another.
 - A text that changes counts up ``version``; the state then follows :data:`NEW_TEXT`.
 """
 
@@ -15,7 +17,14 @@ import sqlite3
 from collections.abc import Sequence
 
 from netclawd.adapters.store import reads, rows, writes
-from netclawd.core.outgoing import NewOutgoing, Outgoing, OutgoingId, OutgoingKind, answered
+from netclawd.core.outgoing import (
+    NewOutgoing,
+    Outgoing,
+    OutgoingId,
+    OutgoingKind,
+    answered,
+    reply_id,
+)
 from netclawd.core.session import (
     API,
     USER,
@@ -49,15 +58,18 @@ MESSAGE = """SELECT o.id, o.channel, o.route, o.kind, o.state, o.text, o.version
 _OF_TURN = """SELECT t.position, t.id, t.state, s.n, s.channel, s.alias, i.origin FROM turns t
     JOIN sessions s ON s.n = t.session JOIN inputs i ON i.n = t.input"""
 
+_BEFORE = """SELECT 1 FROM outgoing INDEXED BY outgoing_by_state
+    WHERE state IN ('pending', 'sending') AND channel = ? AND route = ? LIMIT 1"""
+
 
 def change_reply(db: sqlite3.Connection, position: int, change: OutboxChange, at: float) -> None:
     """Put the reply of a turn of a channel's session into the outbox, or change it there."""
     if change.state is not OutboxState.PENDING or change.text is None:
         raise ConflictError("A reply through a channel enters the outbox PENDING, with its text.")
     turn = db.execute(f"{_OF_TURN} WHERE t.position = ?", (position,)).fetchone()
-    known = find(db, OutgoingId(turn[1]))
+    message_id, known = find_reply(db, TurnId(turn[1]))
     if known is None:
-        _insert_of_turn(db, turn, OutgoingKind.REPLY, turn[1], change.text, at)
+        _insert_of_turn(db, turn, OutgoingKind.REPLY, message_id, change.text, at)
     else:
         _show(db, known, change.text, at)
 
@@ -89,9 +101,26 @@ def put_notice(db: sqlite3.Connection, position: int, seq: int, text: str, at: f
 
 def end_reply(db: sqlite3.Connection, turn_id: TurnId, at: float) -> None:
     """Leave no reply STREAMING whose turn has ended without one."""
-    reply = find(db, OutgoingId(turn_id))
+    _, reply = find_reply(db, turn_id)
     if reply is not None and not reply.version and reply.state in _WITHOUT_TEXT:
         _move(db, reply, OutboxState.DROPPED, at, error="The turn ended without a reply.")
+
+
+def leave_said(db: sqlite3.Connection, turn_id: TurnId, said: str, at: float) -> None:
+    """Let what was shown of a reply in the making stay, with all of ``said``; what comes goes elsewhere.
+
+    Without ``said`` (the model call was cut) it stays as it is, if it is known where.
+    """
+    _, reply = find_reply(db, turn_id)
+    if reply is None or reply.version or reply.state not in _WITHOUT_TEXT:
+        return
+    if said.strip():
+        _show(db, reply, said, at)
+    elif reply.state is OutboxState.STREAMING and reply.receipts:
+        _move(db, reply, OutboxState.SENT, at)
+    else:
+        return
+    db.execute("UPDATE outgoing SET kind = ? WHERE id = ?", (OutgoingKind.SAID, reply.id))
 
 
 # -- work of the outbox -------------------------------------------------------------------------------
@@ -136,19 +165,23 @@ def _insert_of_turn(
     )
 
 
-def stream(db: sqlite3.Connection, turn_id: TurnId, at: float) -> Outgoing:
+def stream(db: sqlite3.Connection, turn_id: TurnId, at: float) -> Outgoing | None:
     turn = db.execute(f"{_OF_TURN} WHERE t.id = ?", (turn_id,)).fetchone()
     if turn is None:
         raise reads.no_turn(turn_id)
     if turn[4] == API:
         raise ConflictError(f"The turn {turn_id} answers through no channel.")
-    known = find(db, OutgoingId(turn_id))
+    message_id, known = find_reply(db, turn_id)
     if known is None:
         if TurnState(turn[2]).ended:
             raise writes.ended(turn_id, turn[2])
+        if TurnState(turn[2]) is TurnState.PARKED:
+            raise ConflictError(f"The turn {turn_id} is parked: what it said belongs above that.")
+        if db.execute(_BEFORE, (turn[4], turn[5])).fetchone() is not None:
+            return None
         state = OutboxState.STREAMING
-        _insert_of_turn(db, turn, OutgoingKind.REPLY, turn_id, "", at, state)
-        return get(db, OutgoingId(turn_id))
+        _insert_of_turn(db, turn, OutgoingKind.REPLY, message_id, "", at, state)
+        return get(db, message_id)
     if known.state is not OutboxState.STREAMING:
         raise ConflictError(f"The reply of the turn {turn_id} is {known.state.value} already.")
     return known
@@ -301,6 +334,14 @@ def _is_moot(now: Outgoing) -> bool:
 def find(db: sqlite3.Connection, message_id: OutgoingId) -> Outgoing | None:
     found = db.execute(f"{MESSAGE} WHERE o.id = ?", (message_id,)).fetchone()
     return None if found is None else as_outgoing(found)
+
+
+def find_reply(db: sqlite3.Connection, turn_id: TurnId) -> tuple[OutgoingId, Outgoing | None]:
+    """Return a turn's reply, if there is one yet, and its name."""
+    number = 1
+    while (found := find(db, reply_id(turn_id, number))) and found.kind is OutgoingKind.SAID:
+        number += 1
+    return reply_id(turn_id, number), found
 
 
 def get(db: sqlite3.Connection, message_id: OutgoingId) -> Outgoing:
