@@ -13,10 +13,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from netclawd.core.settings import Settings
-from netclawd.ports.channels import Channel
 
 if TYPE_CHECKING:
     from netclawd.adapters.slack.channel import Spawn
+    from netclawd.ports.channels import Channel
 
 
 def find_slack_sdk() -> str:

@@ -11,14 +11,25 @@ from tests.process.faults import Fault
 from tests.process.harness import Daemon
 from tests.waiting import wait_for
 
-#: Needed to judge a file, to watch it, for metrics, for models, or for the command line; not to serve.
+#: Needed to judge a file, to watch it, for metrics, for models, channels and reminders, or for the command
+#: line; not to serve.
 NOT_NEEDED = frozenset(
     {
         "click",
+        "croniter",
         "jsonschema",
+        "netclawd.adapters.cron",
         "netclawd.adapters.prompt_file",
         "netclawd.adapters.toml_edit",
+        "netclawd.adapters.store.outgoing",
+        "netclawd.adapters.store.reminders",
+        "netclawd.core.outgoing",
         "netclawd.core.prompt",
+        "netclawd.core.reminders",
+        "netclawd.daemon.channels",
+        "netclawd.daemon.reminders",
+        "netclawd.ports.channels",
+        "netclawd.ports.reminders",
         "prometheus_client",
         "pyinotify",
         "requests",
@@ -27,6 +38,7 @@ NOT_NEEDED = frozenset(
         "tomllib",
         "unittest",
         "urllib3",
+        "zoneinfo",
     }
 )
 
