@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from netclawd.core.reminders import Missed, NewReminder, ReminderId
-from netclawd.core.schedule import LONGEST_TEXT
+from netclawd.core.reminders import LONGEST_TEXT, Missed, NewReminder, ReminderId
 from netclawd.core.session import SessionId
 from netclawd.core.values import frozen, replace
 from netclawd.core.words import kind, shown

@@ -16,6 +16,9 @@ from netclawd.core.values import as_map, field, frozen
 
 ReminderId = NewType("ReminderId", str)
 
+#: Of a text, characters.
+LONGEST_TEXT = 8_000
+
 
 class ScheduleKind(StrEnum):
     ONCE = "once"

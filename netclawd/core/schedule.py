@@ -19,13 +19,18 @@ from typing import Protocol
 
 from netclawd.core.budgets import REMINDER_ON_TIME_S
 from netclawd.core.local_time import instant_of, local_time, zone_of
-from netclawd.core.reminders import Missed, NewReminder, Reminder, Schedule, ScheduleKind
+from netclawd.core.reminders import (
+    LONGEST_TEXT,
+    Missed,
+    NewReminder,
+    Reminder,
+    Schedule,
+    ScheduleKind,
+)
 from netclawd.core.values import frozen
 from netclawd.core.words import shown
 from netclawd.errors import BadRequestError
 
-#: Of a text, characters.
-LONGEST_TEXT = 8_000
 #: Seconds between two occurrences of an interval, at least.
 LEAST_INTERVAL_S = 1.0
 #: Seconds ahead, at most; also of an interval and of a lateness.
