@@ -48,6 +48,17 @@ def read_route(text: str) -> Route | None:
     return Route(*parts) if len(parts) == 3 and all(parts) else None
 
 
+def name_person(user: str, team: str, ours: str) -> str:
+    """Return what a person is called here: their id, and the workspace with it where that isn't ours."""
+    return user if team == ours else f"{user}@{team}"
+
+
+def read_person(name: str) -> tuple[str, bool]:
+    """Return a person's id, and whether they are of another workspace."""
+    user, _, team = name.partition("@")
+    return user, bool(team)
+
+
 def judge_slack(table: Mapping[str, Any], secrets: Mapping[str, str], sdk: str | None) -> None:
     """Raise ConfigMeaningError for what can't be served.
 

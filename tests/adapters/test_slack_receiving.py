@@ -11,7 +11,7 @@ import pytest
 from netclawd.adapters.slack import receiving
 from netclawd.adapters.slack.envelopes import Identity, Nothing, Pressed, Said, read_envelope
 from netclawd.core.outgoing import OutgoingId, OutgoingKind
-from tests.adapters.slack_parts import outgoing, started
+from tests.adapters.slack_parts import make_channel, outgoing, started
 from tests.counterparts.slack import DIRECT, Workspace
 from tests.counterparts.slack_ledger import Mute
 from tests.waiting import wait_for
@@ -193,28 +193,32 @@ def test_everybody_is_nobody_of_another_workspace(slack: Workspace) -> None:
         slack.send({"type": "events_api", "payload": payload})
         wait_for(lambda: host.refused, 10.0, "the refusal")
         assert host.received == []
-    with started(slack, allow_users=["UFAR"]) as (_, host):
+    with started(slack, allow_users=["UFAR"]) as (channel, host):
         slack.send({"type": "events_api", "payload": payload})
         wait_for(lambda: host.received, 10.0, "the message of who is named")
+        (heard,) = host.received
+        assert channel.refusal(heard.route, heard.requester) == ""
+    # Asked again before a reply goes out, when they are named no more.
+    assert make_channel(slack).refusal(heard.route, heard.requester) != ""
 
 
 @pytest.mark.parametrize(
-    ("team", "shared", "outsider"),
+    ("team", "shared", "requester"),
     [
-        ({"team": "T1"}, True, False),
-        ({"team": "T2"}, True, True),
-        ({"source_team": "T2", "team": "T1"}, True, True),
-        ({"user_team": "T1", "team": "T2"}, True, False),
-        ({}, False, False),
-        ({}, True, True),
+        ({"team": "T1"}, True, "U1"),
+        ({"team": "T2"}, True, "U1@T2"),
+        ({"source_team": "T2", "team": "T1"}, True, "U1@T2"),
+        ({"user_team": "T1", "team": "T2"}, True, "U1"),
+        ({}, False, "U1"),
+        ({}, True, "U1@unknown"),
     ],
 )
 def test_who_shares_the_channel_is_an_outsider_unless_slack_names_our_workspace(
-    team: dict[str, str], shared: bool, outsider: bool
+    team: dict[str, str], shared: bool, requester: str
 ) -> None:
     found = read_envelope(event(event=team, is_ext_shared_channel=shared), ME)
     assert isinstance(found, Said)
-    assert found.outsider is outsider
+    assert found.incoming.requester == requester
 
 
 def test_a_conversation_of_another_workspace_is_out_of_reach(slack: Workspace) -> None:

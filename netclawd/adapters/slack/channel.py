@@ -23,7 +23,7 @@ from netclawd.adapters.slack.web import CALL_S, CallError, Web
 from netclawd.adapters.slack.wire import WireError, Wires
 from netclawd.core.outgoing import Outgoing
 from netclawd.core.settings import SlackSettings
-from netclawd.core.slack import read_route
+from netclawd.core.slack import read_person, read_route
 from netclawd.core.values import frozen
 from netclawd.ports import Clock
 from netclawd.ports.channels import (
@@ -112,7 +112,7 @@ class SlackChannel:
     def start(self, host: ChannelHost) -> None:
         """Begin to connect and to receive, on threads of its own; returns at once."""
         self._host = host
-        self._receiving = Receiving(host, self._refusal_of, self._tell, self._spawn)
+        self._receiving = Receiving(host, self.refusal, self._tell, self._spawn)
         self._threads += self._receiving.threads
         self._threads.append(self._spawn("slack", self._run))
 
@@ -141,17 +141,12 @@ class SlackChannel:
         """Say why this person may not talk in this conversation now; empty when they may."""
         parts, settings = read_route(route), self._settings
         users, channels = settings.allow_users, settings.allow_channels
-        if requester and "*" not in users and requester not in users:
-            return _NOT_YOU
+        user, outsider = read_person(requester)
+        if user and user not in users and (outsider or "*" not in users):
+            return _NOT_YOU  # Everybody is nobody of another workspace that shares the channel.
         if parts is not None and (parts.direct or "*" in channels or parts.channel in channels):
             return ""
         return _NOT_HERE
-
-    def _refusal_of(self, route: str, requester: str, outsider: bool) -> str:
-        """Say why somebody may not talk; ``*`` is nobody of another workspace that shares the channel."""
-        if outsider and requester not in self._settings.allow_users:
-            return _NOT_YOU
-        return self.refusal(route, requester)
 
     def deliver(
         self, message: Outgoing, record: Callable[[tuple[str, ...]], None]
@@ -226,7 +221,7 @@ class SlackChannel:
             self._bot.ask(
                 "chat.postEphemeral",
                 channel=route.channel,
-                user=press.requester,
+                user=read_person(press.requester)[0],
                 thread_ts=route.thread,
                 text=sentence,
             )

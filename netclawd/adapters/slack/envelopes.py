@@ -10,7 +10,7 @@ from typing import Any
 
 from netclawd.core.mrkdwn import from_mrkdwn
 from netclawd.core.session import ApprovalId
-from netclawd.core.slack import Route
+from netclawd.core.slack import Route, name_person
 from netclawd.core.values import frozen
 from netclawd.ports.channels import Incoming, Press
 
@@ -42,14 +42,11 @@ class Said:
     incoming: Incoming
     #: It was written to the agent; else only if the agent is in that thread already.
     addressed: bool
-    #: They are of another workspace, which shares the channel.
-    outsider: bool
 
 
 @frozen
 class Pressed:
     press: Press
-    outsider: bool
 
 
 @frozen
@@ -87,7 +84,8 @@ def _event(payload: dict[str, Any], me: Identity) -> Said | Nothing:
     if event.get("bot_id") or user in (me.user, "USLACKBOT"):
         return Nothing("bot")
     thread, event_id = _text(event, "thread_ts"), _text(payload, "event_id")
-    names = user + channel + ts + thread + event_id
+    team = _team_of(payload, event, me)
+    names = user + team + channel + ts + thread + event_id
     if not (user and channel and ts and event_id and _plain(names)):
         return Nothing("incomplete")
     if not _ours(payload, me):
@@ -98,15 +96,16 @@ def _event(payload: dict[str, Any], me: Identity) -> Said | Nothing:
         return Nothing("not for us")
     said = from_mrkdwn(_text(event, "text"), me.user) or NO_TEXT
     place = f"{me.team}/{channel}"
-    incoming = Incoming(event_id, str(route), f"{channel}:{ts}", user, said, place)
-    return Said(incoming, addressed, _is_outsider(payload, event, me))
+    who = name_person(user, team, me.team)
+    return Said(Incoming(event_id, str(route), f"{channel}:{ts}", who, said, place), addressed)
 
 
-def _is_outsider(payload: dict[str, Any], event: dict[str, Any], me: Identity) -> bool:
-    """Whether the author is of another workspace; a message with a file doesn't say of which: where the
-    channel is shared it may be any."""
+def _team_of(payload: dict[str, Any], event: dict[str, Any], me: Identity) -> str:
+    """Return the author's workspace; a message with a file doesn't name it: where the channel is shared it
+    may be any."""
     named = [team for key in ("user_team", "source_team", "team") if (team := _text(event, key))]
-    return named[0] != me.team if named else payload.get("is_ext_shared_channel") is True
+    shared = payload.get("is_ext_shared_channel") is True
+    return named[0] if named else "unknown" if shared else me.team
 
 
 def _ours(payload: dict[str, Any], me: Identity) -> bool:
@@ -131,12 +130,13 @@ def _press(payload: dict[str, Any], me: Identity) -> Pressed | Nothing:
     ts = _text(container, "message_ts") or _text(message, "ts")
     thread = _text(container, "thread_ts") or _text(message, "thread_ts") or ts
     asked = _text(action, "value")
-    if not (user and channel and thread and asked and _plain(user + channel + thread + asked)):
+    team = _text(_table(payload, "user"), "team_id") or me.team
+    names = user + team + channel + thread + asked
+    if not (user and channel and thread and asked and _plain(names)):
         return Nothing("incomplete")
     granted = action["action_id"] == GRANT
     route = str(Route(me.team, channel, thread))
-    team = _text(_table(payload, "user"), "team_id") or me.team
-    return Pressed(Press(route, user, ApprovalId(asked), granted), team != me.team)
+    return Pressed(Press(route, name_person(user, team, me.team), ApprovalId(asked), granted))
 
 
 def _plain(text: str) -> bool:

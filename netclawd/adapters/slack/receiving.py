@@ -42,13 +42,12 @@ class Envelope:
 
 
 class Receiving:
-    """``refusal`` says why a person, who may be of another workspace, may not talk in a conversation;
-    ``tell`` shows them a sentence."""
+    """``refusal`` says why a person may not talk in a conversation; ``tell`` shows them a sentence."""
 
     def __init__(
         self,
         host: ChannelHost,
-        refusal: Callable[[str, str, bool], str],
+        refusal: Callable[[str, str], str],
         tell: Callable[[Press, str], None],
         spawn: Callable[[str, Callable[[], None]], threading.Thread],
     ) -> None:
@@ -140,8 +139,8 @@ class Receiving:
             case Said() as said:
                 self._hear(said)
                 envelope.link.acknowledge(envelope.id)
-            case Pressed(press=press, outsider=outsider):
-                refusal = self._refusal(press.route, press.requester, outsider)
+            case Pressed(press=press):
+                refusal = self._refusal(press.route, press.requester)
                 sentence = refusal or self._host.press(press)
                 envelope.link.acknowledge(envelope.id)
                 try:
@@ -165,7 +164,7 @@ class Receiving:
         incoming = said.incoming
         if not said.addressed and not self._host.knows(incoming.route):
             return  # It is not for us.
-        if sentence := self._refusal(incoming.route, incoming.requester, said.outsider):
+        if sentence := self._refusal(incoming.route, incoming.requester):
             self._host.refuse(incoming, sentence)
         else:
             self._host.receive(incoming)
