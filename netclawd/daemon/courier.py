@@ -289,7 +289,7 @@ class Courier:
             shown = self._channel.deliver(message, receipts.record)
         except TryLaterError as error:
             receipts.settle()
-            pause_s = delivery.pause_s(message.attempts, error.after_s)
+            pause_s = self._pause_after(error, message.attempts)
             why, wall = str(error), self._clock.wall()
             self.patiently(lambda: self._outbox.put_off(message, wall + pause_s, why, wall))
             self._keep_quiet(error, pause_s)
@@ -309,6 +309,12 @@ class Courier:
     def _doubt(self, message: Outgoing, error: DeliveryError) -> None:
         self._doubts[message.id] = Doubt(self._now())
         _log.warning("message in doubt, looking it up: %s", error, extra=self.ids(message))
+
+    def _pause_after(self, error: TryLaterError, attempts: int) -> float:
+        """Return how long to wait; not at all where the platform doesn't take us: the channel says when it
+        does, and nothing is tried before."""
+        refused = self._channel.state().phase is ChannelPhase.REFUSED
+        return 0.0 if refused else delivery.pause_s(attempts, error.after_s)
 
     def _keep_quiet(self, error: TryLaterError, pause_s: float) -> None:
         if error.everything:
@@ -337,12 +343,12 @@ class Courier:
             del self._doubts[message_id]
             self._settle(message, OutboxState.AMBIGUOUS, str(error))
         except DeliveryError as error:
-            after_s = error.after_s if isinstance(error, TryLaterError) else None
-            doubt = delivery.put_look_off(self._doubts[message_id], self._now(), after_s)
-            self._doubts[message_id] = doubt
-            _log.info("message not looked up yet: %s", error, extra=self.ids(message))
+            doubt, pause_s = self._doubts[message_id], None
             if isinstance(error, TryLaterError):
-                self._keep_quiet(error, doubt.look_at - self._now())
+                pause_s = self._pause_after(error, doubt.failed)
+                self._keep_quiet(error, pause_s)
+            self._doubts[message_id] = delivery.put_look_off(doubt, self._now(), pause_s)
+            _log.info("message not looked up yet: %s", error, extra=self.ids(message))
         else:
             self._take_found(message, found)
         return True
@@ -429,7 +435,7 @@ class Courier:
 
     def _put_off_show(self, message: Outgoing, error: TryLaterError) -> None:
         assert message.turn_id is not None
-        pause_s = delivery.pause_s(1, error.after_s)
+        pause_s = self._pause_after(error, 1)
         self._take_back(message, str(error))
         self._live.put_off(message.turn_id, pause_s)
         self._keep_quiet(error, pause_s)

@@ -10,6 +10,7 @@ import pytest
 
 from netclawd.core.outgoing import NewOutgoing, OutgoingId, OutgoingKind
 from netclawd.core.session import OutboxState
+from netclawd.ports.channels import ChannelPhase
 from tests.daemon.couriers import LATER, LONG, NAME, NEVER, UNHEARD, Post, Scene, parts_of, reply
 
 #: All points of interruption; otherwise some of them.
@@ -139,6 +140,27 @@ def test_a_platform_that_asks_for_a_pause_gets_it(scene: Scene) -> None:
     scene.settle(2.0)
     assert scene.platform.of(sent) == [(0, "hi")]
     assert scene.platform.calls.count("post") == 2
+
+
+@pytest.mark.parametrize("call", ["post", "look"])
+def test_what_a_platform_that_refuses_us_holds_up_goes_out_once_it_takes_us(
+    scene: Scene, call: str
+) -> None:
+    reply(scene)
+    if call == "look":
+        scene.platform.faults["post"] = [UNHEARD("The connection ended.")]
+    scene.platform.faults[call] = [LATER("It refuses the token.", 300.0, everything=True)]
+
+    def refuse(what: str) -> None:
+        if what == call and scene.platform.faults[call]:
+            scene.channel.phase = ChannelPhase.REFUSED
+
+    scene.channel.before = refuse
+    scene.settle(20.0)
+    assert scene.platform.posts == []
+    scene.channel.phase = ChannelPhase.CONNECTED
+    scene.settle(8.0)
+    assert scene.platform.seen("C/1") == ["hi"]
 
 
 def test_a_pause_for_everything_holds_the_other_conversations_too(scene: Scene) -> None:

@@ -294,7 +294,9 @@ class SlackChannel:
                 self._connected_since = self._clock.wall()
         # Slack may send this one away at once, again and again.
         self._put_off(self._growing())
-        if not self._bot_trouble:
+        if trouble := self._bot_trouble:
+            self._set(ChannelPhase.REFUSED, trouble)
+        else:
             self._set(ChannelPhase.CONNECTED)
         if before is not None:
             self._left.append((now + self._pace.leave_s, before))
