@@ -6,14 +6,18 @@ It is read from the daemon, or from the store when it is down; only the daemon c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from netclawd.cli import suggest
-from netclawd.cli.output import ago, ahead, count, json_option, note, say_json, table, visible
-from netclawd.cli.reach import call_patiently, own_paths, reach, reach_or_none
+from netclawd.cli.output import ago, ahead, count, json_option, say_json, table, visible
+from netclawd.cli.reach import call_patiently, reach, reading
 from netclawd.core.remarks import shortened
+
+if TYPE_CHECKING:
+    from netclawd.adapters.control_client import ControlClient
+    from netclawd.adapters.store.sqlite import SqliteStore
 
 Message = Mapping[str, Any]
 
@@ -53,24 +57,18 @@ def list_(as_json: bool, everything: bool, limit: int) -> None:
 
 
 def _read(everything: bool, limit: int) -> list[dict[str, Any]]:
-    paths = own_paths()
-    daemon = reach_or_none(paths)
-    if daemon is not None:
-        with daemon.client:
-            found: list[dict[str, Any]] = call_patiently(
-                daemon.client, "outbox", all=everything, limit=limit
-            )
-        return found
-    from netclawd.cli.wiring import open_store_read_only
-    from netclawd.core.listing import UNSENT, message_object
+    def of_daemon(client: ControlClient) -> list[dict[str, Any]]:
+        return list(call_patiently(client, "outbox", all=everything, limit=limit))
 
-    store = open_store_read_only(paths)
-    try:
-        note("no daemon runs, so nothing is delivered; `netclaw daemon start` starts one.")
-        states = () if everything else UNSENT
-        return [message_object(each) for each in store.outgoing.messages(states, limit)]
-    finally:
-        store.close()
+    def of_store(store: SqliteStore) -> list[dict[str, Any]]:
+        from netclawd.core.listing import UNSENT, message_object
+
+        found = store.outgoing.messages(() if everything else UNSENT, limit)
+        return [message_object(each) for each in found]
+
+    alone = "no daemon runs, so nothing is delivered; `netclaw daemon start` starts one."
+    with reading(of_daemon, of_store, else_=alone) as found:
+        return found
 
 
 def _row(message: Message) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,6 +15,11 @@ from netclawd.cli.output import note
 from netclawd.core.paths import SYSTEM_RUNTIME, Paths, client_folders, locate
 from netclawd.core.values import frozen
 from netclawd.errors import DrainingError, NoAnswerError, NotRunningError, StoreClosedError
+
+if TYPE_CHECKING:
+    from netclawd.adapters.store.sqlite import SqliteStore
+
+T = TypeVar("T")
 
 #: How long a restart may put off what is asked: its drain and a start, seconds.
 RESTART_S = 90.0
@@ -114,6 +120,31 @@ def reach_or_none(paths: Paths) -> Daemon | None:
         return reach(paths)
     except NotRunningError:
         return None
+
+
+@contextmanager
+def reading(
+    of_daemon: Callable[[ControlClient], T],
+    of_store: Callable[[SqliteStore], T],
+    *,
+    else_: str = "",
+) -> Iterator[T]:
+    """Read from the daemon, or when none answers from the store of this user; ``else_`` is noted then."""
+    paths = own_paths()
+    daemon = reach_or_none(paths)
+    if daemon is not None:
+        with daemon.client:
+            yield of_daemon(daemon.client)
+        return
+    from netclawd.cli.wiring import open_store_read_only
+
+    store = open_store_read_only(paths)
+    try:
+        if else_:
+            note(else_)
+        yield of_store(store)
+    finally:
+        store.close()
 
 
 def answers_for(paths: Paths) -> bool:

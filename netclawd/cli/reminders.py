@@ -5,16 +5,16 @@ They are read from the daemon, or from the store when it is down; only the daemo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol
 
 import click
 
 from netclawd.cli import suggest
-from netclawd.cli.output import json_option, note, say_json, table, visible
-from netclawd.cli.reach import call_patiently, own_paths, reach, reach_or_none
+from netclawd.cli.output import json_option, say_json, table, visible
+from netclawd.cli.reach import call_patiently, reach, reading
 from netclawd.core.durations import seconds_of
 
 #: Reminders in one answer of the daemon.
@@ -68,23 +68,10 @@ class _FromStore:
         return as_json(reminder, of_it)
 
 
-@contextmanager
-def agenda() -> Iterator[Agenda]:
+def agenda() -> AbstractContextManager[Agenda]:
     """Read from the daemon; from the store of this user when no daemon answers."""
-    paths = own_paths()
-    daemon = reach_or_none(paths)
-    if daemon is not None:
-        with daemon.client:
-            yield _FromDaemon(daemon.client)
-        return
-    from netclawd.cli.wiring import open_store_read_only
-
-    store = open_store_read_only(paths)
-    try:
-        note("no daemon runs, so nothing is started; `netclaw daemon start` starts one.")
-        yield _FromStore(store)
-    finally:
-        store.close()
+    alone = "no daemon runs, so nothing is started; `netclaw daemon start` starts one."
+    return reading(_FromDaemon, _FromStore, else_=alone)
 
 
 def _seconds(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:

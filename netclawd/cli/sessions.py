@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import click
@@ -15,7 +15,7 @@ import click
 from netclawd.cli import suggest
 from netclawd.cli.display import at_terminal, in_colour, paint
 from netclawd.cli.output import ago, json_option, note, say_json, table, visible
-from netclawd.cli.reach import call_patiently, own_paths, reach, reach_or_none
+from netclawd.cli.reach import call_patiently, reach, reading
 from netclawd.core.remarks import tokens, usage
 from netclawd.core.screen import Column, Kind, Piece, Screen, as_it_is
 from netclawd.core.session import API, Usage
@@ -71,22 +71,9 @@ class _FromStore:
         ]
 
 
-@contextmanager
-def archive() -> Iterator[Archive]:
+def archive() -> AbstractContextManager[Archive]:
     """Read from the daemon; from the store of this user when no daemon answers."""
-    paths = own_paths()
-    daemon = reach_or_none(paths)
-    if daemon is not None:
-        with daemon.client:
-            yield _FromDaemon(daemon.client)
-        return
-    from netclawd.cli.wiring import open_store_read_only
-
-    store = open_store_read_only(paths)
-    try:
-        yield _FromStore(store)
-    finally:
-        store.close()
+    return reading(_FromDaemon, _FromStore)
 
 
 @click.group()
