@@ -73,7 +73,7 @@ def test_what_one_side_changes_the_other_sees(netclaw: CommandLine, daemon: Daem
     [
         (("--at", "25:00"), "25:00"),
         (("--at", "2001-01-01T08:00"), "2001"),
-        (("--cron", "0 8 * *"), "4 fields instead of 5"),
+        (("--cron", "0 8 * *"), "4 fields and needs 5"),
         (("--cron", "0 0 30 2 *"), "0 0 30 2 *"),
         (("--in", "30s", "--tz", "Mars/Olympus"), "Mars/Olympus"),
         (("--in", "30s", "--session", "s_none"), "s_none"),
