@@ -158,6 +158,7 @@ def test_a_question_is_shown_as_it_is_with_its_buttons_until_it_is_decided(
     (shown,) = slack.answers(asked)
     inside = "May I run this?\nrm *old* &lt;@U1&gt; `x`"
     assert shown.blocks[0]["text"]["text"] == f"```\n{inside}\n```"
+    assert [b["type"] for b in shown.blocks] == ["section", "actions"]
     assert [b["text"]["text"] for b in shown.buttons] == ["Grant", "Deny"]
     assert {b["value"] for b in shown.buttons} == {"a-1"}
     decided = replace(
@@ -182,6 +183,10 @@ def test_a_long_question_is_shown_in_full_over_sections_and_messages(
     together = "".join(pieces).replace("```", "").replace("&amp;", "&")
     assert "".join(together.split()) == "".join(text.split())
     assert [len(m.buttons) for m in shown] == [0] * (len(shown) - 1) + [2]
+    # Who sees the buttons is told that there is more above them.
+    notes = [b["elements"][0]["text"] for m in shown for b in m.blocks if b["type"] == "context"]
+    assert notes == [f"This question is {len(shown)} messages long. Read all of them first."]
+    assert "context" in [b["type"] for b in shown[-1].blocks]
 
 
 # -- looking up ----------------------------------------------------------------------------------

@@ -257,6 +257,9 @@ def _question(message: Outgoing, limit: int) -> list[dict[str, Any]]:
             _button(message, DENY, "Deny", "danger"),
         ]
         blocks: Any = parts[-1]["blocks"]
+        if len(parts) > 1:  # Who sees the buttons may not see what is above them.
+            words = f"This question is {len(parts)} messages long. Read all of them first."
+            blocks.append({"type": "context", "elements": [{"type": "plain_text", "text": words}]})
         blocks.append({"type": "actions", "block_id": BLOCK, "elements": buttons})
     return parts
 
