@@ -49,7 +49,7 @@ GUARDS_OF_CHANNELS = (
         "        if db.execute(_BEFORE, (turn[4], turn[5])).fetchone() is not None:\n"
         "            return None\n",
         "",
-        "tests/adapters/test_store_contract_outbox.py"
+        "tests/adapters/test_store_contract_questions.py"
         "::test_a_reply_in_the_making_is_not_shown_before_what_waits_in_its_conversation",
     ),
     Guard(
