@@ -39,6 +39,8 @@ class Events(Rooms):
         #: Envelopes by socket.
         self._given: dict[int, int] = {}
         self._numbers = itertools.count(1)
+        #: Of this workspace alone: a daemon that knew one before takes its ids for events that it has had.
+        self._run = uuid.uuid4().hex[:8].upper()
         self._held = False
         self._closing = threading.Event()
         self._clock = threading.Thread(target=self._deliver, name="slack-clock", daemon=True)
@@ -60,13 +62,14 @@ class Events(Rooms):
 
     def _emit(self, event: Mapping[str, Any], ts: str) -> None:
         number = next(self._numbers)
+        event_id = f"Ev{self._run}{number:08}"
         payload = {
             "token": "verification",
             "team_id": self.team,
             "api_app_id": self.app_id,
             "event": dict(event),
             "type": "event_callback",
-            "event_id": f"Ev{number:08}",
+            "event_id": event_id,
             "event_time": int(time.time()),
             "authorizations": [
                 {
@@ -80,7 +83,7 @@ class Events(Rooms):
             "is_ext_shared_channel": False,
             "event_context": f"4-{number:08}",
         }
-        self._queue(Event(f"Ev{number:08}", payload, ts, time.monotonic()))
+        self._queue(Event(event_id, payload, ts, time.monotonic()))
 
     def _queue(self, event: Event) -> None:
         self.events.append(event)
