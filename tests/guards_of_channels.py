@@ -62,8 +62,8 @@ GUARDS_OF_CHANNELS = (
     Guard(
         "no reminder starts once the gate has closed",
         "daemon/scheduler.py",
-        "if self._closed or not self._around.is_gate_open() or free <= 0:",
-        "if self._closed or free <= 0:",
+        "return not self._closed and self._around.is_gate_open()",
+        "return not self._closed",
         "tests/daemon/test_scheduler.py::test_the_closing_of_the_gate_is_heeded_between_two_starts",
     ),
     Guard(
