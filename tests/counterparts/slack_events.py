@@ -40,7 +40,7 @@ class Events(Rooms):
         self._given: dict[int, int] = {}
         self._numbers = itertools.count(1)
         #: Of this workspace alone: a daemon that knew one before takes its ids for events that it has had.
-        self._run = uuid.uuid4().hex[:8].upper()
+        self._mark = uuid.uuid4().hex[:8].upper()
         self._held = False
         self._closing = threading.Event()
         self._clock = threading.Thread(target=self._deliver, name="slack-clock", daemon=True)
@@ -62,7 +62,7 @@ class Events(Rooms):
 
     def _emit(self, event: Mapping[str, Any], ts: str) -> None:
         number = next(self._numbers)
-        event_id = f"Ev{self._run}{number:08}"
+        event_id = f"Ev{self._mark}{number:08}"
         payload = {
             "token": "verification",
             "team_id": self.team,
