@@ -230,25 +230,9 @@ class Settings:
     @classmethod
     def from_effective(cls, effective: Mapping[str, Any]) -> Self:
         """Build the settings from effective values that have passed the schema."""
-        daemon, drain, sessions = effective["daemon"], effective["drain"], effective["sessions"]
+        drain, sessions = effective["drain"], effective["sessions"]
         return cls(
-            daemon=DaemonSettings(
-                listen=tuple(daemon["listen"]),
-                unix_mode=int(daemon["unix_mode"], 8),
-                unix_user=daemon["unix_user"],
-                unix_group=daemon["unix_group"],
-                exposure=Exposure(daemon["exposure"]),
-                trusted_proxies=tuple(daemon["trusted_proxies"]),
-                # The record of an older release doesn't have it.
-                skip_tunnel_check=daemon.get("skip_tunnel_check", False),
-                allow_unauthenticated=daemon["allow_unauthenticated"],
-                allowed_hosts=tuple(daemon["allowed_hosts"]),
-                max_streams=daemon["max_streams"],
-                backlog=daemon["backlog"],
-                http_threads=daemon["http_threads"],
-                on_invalid_config=OnInvalid(daemon["on_invalid_config"]),
-                boot_timeout_s=float(daemon["boot_timeout_s"]),
-            ),
+            daemon=_daemon(effective["daemon"]),
             drain=DrainSettings(
                 new_work=NewWork(drain["new_work"]),
                 timeout_s=float(drain["timeout_s"]),
@@ -278,6 +262,26 @@ class Settings:
             },
             reminders_max_running=effective.get("reminders", {}).get("max_running", 4),
         )
+
+
+def _daemon(daemon: Mapping[str, Any]) -> DaemonSettings:
+    return DaemonSettings(
+        listen=tuple(daemon["listen"]),
+        unix_mode=int(daemon["unix_mode"], 8),
+        unix_user=daemon["unix_user"],
+        unix_group=daemon["unix_group"],
+        exposure=Exposure(daemon["exposure"]),
+        trusted_proxies=tuple(daemon["trusted_proxies"]),
+        # The record of an older release doesn't have it.
+        skip_tunnel_check=daemon.get("skip_tunnel_check", False),
+        allow_unauthenticated=daemon["allow_unauthenticated"],
+        allowed_hosts=tuple(daemon["allowed_hosts"]),
+        max_streams=daemon["max_streams"],
+        backlog=daemon["backlog"],
+        http_threads=daemon["http_threads"],
+        on_invalid_config=OnInvalid(daemon["on_invalid_config"]),
+        boot_timeout_s=float(daemon["boot_timeout_s"]),
+    )
 
 
 def _numbered(kind: type[_T], table: Mapping[str, Any]) -> _T:

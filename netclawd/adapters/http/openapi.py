@@ -5,6 +5,8 @@ from __future__ import annotations
 from netclawd import __version__
 from netclawd.adapters.http import openapi_reminders, openapi_v1
 from netclawd.adapters.http.openapi_parts import (
+    TEXT,
+    WHOLE,
     Json,
     answer,
     integer,
@@ -46,7 +48,12 @@ def document() -> Json:
             **openapi_v1.paths(),
         },
         "components": {
-            "schemas": {**_schemas(), **openapi_reminders.schemas(), **openapi_v1.schemas()},
+            "schemas": {
+                **_schemas(),
+                **_hook_schemas(),
+                **openapi_reminders.schemas(),
+                **openapi_v1.schemas(),
+            },
             "headers": {
                 "Generation": {
                     "description": f"{GENERATION_HEADER}: the generation that answered.",
@@ -148,6 +155,12 @@ def _hook_paths() -> Json:
         requestBody={"required": True, "content": {"application/json": {"schema": {}}}},
     )
     return {"/api/hooks/{name}": {"parameters": [path_parameter("name")], "post": receive}}
+
+
+def _hook_schemas() -> Json:
+    known = {"type": "boolean", "description": "False when it was delivered before."}
+    ids = dict.fromkeys(("input_id", "turn_id", "session_id"), TEXT)
+    return {"Delivered": object_of({**ids, "deferred": {"type": "boolean"}, "fresh": known})}
 
 
 def _turn_paths(turn: str) -> Json:
@@ -253,15 +266,6 @@ def _schemas() -> Json:
             }
         ),
         "Admitted": object_of({"input_id": text, "turn_id": text, "deferred": flag}),
-        "Delivered": object_of(
-            {
-                "input_id": text,
-                "turn_id": text,
-                "session_id": text,
-                "deferred": flag,
-                "fresh": {**flag, "description": "False when it was delivered before."},
-            }
-        ),
         "Turn": object_of(
             {
                 "id": text,
@@ -289,18 +293,13 @@ def _schemas() -> Json:
             ),
             "additionalProperties": True,
         },
-        "Problem": {
-            **object_of(
-                {
-                    "type": {"type": "string", "pattern": "^urn:netclaw:problem:"},
-                    "title": text,
-                    "status": whole,
-                    "detail": text,
-                    "remedy": text,
-                    "instance": text,
-                },
-                required=False,
-            ),
-            "required": ["type", "title", "status", "detail"],
-        },
+        "Problem": _problem_schema(),
     }
+
+
+def _problem_schema() -> Json:
+    """Return what RFC 9457 names, and the remedy."""
+    texts = dict.fromkeys(("title", "detail", "remedy", "instance"), TEXT)
+    kind = {"type": "string", "pattern": "^urn:netclaw:problem:"}
+    schema = object_of({"type": kind, "status": WHOLE, **texts}, required=False)
+    return {**schema, "required": ["type", "title", "status", "detail"]}

@@ -92,27 +92,7 @@ def schemas() -> Json:
     seconds = {**_NUMBER, "minimum": 0, "description": "Seconds."}
     missed = {"type": "string", "enum": [*Missed], "default": Missed.ONCE}
     return {
-        "NewReminder": {
-            "type": "object",
-            "properties": {
-                "text": {**TEXT, "description": "What the agent is told when it is due."},
-                "in_s": {**seconds, "description": "Once, so many seconds from now."},
-                "at": {**TEXT, "description": "Once: HH:MM, or ISO 8601, local in tz."},
-                "every_s": {**seconds, "description": "Again and again, so many seconds apart."},
-                "cron": {**TEXT, "description": "A cron expression of five fields."},
-                "tz": {**TEXT, "description": "IANA name of a time zone; default: the host's."},
-                "missed": {**missed, "description": "What becomes of missed occurrences."},
-                "max_late_s": {
-                    **seconds,
-                    "default": 3600,
-                    "description": "Later ones are skipped.",
-                },
-                "session_id": {**TEXT, "description": "Speak there; default: its own session."},
-            },
-            "required": ["text"],
-            "oneOf": [{"required": [name]} for name in ("in_s", "at", "every_s", "cron")],
-            "additionalProperties": False,
-        },
+        "NewReminder": _new_reminder(seconds, missed),
         "Reminder": object_of(
             {
                 "id": TEXT,
@@ -150,4 +130,28 @@ def schemas() -> Json:
                 "reason": {**TEXT, "description": "Why it was skipped or failed."},
             }
         ),
+    }
+
+
+def _new_reminder(seconds: Json, missed: Json) -> Json:
+    return {
+        "type": "object",
+        "properties": {
+            "text": {**TEXT, "description": "What the agent is told when it is due."},
+            "in_s": {**seconds, "description": "Once, so many seconds from now."},
+            "at": {**TEXT, "description": "Once: HH:MM, or ISO 8601, local in tz."},
+            "every_s": {**seconds, "description": "Again and again, so many seconds apart."},
+            "cron": {**TEXT, "description": "A cron expression of five fields."},
+            "tz": {**TEXT, "description": "IANA name of a time zone; default: the host's."},
+            "missed": {**missed, "description": "What becomes of missed occurrences."},
+            "max_late_s": {
+                **seconds,
+                "default": 3600,
+                "description": "Later ones are skipped.",
+            },
+            "session_id": {**TEXT, "description": "Speak there; default: its own session."},
+        },
+        "required": ["text"],
+        "oneOf": [{"required": [name]} for name in ("in_s", "at", "every_s", "cron")],
+        "additionalProperties": False,
     }
