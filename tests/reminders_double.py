@@ -98,6 +98,10 @@ class RemindersDouble:
     def occurrences(self, reminder_id: ReminderId, limit: int) -> Sequence[Occurrence]:
         return self.ran[reminder_id][::-1][:limit]
 
+    def open_occurrences(self) -> Sequence[Occurrence]:
+        started = OccurrenceState.STARTED
+        return [one for of_it in self.ran.values() for one in of_it if one.state is started]
+
     def pause(self, reminder_id: ReminderId) -> Reminder:
         return self.change(
             reminder_id, state=ReminderState.PAUSED, reason="By a person.", next_at=None

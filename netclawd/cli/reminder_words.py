@@ -44,7 +44,7 @@ def row(reminder: Reminder) -> tuple[str, ...]:
         reminder["id"],
         when_next(reminder) or "-",
         visible(schedule(reminder)),
-        reminder["state"] + failed,
+        _standing(reminder) + failed,
         shortened(visible(reminder["text"]), _SHORT),
     )
 
@@ -89,7 +89,40 @@ def when_next(reminder: Reminder) -> str:
     at = reminder["next_at"]
     if at is None:
         return ""
+    if _under_way(reminder) is not None and at <= _now():
+        return "once its turn has ended"
     return f"{local_time(at, reminder['schedule']['zone'])}, {due(at)}"
+
+
+def _now() -> float:
+    from netclawd.adapters.clock import SystemClock
+
+    return SystemClock().wall()
+
+
+def _under_way(reminder: Reminder) -> Mapping[str, Any] | None:
+    """Return the occurrence whose turn has not ended."""
+    return next((one for one in reminder["occurrences"] if one["state"] == "started"), None)
+
+
+def _standing(reminder: Reminder) -> str:
+    """Word its state, and that of the occurrence that is under way."""
+    state, one = reminder["state"], _under_way(reminder)
+    if one is None:
+        return str(state)
+    return _progress(one) if state == "done" else f"{state}, {_progress(one)}"
+
+
+def _progress(one: Mapping[str, Any]) -> str:
+    match one.get("waits_for"):
+        case "" | None:
+            return "under way"
+        case "approval":
+            return "waits for an approval"
+        case "turn-before":
+            return "waits for the turn before"
+        case _:
+            return "parked"
 
 
 def describe_new(reminder: Reminder) -> Iterator[str]:
@@ -115,13 +148,29 @@ def _session(reminder: Reminder) -> str:
 
 def describe(reminder: Reminder) -> Iterator[str]:
     """Say all of a reminder but its occurrences, a line each."""
-    next_ = when_next(reminder)
+    next_, one = when_next(reminder), _under_way(reminder)
     yield f"Reminder {reminder['id']} is {reminder['state']}" + (
         f", due next {next_}" if next_ else ""
     )
+    if one is not None:
+        since = ago(one["started_at"])
+        yield f"  {'now':<9} it began {since} and {_what_it_does(one, reminder)}"
     for label, text in _rows(reminder):
         for number, line in enumerate(visible(text).split("\n")):
             yield f"  {label if number == 0 else '':<9} {line}".rstrip()
+
+
+def _what_it_does(one: Mapping[str, Any], reminder: Reminder) -> str:
+    show = f"`netclaw sessions show {reminder['session_id']}`"
+    match one.get("waits_for"):
+        case "" | None:
+            return "is under way"
+        case "approval":
+            return "waits for an approval: `netclaw approvals list`"
+        case "turn-before":
+            return f"waits for the turn before it in its session: {show}"
+        case _:
+            return f"is parked: {show} says why"
 
 
 def _rows(reminder: Reminder) -> Iterator[tuple[str, str]]:
@@ -146,7 +195,7 @@ def occurrence_row(reminder: Reminder, one: Mapping[str, Any]) -> tuple[str, ...
     """Return a line of the occurrences."""
     return (
         local_time(one["due_at"], reminder["schedule"]["zone"]),
-        "running" if one["state"] == "started" else one["state"],
+        _progress(one) if one["state"] == "started" else one["state"],
         _punctuality(one),
         _took(one),
         one["turn_id"] or "-",

@@ -55,17 +55,21 @@ class _FromStore:
 
     def reminders(self, *, all_: bool, occurrences: bool) -> list[dict[str, Any]]:
         found = self._store.reminders(all_=all_)
-        return [self._object(each, occurrences=occurrences) for each in found]
+        if occurrences:
+            return [self._whole(each) for each in found]
+        from netclawd.core.reminders import as_json, under_way_of
+
+        under_way = under_way_of(self._store.open_occurrences())
+        return [as_json(each, under_way.get(each.id, ())) for each in found]
 
     def reminder(self, reminder_id: str) -> dict[str, Any]:
-        return self._object(self._store.reminder(reminder_id), occurrences=True)
+        return self._whole(self._store.reminder(reminder_id))
 
-    def _object(self, reminder: Any, *, occurrences: bool) -> dict[str, Any]:
+    def _whole(self, reminder: Any) -> dict[str, Any]:
         from netclawd.core.listing import OCCURRENCES
         from netclawd.core.reminders import as_json
 
-        of_it = self._store.occurrences(reminder.id, OCCURRENCES) if occurrences else ()
-        return as_json(reminder, of_it)
+        return as_json(reminder, self._store.occurrences(reminder.id, OCCURRENCES))
 
 
 def agenda() -> AbstractContextManager[Agenda]:

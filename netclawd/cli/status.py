@@ -249,10 +249,13 @@ def _outbox(states: Mapping[str, int]) -> Iterator[tuple[str, str]]:
 
 def _reminders(found: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     """Word how many there are, and the next ones; nothing where there are none."""
-    if not found or not (found.get("active") or found.get("paused")):
+    if not found or not any(found.get(name) for name in ("active", "paused", "under_way")):
         return
     paused = f", {found['paused']} paused" if found.get("paused") else ""
-    yield "reminders", f"{found['active']} active{paused}: `netclaw reminders list`"
+    running = f", {found['under_way']} under way" if found.get("under_way") else ""
+    if found.get("waiting"):
+        running += f" ({found['waiting']} waiting for a person)"
+    yield "reminders", f"{found['active']} active{paused}{running}: `netclaw reminders list`"
     for each in found.get("next") or ():
         yield (
             "",

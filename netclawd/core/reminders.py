@@ -7,7 +7,7 @@ input, so that none runs twice. Instants are wall clock, seconds since the epoch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NewType
 
@@ -57,6 +57,10 @@ class ReminderState(StrEnum):
     #: Nothing is due any more.
     DONE = "done"
     REMOVED = "removed"
+
+
+#: An occurrence waits for the end of the turn before its own.
+TURN_BEFORE = "turn-before"
 
 
 class OccurrenceState(StrEnum):
@@ -126,6 +130,9 @@ class Occurrence:
     ended_at: float | None = None
     #: Why it was skipped or failed.
     reason: str = ""
+    #: What keeps a STARTED one from going on: a :class:`~netclawd.core.session.ParkReason` in its session, or
+    #: :data:`TURN_BEFORE`; empty: it goes on.
+    waits_for: str = ""
 
 
 @frozen
@@ -159,6 +166,11 @@ def as_json(reminder: Reminder, occurrences: Sequence[Occurrence] = ()) -> dict[
     shown = as_map(reminder)
     del shown["origin"]
     return {**shown, "occurrences": [occurrence_as_json(one) for one in occurrences]}
+
+
+def under_way_of(found: Iterable[Occurrence]) -> Mapping[ReminderId, Sequence[Occurrence]]:
+    """Return what is under way, by its reminder: of each there is one at most."""
+    return {one.reminder_id: (one,) for one in found}
 
 
 def occurrence_as_json(occurrence: Occurrence) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from netclawd.core.reminders import (
     ScheduleKind,
 )
 from netclawd.core.schedule import first_due, next_due, read_schedule
-from netclawd.core.session import SessionId
+from netclawd.core.session import ParkReason, SessionId
 from netclawd.daemon.image import Image
 from netclawd.daemon.remind_tool import RemindTool
 from netclawd.daemon.scheduler import Scheduler, Surroundings
@@ -160,6 +160,9 @@ class Reminders:
     def occurrences(self, reminder_id: ReminderId, limit: int) -> tuple[Occurrence, ...]:
         return self._store.occurrences(reminder_id, limit)
 
+    def open_occurrences(self) -> tuple[Occurrence, ...]:
+        return self._store.open_occurrences()
+
     def pause(self, reminder_id: ReminderId) -> Reminder:
         reminder = self._not_done(reminder_id)
         if reminder.state is ReminderState.PAUSED:
@@ -219,13 +222,24 @@ def status(image: Image) -> dict[str, Any]:
         if store is None:
             raise StoreClosedError("The session store is closed.")
         counts = store.reminders.count()
-        coming = store.reminders.due(math.inf, _NAMED)
+        under_way = {one.reminder_id: one for one in store.reminders.open_occurrences()}
+        now = image.parts.clock.wall()
+        # What comes due while it runs is skipped.
+        coming = [
+            one
+            for one in store.reminders.due(math.inf, _NAMED + len(under_way))
+            if one.id not in under_way or (one.next_at or now) > now
+        ]
     except StoreError:
-        return {"active": 0, "paused": 0, "next": []}
+        return {"active": 0, "paused": 0, "under_way": 0, "waiting": 0, "next": []}
     return {
         "active": counts.get(ReminderState.ACTIVE, 0),
         "paused": counts.get(ReminderState.PAUSED, 0),
-        "next": [{"id": one.id, "text": one.text, "next_at": one.next_at} for one in coming],
+        "under_way": len(under_way),
+        "waiting": sum(one.waits_for in [*ParkReason] for one in under_way.values()),
+        "next": [
+            {"id": one.id, "text": one.text, "next_at": one.next_at} for one in coming[:_NAMED]
+        ],
     }
 
 

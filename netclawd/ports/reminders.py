@@ -120,6 +120,9 @@ class Reminders(Protocol):
     def occurrences(self, reminder_id: ReminderId, limit: int) -> Sequence[Occurrence]:
         """Return the newest ones, newest first."""
 
+    def open_occurrences(self) -> Sequence[Occurrence]:
+        """Return what is STARTED, of all of them."""
+
     # ConflictError where its state doesn't allow that.
     def pause(self, reminder_id: ReminderId) -> Reminder: ...
     def resume(self, reminder_id: ReminderId) -> Reminder: ...

@@ -20,6 +20,7 @@ from netclawd.core.reminders import (
     ScheduleKind,
 )
 from netclawd.core.session import SessionId, TurnId
+from netclawd.core.values import replace
 from netclawd.errors import DrainingError
 from tests.cli.conftest import CommandLine
 from tests.reminders_double import NOW, RemindersDouble
@@ -163,6 +164,7 @@ def test_with_json_each_carries_its_occurrences(run: CommandLine, kept: Reminder
         "started_at": NOW + 1,
         "ended_at": None,
         "reason": "",
+        "waits_for": "",
     }
 
 
@@ -207,8 +209,10 @@ def test_a_reminder_is_shown_with_what_became_of_it(
     ]
     kept.change(FIRST, failures=1)
     shown = run("reminders", "show", FIRST).stdout
-    first, *rest = shown.splitlines()
-    assert first.startswith("Reminder rem_1 is active, due next 2023-11-14 23:14:20 Europe/Berlin")
+    first, now, *rest = shown.splitlines()
+    assert first == "Reminder rem_1 is active, due next once its turn has ended"
+    assert now.startswith("  now       it began ")
+    assert now.endswith(" ago and is under way")
     facts, _, occurrences = "\n".join(rest).partition("\n\n")
     assert facts.splitlines()[:5] == [
         "  text      look",
@@ -222,8 +226,29 @@ def test_a_reminder_is_shown_with_what_became_of_it(
         "DUE STATE STARTED TOOK TURN WHY",
         "2023-11-14 23:18:20 Europe/Berlin skipped - - - Too late. 4 before it were skipped too.",
         "2023-11-14 23:14:20 Europe/Berlin failed 3 min late 5 s trn_2 No model.",
-        "2023-11-14 23:13:21 Europe/Berlin running on time - trn_1 -",
+        "2023-11-14 23:13:21 Europe/Berlin under way on time - trn_1 -",
     ]
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "listed", "shown"),
+    [
+        ("", "active, under way", "and is under way"),
+        ("approval", "active, waits for an approval", "approval: `netclaw approvals list`"),
+        ("request", "active, parked", "and is parked: `netclaw sessions show ses_of_1` says why"),
+        ("turn-before", "active, waits for the turn before", "the turn before it in its session"),
+    ],
+)
+def test_what_an_occurrence_waits_for_is_said(
+    run: CommandLine, kept: RemindersDouble, waits_for: str, listed: str, shown: str
+) -> None:
+    kept.put(CRON, "look")
+    kept.run(FIRST)
+    kept.ran[FIRST][0] = replace(kept.ran[FIRST][0], waits_for=waits_for)
+    assert listed in run("reminders", "list").stdout
+    assert shown in run("reminders", "show", FIRST).stdout.splitlines()[1]
+    kept.change(FIRST, state=ReminderState.DONE, next_at=None)
+    assert f" {listed.removeprefix('active, ')} " in run("reminders", "list", "--all").stdout
 
 
 def test_a_zone_that_this_host_lacks_is_shown_in_utc(

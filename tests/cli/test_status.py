@@ -429,6 +429,11 @@ def test_the_next_reminders_are_shown(run: CommandLine, service: ServiceDouble) 
     late = {"id": "rem_2", "text": "x" * 100, "next_at": time.time() - 3_630}
     service.status_values["reminders"] = {"active": 2, "paused": 1, "next": [late, soon]}
     shown = rows_of(run)
+    service.status_values["reminders"].update(under_way=3, waiting=1)
+    assert (
+        "reminders 2 active, 1 paused, 3 under way (1 waiting for a person): "
+        "`netclaw reminders list`" in rows_of(run)
+    )
     at = shown.index("reminders 2 active, 1 paused: `netclaw reminders list`")
     assert shown[at + 1] == f"due for 1 h: {'x' * 59}… (rem_2)"
     assert shown[at + 2].startswith("in 5 min ")

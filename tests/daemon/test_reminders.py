@@ -9,7 +9,15 @@ import pytest
 
 from netclawd.core import remind
 from netclawd.core.reminders import Missed, NewReminder, ReminderId, ReminderState, as_json
-from netclawd.core.session import CallContext, CallId, SessionId, ToolCall, ToolStatus, TurnId
+from netclawd.core.session import (
+    CallContext,
+    CallId,
+    SessionId,
+    ToolCall,
+    ToolStatus,
+    TurnId,
+    TurnState,
+)
 from netclawd.daemon.board import CancelFlag
 from netclawd.daemon.reminders import status
 from netclawd.errors import BadRequestError, ConflictError, KeyReusedError, NotFoundError
@@ -120,13 +128,23 @@ def test_the_status_counts_them_and_names_the_next(desk: Desk) -> None:
     for n in (50, 20, 30, 40):
         desk.add(f"tea {n}", in_s=n)
     desk.reminders.pause(desk.add("paused", in_s=1).id)
-    image = SimpleNamespace(store=desk.store)
+    image = SimpleNamespace(store=desk.store, parts=SimpleNamespace(clock=desk.clock))
     shown = status(cast(Any, image))
     assert (shown["active"], shown["paused"]) == (4, 1)
     assert [one["text"] for one in shown["next"]] == ["tea 20", "tea 30", "tea 40"]
     assert shown["next"][0]["next_at"] == NOON + 20
+    assert (shown["under_way"], shown["waiting"]) == (0, 0)
+    desk.wait(20)
+    often = desk.add("often", every_s=1)
+    desk.wait(1)
+    desk.end(desk.turn_of(often), TurnState.PARKED)
+    desk.wait(5)
+    # What comes due while it runs is skipped: it is not what comes.
+    shown = status(cast(Any, image))
+    assert [one["text"] for one in shown["next"]] == ["tea 30", "tea 40", "tea 50"]
+    assert (shown["under_way"], shown["waiting"]) == (2, 1)
     desk.store.close()
-    closed = {"active": 0, "paused": 0, "next": []}
+    closed = {"active": 0, "paused": 0, "under_way": 0, "waiting": 0, "next": []}
     assert status(cast(Any, SimpleNamespace(store=None))) == closed
     assert status(cast(Any, image)) == closed
 

@@ -222,6 +222,21 @@ def test_who_waits_hours_for_others_still_runs_and_says_so(desk: Desk) -> None:
     assert "others were due as well" in desk.text_of(desk.turn_of(second))
 
 
+def test_what_keeps_an_occurrence_is_told(desk: Desk) -> None:
+    first = desk.add("first", in_s=10)
+    second = desk.add("second", in_s=10, session_id=first.session_id)
+    desk.wait(10)
+
+    def waits() -> list[str]:
+        return [one.waits_for for one in desk.store.reminders.open_occurrences()]
+
+    assert waits() == ["", "turn-before"]
+    desk.end(desk.turn_of(first), TurnState.PARKED)
+    assert waits() == ["approval", "approval"]
+    desk.end(desk.turn_of(first))
+    assert [desk.rows(one)[0].waits_for for one in (first, second)] == ["", ""]
+
+
 def test_who_waits_for_a_person_holds_nobody_up(desk: Desk) -> None:
     desk.max_running = 1
     desk.boot()

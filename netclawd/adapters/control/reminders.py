@@ -8,7 +8,7 @@ from typing import Any
 from netclawd.adapters.control.arguments import Arguments
 from netclawd.core.listing import OCCURRENCES
 from netclawd.core.remind import read_new
-from netclawd.core.reminders import Reminder, ReminderId, as_json
+from netclawd.core.reminders import Reminder, ReminderId, as_json, under_way_of
 from netclawd.ports.reminders import Reminders
 
 #: Reminders in one answer, at most and without ``limit``.
@@ -23,7 +23,8 @@ def _list(reminders: Reminders, args: Arguments, _by: str) -> Any:
     if args.flag("occurrences"):
         found = [_whole(reminders, each) for each in page.reminders]
     else:
-        found = [as_json(each) for each in page.reminders]
+        under_way = under_way_of(reminders.open_occurrences())
+        found = [as_json(each, under_way.get(each.id, ())) for each in page.reminders]
     return {"reminders": found, "next": page.next}
 
 

@@ -17,7 +17,14 @@ from netclawd.adapters.http.openapi_parts import (
 )
 from netclawd.adapters.http.query import MAX_KEY_LENGTH
 from netclawd.adapters.http.reminders import DEFAULT_REMINDERS, MAX_REMINDERS
-from netclawd.core.reminders import Missed, OccurrenceState, ReminderState, ScheduleKind
+from netclawd.core.reminders import (
+    TURN_BEFORE,
+    Missed,
+    OccurrenceState,
+    ReminderState,
+    ScheduleKind,
+)
+from netclawd.core.session import ParkReason
 
 _MAYBE_TEXT: Json = {"type": ["string", "null"]}
 _NUMBER: Json = {"type": "number"}
@@ -128,6 +135,11 @@ def schemas() -> Json:
                 "started_at": _MAYBE_NUMBER,
                 "ended_at": _MAYBE_NUMBER,
                 "reason": {**TEXT, "description": "Why it was skipped or failed."},
+                "waits_for": {
+                    "type": "string",
+                    "enum": ["", *ParkReason, TURN_BEFORE],
+                    "description": "What keeps a started one from going on; empty: nothing does.",
+                },
             }
         ),
     }

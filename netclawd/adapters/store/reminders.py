@@ -18,6 +18,7 @@ from netclawd.adapters.store.readers import Readers
 from netclawd.adapters.store.writer import Submit, Written
 from netclawd.core.listing import ReminderPage, cursor_after, place_of
 from netclawd.core.reminders import (
+    TURN_BEFORE,
     Missed,
     Occurrence,
     OccurrenceState,
@@ -63,7 +64,14 @@ _AHEAD = """SELECT r.id FROM reminders r INDEXED BY reminders_by_state
 _OVERDUE = """SELECT count(*) FROM reminders INDEXED BY reminders_by_state
     WHERE state = 'active' AND next_at < ?"""
 
-_OCCURRENCE = """SELECT r.id, o.due_at, o.state, o.skipped, t.id, o.started_at, o.ended_at, o.reason
+# Of a session only the first open turn goes on.
+_WAITS_FOR = f"""CASE WHEN o.state = 'started' THEN (SELECT
+    CASE WHEN f.state = 'parked' THEN f.park_reason
+        WHEN f.position < t.position THEN '{TURN_BEFORE}' ELSE '' END
+    FROM turns f WHERE f.session = t.session AND f.state NOT IN ('completed', 'failed', 'cancelled')
+    ORDER BY f.position LIMIT 1) END"""
+_OCCURRENCE = f"""SELECT r.id, o.due_at, o.state, o.skipped, t.id, o.started_at, o.ended_at, o.reason,
+    ifnull({_WAITS_FOR}, '')
     FROM occurrences o JOIN reminders r ON r.n = o.reminder LEFT JOIN turns t ON t.position = o.turn"""
 _OPEN = f"""{_OCCURRENCE.replace("occurrences o", "occurrences o INDEXED BY occurrences_open")}
     WHERE o.state = 'started' ORDER BY o.n"""
