@@ -218,13 +218,19 @@ def _post(workspace: Workspace, call: WebCall) -> dict[str, Any]:
     return {"channel": channel, "ts": message.ts, "message": _shown(workspace, message)}
 
 
-def _update(workspace: Workspace, call: WebCall) -> dict[str, Any]:
+def _own_message(workspace: Workspace, call: WebCall, refusal: str) -> tuple[str, Message]:
+    """Return the app's message that a call is about, and its channel."""
     channel = _channel(workspace, call)
     message = workspace.channels[channel].get(str(call.arguments.get("ts")))
     if message is None:
         raise RefusedError("message_not_found")
     if not message.bot:
-        raise RefusedError("cant_update_message")
+        raise RefusedError(refusal)
+    return channel, message
+
+
+def _update(workspace: Workspace, call: WebCall) -> dict[str, Any]:
+    channel, message = _own_message(workspace, call, "cant_update_message")
     text, blocks = _text(call.arguments, UPDATE_LIMIT), _blocks(call.arguments)
     if not text and not blocks:
         raise RefusedError("no_text")
@@ -239,12 +245,7 @@ def _update(workspace: Workspace, call: WebCall) -> dict[str, Any]:
 
 
 def _delete(workspace: Workspace, call: WebCall) -> dict[str, Any]:
-    channel = _channel(workspace, call)
-    message = workspace.channels[channel].get(str(call.arguments.get("ts")))
-    if message is None:
-        raise RefusedError("message_not_found")
-    if not message.bot:
-        raise RefusedError("cant_delete_message")
+    channel, message = _own_message(workspace, call, "cant_delete_message")
     workspace.remove(message)
     call.ts = message.ts
     return {"channel": channel, "ts": message.ts}
@@ -304,13 +305,6 @@ def _between(message: Message, oldest: float, latest: float, inclusive: bool) ->
     return oldest <= ts <= latest if inclusive else oldest < ts < latest
 
 
-def _conversations_open(workspace: Workspace, call: WebCall) -> dict[str, Any]:
-    user = str(call.arguments.get("users", ""))
-    if user not in workspace.users.values():
-        raise RefusedError("user_not_found")
-    return {"channel": {"id": workspace.direct(user)}}
-
-
 def _shown(
     workspace: Workspace, message: Message, *, with_metadata: bool = False
 ) -> dict[str, Any]:
@@ -329,6 +323,5 @@ METHODS: Mapping[str, Callable[[Any, WebCall], dict[str, Any]]] = {
     "chat.postEphemeral": _post_ephemeral,
     "chat.postMessage": _post,
     "chat.update": _update,
-    "conversations.open": _conversations_open,
     "conversations.replies": _replies,
 }

@@ -27,6 +27,7 @@ from netclawd.daemon.gate import Gate
 from netclawd.daemon.reminders import Reminders
 from netclawd.daemon.scheduler import Scheduler, Surroundings
 from netclawd.ports import Store
+from tests.daemon import paper_parts
 from tests.daemon.engines import Numbers
 
 #: 2026-11-28, 12:00 UTC.
@@ -34,21 +35,12 @@ NOON = 1_795_867_200.0
 HOUR = 3_600.0
 
 
-class Clock:
+class Clock(paper_parts.Clock):
     """Wall and monotonic time; both move with :meth:`pass_time`, the wall alone with :meth:`jump`."""
 
     def __init__(self) -> None:
-        self.wall_s, self.monotonic_s = NOON, 500.0
-
-    def wall(self) -> float:
-        return self.wall_s
-
-    def monotonic(self) -> float:
-        return self.monotonic_s
-
-    def pass_time(self, seconds: float) -> None:
-        self.wall_s += seconds
-        self.monotonic_s += seconds
+        super().__init__()
+        self.wall_s = NOON
 
     def jump(self, seconds: float) -> None:
         self.wall_s += seconds
