@@ -54,7 +54,7 @@ test-container: setup-tests
 
 prove: setup-tests
 	@NETCLAW_PROVE=1 $(VENV)/bin/python $(PYTEST) tests/process $$(grep -rlwE --include='test_*.py' \
-	    'PROVE|NETCLAW_PROVE|full_or' tests/adapters tests/cli tests/daemon tests/http | sort)
+	    'PROVE|NETCLAW_PROVE|full_or|mark\.prove' tests/adapters tests/cli tests/daemon tests/http | sort)
 
 guards: setup-tests
 	@[ "$$(id -u)" -ne 0 ] || tools/test-container --prepare

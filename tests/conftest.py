@@ -89,6 +89,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "long: takes long, and the versions of libraries don't matter"
     )
+    config.addinivalue_line("markers", "prove: belongs to the full counts, NETCLAW_PROVE=1")
 
 
 def _begin(share: list[pytest.Item], first: int, step: int) -> int:
@@ -101,11 +102,16 @@ def _begin(share: list[pytest.Item], first: int, step: int) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what needs root where there is none, and take the share that is asked for."""
+    """Skip what needs root where there is none, leave out what only the full counts have, and take the
+    share that is asked for."""
     if os.geteuid() != 0:
         for item in items:
             if item.get_closest_marker("needs_root"):
                 item.add_marker(pytest.mark.skip(reason="needs root: mounts or makes namespaces"))
+    if os.environ.get("NETCLAW_PROVE") != "1":
+        full = [item for item in items if item.get_closest_marker("prove")]
+        config.hook.pytest_deselected(items=full)
+        items[:] = [item for item in items if item not in full]
     number, _, shares = config.getoption("--share").partition("/")
     first, step = int(number) - 1, int(shares)
     config.hook.pytest_deselected(

@@ -17,11 +17,7 @@ from slack_sdk.web import WebClient
 
 from tests.counterparts.slack import DIRECT, Workspace
 from tests.counterparts.slack_ledger import Cut, Held, Limited, Message, Page, Refuse
-from tests.process.harness import PROVE
 from tests.waiting import wait_for
-
-#: slack_sdk takes seconds to notice what happens to its socket; the daemon's tests see it notice too.
-slow = pytest.mark.skipif(not PROVE, reason="takes long; NETCLAW_PROVE=1 runs it")
 
 QUESTION: list[dict[str, Any]] = [
     {"type": "section", "text": {"type": "mrkdwn", "text": "May it run?"}},
@@ -116,7 +112,7 @@ def test_an_event_that_nobody_acknowledges_comes_again_under_another_envelope(
     assert (second.retry_attempt, second.retry_reason) == (1, "timeout")
 
 
-@slow
+@pytest.mark.prove
 def test_a_socket_that_drops_gives_its_events_back(slack: Workspace, app: App) -> None:
     slack.acknowledge_s = 30.0
     app.acknowledges = lambda request: bool(request.retry_attempt)
@@ -129,7 +125,7 @@ def test_a_socket_that_drops_gives_its_events_back(slack: Workspace, app: App) -
     assert len(slack.sockets) == 2
 
 
-@slow
+@pytest.mark.prove
 def test_an_app_that_is_asked_to_leave_opens_the_next_socket_first(
     slack: Workspace, app: App
 ) -> None:
@@ -172,7 +168,7 @@ def shake_hands(slack: Workspace, url: str) -> str:
     return received.decode("latin-1")
 
 
-@slow
+@pytest.mark.prove
 def test_a_silent_socket_is_noticed_by_its_pings(slack: Workspace, app: App) -> None:
     app.client.connect()
     wait_for(lambda: slack.open_sockets and slack.sockets[0].pings, 5.0, "a ping")
@@ -282,7 +278,7 @@ def test_a_button_is_pressed_once_and_a_whisper_is_for_one(slack: Workspace, app
     assert [m.text for m in slack.whispers("ada")] == ["not you"]
 
 
-@slow
+@pytest.mark.prove
 def test_what_waits_can_come_in_another_order_and_come_again(slack: Workspace, app: App) -> None:
     app.client.connect()
     slack.hold()

@@ -165,7 +165,7 @@ def test_a_token_that_slack_refuses_is_no_reason_to_storm(slack: Workspace) -> N
         check_once(slack, {said: counted(2)})
 
 
-@pytest.mark.skipif(not PROVE, reason="takes long; NETCLAW_PROVE=1 runs it")
+@pytest.mark.prove
 def test_a_token_that_is_taken_back_keeps_what_waits_for_the_next_one(slack: Workspace) -> None:
     with in_slack(slack) as daemon:
         daemon.start()
@@ -265,7 +265,7 @@ def test_a_question_has_buttons_and_outlives_a_restart(slack: Workspace) -> None
         assert len(slack.answers(said)) == len([m for m in slack.posts if not m.only_for])
 
 
-@pytest.mark.skipif(not PROVE, reason="takes long; NETCLAW_PROVE=1 runs it")
+@pytest.mark.prove
 def test_a_socket_that_has_fallen_silent_is_replaced(slack: Workspace) -> None:
     with in_slack(slack) as daemon:
         daemon.start()

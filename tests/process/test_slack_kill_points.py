@@ -122,10 +122,8 @@ def settled(daemon: Daemon, slack: Workspace) -> None:
     )
 
 
-@pytest.mark.parametrize("text", [QUICK, SLOW], ids=name_of)
+@pytest.mark.parametrize("text", [QUICK, pytest.param(SLOW, marks=pytest.mark.prove)], ids=name_of)
 def test_the_points_are_all_that_a_message_meets(slack: Workspace, text: str) -> None:
-    if not PROVE and text == SLOW:
-        pytest.skip("takes long; NETCLAW_PROVE=1 runs it")
     never = [Fault("kill", "after", effect, 99) for effect in CHANNEL]
     with in_slack(slack, faults=never) as daemon:
         daemon.start()
@@ -169,7 +167,7 @@ def test_a_kill_neither_loses_nor_doubles_an_answer(
         assert len(set(ids)) == len(ids)
 
 
-@pytest.mark.skipif(not PROVE, reason="takes long; NETCLAW_PROVE=1 runs it")
+@pytest.mark.prove
 @pytest.mark.parametrize(
     "point",
     [

@@ -1,4 +1,4 @@
-"""The channel in what a restart may come to: one that fails, one that takes Slack away, one that is late."""
+"""The channel in what a restart may come to: one that fails, one that takes Slack away, one that it holds."""
 
 from __future__ import annotations
 
@@ -85,19 +85,3 @@ def test_a_slack_that_does_not_answer_holds_no_restart(slack: Workspace) -> None
         held.release()
         wait_replies(slack, daemon, {said: counted(3)})
         check_once(slack, {said: counted(3)})
-
-
-@pytest.mark.long
-def test_a_resumed_turn_that_takes_long_says_so_in_one_line(slack: Workspace) -> None:
-    with in_slack(slack) as daemon:
-        daemon.start()
-        connected(daemon, slack)
-        daemon.wait_kept()
-        late = slack.say("ada", "general", "/count 15 1")
-        wait_for(lambda: daemon.status()["turns"]["running"], 10.0, "the turn to run")
-        daemon.kill()
-        daemon.start()
-        wait_for(lambda: notices(slack, late), 30.0, daemon.errors)
-        wait_replies(slack, daemon, {late: counted(15)}, 30.0)
-        check_once(slack, {late: counted(15)})
-        assert notices(slack, late) == [conversations.LATE]

@@ -16,7 +16,7 @@ from netclawd.core import conversations
 from tests.counterparts.slack import DIRECT, Workspace
 from tests.counterparts.slack_ledger import Message
 from tests.process.faults import Fault
-from tests.process.harness import PROVE, Daemon, full_or
+from tests.process.harness import Daemon, full_or
 from tests.process.slack import (
     NOTICES,
     check_notices,
@@ -214,7 +214,7 @@ def test_what_is_said_during_a_stop_is_told_of_it(
         check_notices(slack, list(talk.expected), restarts=1)
 
 
-@pytest.mark.skipif(not PROVE, reason="takes long; NETCLAW_PROVE=1 runs it")
+@pytest.mark.prove
 @pytest.mark.parametrize("how", ["restart", "kill"])
 def test_a_reply_that_is_late_after_a_restart_is_announced_once(slack: Workspace, how: str) -> None:
     with in_slack(slack, tables={"drain": {"timeout_s": 1}}) as daemon:
