@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -322,23 +322,32 @@ def test_a_look_that_fails_says_whether_another_one_helps(
         channel.look_up(outgoing(route, "answer"))
 
 
-def test_a_limit_of_looks_is_one_of_looks_alone(
-    slack: Workspace, channel: SlackChannel, route: str
+def test_a_limit_of_looks_or_edits_is_obeyed_and_holds_up_nothing_else(
+    slack: Workspace, channel: SlackChannel, asked: Message, route: str
 ) -> None:
-    slack.fault("conversations.replies", Limited(7))
-    for _ in range(2):
-        with pytest.raises(TryLaterError) as raised:
-            channel.look_up(outgoing(route, "answer"))
-        assert 6 < (raised.value.after_s or 0) <= 7
-        assert not raised.value.everything
-    assert len(slack.called("conversations.replies")) == 1
+    receipts = channel.deliver(outgoing(route, "answer"), lambda _: None)
+    edited = outgoing(route, "another", receipts=receipts)
+    tries: dict[str, Callable[[], object]] = {
+        "conversations.replies": lambda: channel.look_up(edited),
+        "chat.update": lambda: channel.deliver(edited, lambda _: None),
+    }
+    for method, once in tries.items():
+        slack.fault(method, Limited(7))
+        for _ in range(2):
+            with pytest.raises(TryLaterError) as raised:
+                once()
+            assert 6 < (raised.value.after_s or 0) <= 7
+            assert not raised.value.everything
+        assert len(slack.called(method)) == 1
+    channel.deliver(outgoing(route, "new", id=OutgoingId("t-2")), lambda _: None)
+    assert texts(slack, asked) == ["answer", "new"]
 
 
 def test_what_was_posted_before_a_failure_is_recorded_and_gone_on_from(
     slack: Workspace, channel: SlackChannel, asked: Message, route: str
 ) -> None:
     recorded: list[tuple[str, ...]] = []
-    slack.fault("chat.postMessage", None, None, Limited(1))
+    slack.fault("chat.postMessage", None, None, Limited(0))
     with pytest.raises(TryLaterError):
         channel.deliver(outgoing(route, LONG), recorded.append)
     assert [len(receipts) for receipts in recorded] == [1, 2]

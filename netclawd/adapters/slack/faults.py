@@ -73,24 +73,24 @@ def trouble(error: CallError, token: str) -> str:
     return f"Slack refuses the {token} ({error.code}). {remedy}"
 
 
+def _pause(error: CallError) -> str:
+    return f"{error.why.capitalize()}."
+
+
 def after_post(error: CallError) -> DeliveryError:
     """Say what became of a new message."""
     if error.maybe_done:
         return UncertainError(f"Slack's answer to it is missing: {error.why}.")
-    return after_edit(error)
-
-
-def after_look(error: CallError) -> DeliveryError:
-    """Say what became of a look at a thread. Slack limits each method by itself: what is posted goes on."""
     if error.after_s is not None:
-        return TryLaterError(f"{error.why.capitalize()}.", error.after_s)
+        return TryLaterError(_pause(error), error.after_s, everything=True)
     return after_edit(error)
 
 
 def after_edit(error: CallError) -> DeliveryError:
-    """Say what became of what may be done again."""
+    """Say what became of what may be done again. Slack limits each method by itself: where it wants no more
+    edits or looks for a while, what is new is posted all the same."""
     if error.after_s is not None:
-        return TryLaterError(f"{error.why.capitalize()}.", error.after_s, everything=True)
+        return TryLaterError(_pause(error), error.after_s)
     if is_refusal(error):
         return TryLaterError(trouble(error, BOT_TOKEN), REFUSED_S, everything=True)
     if error.code in _PERMANENT:

@@ -54,8 +54,8 @@ class Poster:
         self._me = me
         self._on_refusal = on_refusal
         self._shown: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        #: Monotonic instant before which Slack wants no look.
-        self._look_at = 0.0
+        #: Monotonic instants before which Slack doesn't want these methods called.
+        self._not_before: dict[str, float] = {}
 
     def deliver(
         self, message: Outgoing, record: Callable[[tuple[str, ...]], None]
@@ -143,10 +143,14 @@ class Poster:
                 raise meaning from None
 
     def _ask(self, method: str, **arguments: Any) -> dict[str, Any]:
+        if (left_s := self._not_before.get(method, 0.0) - time.monotonic()) > 0:
+            raise CallError("Slack asks for a pause", "ratelimited", after_s=left_s)
         call = self._web.query if method == "conversations.replies" else self._web.ask
         try:
             return call(method, **arguments)
         except CallError as error:
+            if error.after_s is not None:
+                self._not_before[method] = time.monotonic() + error.after_s
             if faults.is_refusal(error):
                 self._on_refusal(error)
             raise
@@ -160,8 +164,6 @@ class Poster:
     def look_up(self, message: Outgoing) -> tuple[str, ...]:
         """Return the receipts of the parts that the thread has, in order. DeliveryError."""
         route, me = _route(message), self._me()
-        if (left_s := self._look_at - time.monotonic()) > 0:
-            raise TryLaterError("Slack asks for a pause.", left_s)
         found: dict[int, str] = {}
         nameless = False
         arguments: dict[str, Any] = {
@@ -174,9 +176,7 @@ class Poster:
             try:
                 answer = self._ask("conversations.replies", **arguments)
             except CallError as error:
-                if error.after_s is not None:
-                    self._look_at = time.monotonic() + error.after_s
-                raise faults.after_look(error) from None
+                raise faults.after_edit(error) from None
             for one in _dicts(answer.get("messages")):
                 number = _part(one, message, me)
                 if number is not None:
