@@ -176,7 +176,7 @@ def _what_it_does(one: Mapping[str, Any], reminder: Reminder) -> str:
 def _rows(reminder: Reminder) -> Iterator[tuple[str, str]]:
     yield "text", reminder["text"]
     yield "schedule", f"{schedule(reminder)}, in {reminder['schedule']['zone']}"
-    late = duration(reminder["max_late_s"])
+    late = duration(max(REMINDER_ON_TIME_S, reminder["max_late_s"]))
     yield "missed", str(_MISSED.get(reminder["missed"], reminder["missed"])).format(late)
     show = f"`netclaw sessions show {reminder['session_id']}`"
     yield "session", f"{reminder['session_id']}{', its own' * reminder['own_session']}: {show}"

@@ -165,11 +165,9 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "calls", f"{found['calls']} of the model, by clients that have no session"
     yield from _exposure(found)
     if found["gate"] != "open":
-        rejects = found.get("new_work") == "reject"
-        yield (
-            "gate",
-            "closed: new turns " + ("are refused" if rejects else "wait for the next generation"),
-        )
+        until = "start" if found["phase"] == "stopping" else "generation"
+        waits = "are refused" if found.get("new_work") == "reject" else f"wait for the next {until}"
+        yield "gate", f"closed: new turns {waits}"
     if found["drain"] is not None:
         yield from (("draining", line) for line in describe_drain(found))
     if found["last_restart"] is not None:

@@ -192,8 +192,11 @@ def test_one_that_failures_have_paused_says_what_to_do(
 def test_a_reminder_is_shown_with_what_became_of_it(
     run: CommandLine, kept: RemindersDouble
 ) -> None:
-    kept.put(CRON, "look\nat it")
-    assert "so far    it has not been due yet" in run("reminders", "show", FIRST).stdout
+    kept.put(CRON, "look\nat it", new=NewReminder("look", max_late_s=0.0))
+    shown = run("reminders", "show", FIRST).stdout
+    assert "so far    it has not been due yet" in shown
+    assert "runs late, at most 1 min\n" in shown, "that is on time"
+    kept.change(FIRST, max_late_s=3600.0)
     kept.run(FIRST)
     kept.ran[FIRST] += [
         Occurrence(

@@ -194,6 +194,13 @@ def test_a_watch_does_not_take_the_passing_of_time_for_a_change(
     assert run("status", "--watch").stdout.count("netclawd 0.1.0 is ready") == 1
 
 
+def test_at_a_stop_new_turns_wait_for_the_next_start(
+    run: CommandLine, service: ServiceDouble
+) -> None:
+    service.status_values |= {"phase": "stopping", "gate": "closed", "new_work": "defer"}
+    assert "closed: new turns wait for the next start\n" in run("status").stdout
+
+
 def test_a_gate_that_rejects_is_not_said_to_let_wait(
     run: CommandLine, service: ServiceDouble
 ) -> None:

@@ -356,7 +356,7 @@ class SlackChannel:
             self._failures = 0
         with self._lock:
             self._link, self._connected_since = None, None
-        self._fail(f"Slack's connection has ended: {link.why}.", None)
+        self._fail(f"Slack is gone: {link.why}.", None)
 
     def _fail(self, trouble: str, after_s: float | None, *, refused: bool = False) -> None:
         """Note why there is no connection, and when the next try is due."""
