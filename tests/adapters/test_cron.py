@@ -58,6 +58,13 @@ def test_it_finds_what_a_look_at_each_minute_finds(expression: str, local: datet
         ("0 0 13 * 5", "2026-03-28T00:00", "2026-04-03T00:00"),
         ("59 23 31 12 *", "2026-12-31T23:59", "2027-12-31T23:59"),
         ("* * * * *", "2026-03-29T01:59:30", "2026-03-29T02:00"),
+        # Releases of croniter differ on these, or did.
+        ("0 0 1 * sun-sat", "2026-11-28T00:00", "2026-12-01T00:00"),
+        ("0 0 * * 1/2", "2026-11-28T00:00", "2026-11-30T00:00"),
+        ("0 0 * * fri/1", "2026-11-28T00:00", "2026-12-04T00:00"),
+        ("0 0 * * sat-sun", "2026-11-28T00:00", "2026-11-29T00:00"),
+        ("0 0 * * L5", "2026-11-28T00:00", "2026-12-25T00:00"),
+        ("0 0 * * 7#1,mon#1", "2026-11-28T00:00", "2026-12-06T00:00"),
     ],
 )
 def test_it_reads_what_cron_reads(expression: str, after: str, found: str) -> None:
@@ -105,6 +112,26 @@ def test_what_it_can_not_read_is_refused_in_words(expression: str) -> None:
     words = CRON.refusal(expression)
     assert "can't be read" in words or "and needs 5" in words
     assert len(words) < 200
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("0 0 L-3 * *", '"l" is not from 1 to 31'),
+        ("0 0 29,L * *", '"l" is not from 1 to 31'),
+        ("0 0 * * fri-mon", 'the range "fri-mon" goes backwards'),
+        ("0 22-2 * * *", 'the range "22-2" goes backwards'),
+        ("0 0 * * mon-fri#2", "beside a weekday with # or L"),
+        ("0 0 1 * mon#1", "needs * as day"),
+        ("*/0 * * * *", "a step of 0"),
+        ("1,,2 * * * *", '"" is neither a number'),
+        ("0 0 * * monday", '"monday" is not from 0 to 7'),
+    ],
+)
+def test_what_releases_would_read_each_in_its_own_way_is_refused(
+    expression: str, words: str
+) -> None:
+    assert words in CRON.refusal(expression)
 
 
 def test_an_expression_that_another_release_took_is_an_error_in_words() -> None:
