@@ -391,16 +391,17 @@ class Channels:
 
     # -- what operators see --------------------------------------------------------------------------
 
-    def states(self) -> Mapping[str, ChannelState]:
-        """Return the state of each channel, those included that are not made yet, or can't be."""
-        phase = ChannelPhase.DOWN if self._failure else ChannelPhase.CONNECTING
-        coming = ChannelState(phase, trouble=self._failure)
-        made = {line.channel.name: line.channel.state() for line in self._lines}
-        return {**dict.fromkeys(self._names, coming), **made}
-
     def told(self, tally: Mapping[str, ChannelCounts]) -> list[dict[str, Any]]:
-        """Return what the status says of each channel, those included that are not configured any more."""
-        return told(self.states(), tally if self._made.is_set() else {})
+        """Return what the status says of each channel, those included that are not made yet, can't be, or
+        are not configured any more."""
+        phase = ChannelPhase.DOWN if self._failure else ChannelPhase.CONNECTING
+        states = dict.fromkeys(self._names, ChannelState(phase, trouble=self._failure))
+        states |= {line.channel.name: line.channel.state() for line in self._lines}
+        known = tally if self._made.is_set() else {}
+        return [
+            _told(name, states.get(name), known.get(name, ChannelCounts()))
+            for name in sorted({*states, *known})
+        ]
 
     def troubles(self) -> tuple[str, ...]:
         """Return why people may not reach the agent, a sentence each."""
@@ -408,31 +409,21 @@ class Channels:
         return tuple(trouble for trouble in found if trouble)
 
 
-def told(
-    states: Mapping[str, ChannelState], tally: Mapping[str, ChannelCounts]
-) -> list[dict[str, Any]]:
-    """Return what the status says of each channel, those included that are not configured any more."""
-    shown = []
-    for name in sorted({*states, *tally}):
-        state, counts = states.get(name), tally.get(name, ChannelCounts())
-        of = counts.messages
-        waiting = sum(of.get(each, 0) for each in _WAITING)
-        trouble = state.trouble if state is not None else ""
-        if state is None:
-            what = f"{waiting} message{' waits' if waiting == 1 else 's wait'} for it"
-            trouble = f"It is not configured{f': {what}' * bool(waiting)}."
-        shown.append(
-            {
-                "name": name,
-                "state": state.phase.value if state is not None else "absent",
-                "connected_since": state.connected_since if state is not None else None,
-                "last_event_at": state.last_event_at if state is not None else None,
-                "last_alive_at": state.last_alive_at if state is not None else None,
-                "trouble": trouble,
-                "deferred": counts.deferred,
-                "pending": waiting,
-                "ambiguous": of.get(OutboxState.AMBIGUOUS, 0),
-                "failed": of.get(OutboxState.FAILED, 0),
-            }
-        )
-    return shown
+def _told(name: str, state: ChannelState | None, counts: ChannelCounts) -> dict[str, Any]:
+    """Return what the status says of a channel; without a state it is not configured any more."""
+    of = counts.messages
+    waiting = sum(of.get(each, 0) for each in _WAITING)
+    what = f": {waiting} message{' waits' if waiting == 1 else 's wait'} for it" if waiting else ""
+    known = state or ChannelState(ChannelPhase.STOPPED, trouble=f"It is not configured{what}.")
+    return {
+        "name": name,
+        "state": "absent" if state is None else state.phase.value,
+        "connected_since": known.connected_since,
+        "last_event_at": known.last_event_at,
+        "last_alive_at": known.last_alive_at,
+        "trouble": known.trouble,
+        "deferred": counts.deferred,
+        "pending": waiting,
+        "ambiguous": of.get(OutboxState.AMBIGUOUS, 0),
+        "failed": of.get(OutboxState.FAILED, 0),
+    }

@@ -126,9 +126,8 @@ class Reminders:
             next_at=first_due(schedule, now, calendar.cron),
         )
         if not self._store.add(reminder):
-            return self.show(
-                reminder.id
-            )  # Somebody was quicker with the same key; or it was removed.
+            # Somebody was quicker with the same key; or it was removed.
+            return self.show(reminder.id)
         _log.info("reminder added: %s", schedule.kind.value, extra=_ids(reminder))
         self._look()
         return reminder
