@@ -196,10 +196,12 @@ class Courier:
             if not self._may_go_on():
                 return self._pause()
             sent |= self._guarded(message.id, self._send, message)
-        for turn_id, text in self._live.due():
-            if not self._may_go_on():
-                return self._pause()
-            self._show(turn_id, text)
+        # What is whole goes first again after a while: with a slow platform the edits never end.
+        until = self._now() + delivery.EDIT_S
+        while self._may_go_on() and (live := self._live.due()) is not None:
+            self._show(*live)
+            if self._now() >= until:
+                break
         return 0.0 if sent else self._pause()
 
     def _guarded(self, message_id: OutgoingId, work: Callable[[_T], bool], what: _T) -> bool:

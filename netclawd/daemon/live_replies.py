@@ -63,10 +63,11 @@ class LiveReplies:
         if not waits:
             self._look()
 
-    def due(self) -> list[tuple[TurnId, str]]:
-        """Return the turns whose text may be shown now, with all of it; StoreError.
+    def due(self) -> tuple[TurnId, str] | None:
+        """Return the turn that waits longest of those whose text may be shown now, with all of it; None
+        without one. StoreError.
 
-        What is returned counts as shown from here on.
+        It counts as shown from here on.
         """
         now = self._monotonic()
         self._sort_out()
@@ -76,14 +77,13 @@ class LiveReplies:
                 for session, live in self._live.items()
                 if live.ours and live.fresh and live.show_at <= now
             ]
-            for _, live in ready:
+        for session_id, live in sorted(ready, key=lambda each: each[1].show_at):
+            with self._lock:
                 live.fresh, live.show_at = False, now + EDIT_S
-        found = []
-        for session_id, live in ready:
             text = self._broadcast.live_text(session_id)
             if text is not None and text.turn_id == live.turn_id and text.text.strip():
-                found.append((live.turn_id, text.text))
-        return found
+                return live.turn_id, text.text
+        return None
 
     def _sort_out(self) -> None:
         """Find out whose replies are ours."""

@@ -51,6 +51,27 @@ def test_a_quick_reply_is_posted_once_and_whole(scene: Scene) -> None:
     assert scene.platform.calls == ["post"]
 
 
+def test_where_each_call_takes_long_what_is_whole_goes_first_and_the_others_take_turns(
+    scene: Scene,
+) -> None:
+    turns = [scene.admit(f"C/{number}", number) for number in range(1, 4)]
+    for turn in turns:
+        scene.say(turn, "who")
+    scene.clock.now += 1.5
+
+    def take_long(_what: str) -> None:
+        scene.clock.now += 1.0
+
+    scene.channel.before = take_long
+    scene.step()
+    whole = reply(scene, 9, "C/9")
+    for _ in range(3):
+        for turn in turns:
+            scene.broadcast.say(scene.store.turn(turn).session_id, ".")
+        scene.step()
+    assert [post.key for post in scene.platform.posts] == [turns[0], whole, *turns[1:]]
+
+
 def test_a_resumed_reply_goes_on_in_its_own_message(scene: Scene) -> None:
     turn = scene.admit("C/1", 1)
     scene.say(turn, "I sup")
