@@ -18,7 +18,9 @@ _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - in UTC
 
 
 def zone_of(name: str) -> tzinfo:
-    """Return the time zone of an IANA name; BadRequestError when there is none."""
+    """Return the time zone of an IANA name; BadRequestError when there is none. UTC is always there."""
+    if name == "UTC":
+        return UTC
     from zoneinfo import ZoneInfo
 
     try:

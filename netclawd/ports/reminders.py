@@ -42,7 +42,8 @@ class ReminderStore(Protocol):
         """Return one that was not removed, or raise NotFoundError."""
 
     def reminders(self, *, all_: bool) -> tuple[Reminder, ...]:
-        """Return those that are ACTIVE or PAUSED, next due first; ``all_``: DONE and REMOVED ones too."""
+        """Return those that are ACTIVE, PAUSED, or DONE with an occurrence under way, next due first;
+        ``all_``: all that are DONE or REMOVED, too."""
 
     def page(self, *, all_: bool, cursor: str | None, limit: int) -> ReminderPage:
         """Return a page of those; BadRequestError for a cursor that isn't ours."""
@@ -113,7 +114,8 @@ class Reminders(Protocol):
         """Return what was added under a key, None when nothing was, or it was removed."""
 
     def page(self, *, all_: bool, cursor: str | None, limit: int) -> ReminderPage:
-        """Return a page of those that are ACTIVE or PAUSED, ``all_``: DONE and REMOVED ones too."""
+        """Return a page of those that are ACTIVE, PAUSED, or DONE with an occurrence under way; ``all_``: all
+        that are DONE or REMOVED, too."""
 
     def show(self, reminder_id: ReminderId) -> Reminder: ...
 

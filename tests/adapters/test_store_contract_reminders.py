@@ -284,9 +284,13 @@ def test_the_last_occurrence_ends_the_schedule(store: Store) -> None:
     start(store, starting(60.0, None))
     assert (r1(store).state, r1(store).next_at) == (DONE, None)
     assert due(store) == []
-    assert [each.id for each in store.reminders.reminders(all_=False)] == []
+    # It is listed until the last turn has ended.
+    page = store.reminders.page(all_=False, cursor=None, limit=9)
+    assert [each.id for each in page.reminders] == ["r1"]
+    assert store.reminders.reminders(all_=False) == page.reminders
     ended(store, OccurrenceState.FAILED, failures=1)
     assert r1(store).state is DONE
+    assert store.reminders.reminders(all_=False) == ()
 
 
 def test_a_schedule_whose_last_occurrence_is_skipped_is_done(store: Store) -> None:

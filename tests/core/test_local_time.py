@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+import zoneinfo
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -110,3 +112,17 @@ def test_nothing_earlier_shows_that_time_or_a_later_one(zone: str, local: dateti
 def test_a_name_of_no_zone_is_refused_in_words(name: str) -> None:
     with pytest.raises(BadRequestError, match="is not known"):
         zone_of(name)
+
+
+def test_utc_is_there_where_no_zones_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tzdata", *(each for each in sys.modules if each.startswith("tzdata."))):
+        monkeypatch.setitem(sys.modules, name, None)
+    zoneinfo.ZoneInfo.clear_cache()
+    zoneinfo.reset_tzpath([])
+    try:
+        with pytest.raises(BadRequestError):
+            zone_of("Europe/Berlin")
+        assert local_time(0.0, zone_of("UTC")) == datetime(1970, 1, 1)  # noqa: DTZ001
+    finally:
+        zoneinfo.reset_tzpath()
+        zoneinfo.ZoneInfo.clear_cache()

@@ -41,13 +41,16 @@ _REMINDER = """SELECT r.id, r.text, r.schedule, r.missed, r.max_late_s, s.id, r.
     r.state, r.reason, r.failures, r.created_at, r.created_by, r.next_at
     FROM reminders r JOIN sessions s ON s.n = r.session"""
 _BY_STATE = _REMINDER.replace("reminders r", "reminders r INDEXED BY reminders_by_state")
-_LISTED = f"""{_BY_STATE} WHERE r.state IN ('active', 'paused')
+# Also those that are done but for the turn of their last occurrence.
+_OF_INTEREST = """(r.state IN ('active', 'paused') OR r.state = 'done' AND r.n IN
+    (SELECT o.reminder FROM occurrences o INDEXED BY occurrences_open WHERE o.state = 'started'))"""
+_LISTED = f"""{_BY_STATE} WHERE {_OF_INTEREST}
     ORDER BY r.next_at IS NULL, r.next_at, r.n"""
 _ALL = f"{_REMINDER} ORDER BY r.next_at IS NULL, r.next_at, r.n"
 _PLACE = "r.next_at IS NULL, ifnull(r.next_at, r.created_at), r.id"
 _PAGE, _PAGE_OF_ALL = (
     f"""{question} ({_PLACE}) > (?, ?, ?) ORDER BY {_PLACE} LIMIT ?"""
-    for question in (f"{_BY_STATE} WHERE r.state IN ('active', 'paused') AND", f"{_REMINDER} WHERE")
+    for question in (f"{_BY_STATE} WHERE {_OF_INTEREST} AND", f"{_REMINDER} WHERE")
 )
 _OF_SESSION = f"""{_REMINDER.replace("reminders r", "reminders r INDEXED BY reminders_by_session")}
     WHERE r.session = (SELECT n FROM sessions WHERE id = ?) AND r.state IN ('active', 'paused')
