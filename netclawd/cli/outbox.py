@@ -151,4 +151,5 @@ def drop(as_json: bool, message_id: str) -> None:
 
 def _named(message: Message) -> str:
     text = shortened(visible(message["text"]), _REPEATED)
-    return f"{message['id']}, a {message['kind']} to {_place(message)} ({text})"
+    kind = {"said": "part of a reply"}.get(message["kind"], f"a {message['kind']}")
+    return f"{message['id']}, {kind} to {_place(message)} ({text or 'no text'})"

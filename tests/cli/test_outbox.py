@@ -101,6 +101,9 @@ def test_a_retry_and_a_drop_say_what_they_have_done(run: CommandLine, kept: Mess
         "1 part of it that arrived stays there.\n"
     )
     assert run.json("outbox", "drop", "t_failed")["state"] == "dropped"
+    kept.append(message("t_said", OutboxState.FAILED, kind=OutgoingKind.SAID, text=""))
+    what = "t_said, part of a reply to slack T1/C1/1700.1 (no text)"
+    assert run("outbox", "drop", "t_said").stdout.startswith(f"Dropped: {what}. It will not be")
     result = run("outbox", "drop", "t_none")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "There is no message t_none" in result.stderr
