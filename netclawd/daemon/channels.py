@@ -292,6 +292,7 @@ class Channels:
                     if self._paused:
                         return
                     self._lines = (*self._lines, line)
+                    channel.on_gate(self._ground.gate.state.open)
                     line.start()
         except Exception as error:  # noqa: BLE001 - without channels the daemon serves all the same
             why = f"{error}" if isinstance(error, NetclawError) else "its log has more."
@@ -354,8 +355,9 @@ class Channels:
 
     def close_gate(self) -> None:
         """Hear that new turns wait or are refused from here on; what is finished is still delivered."""
-        for line in self._lines:
-            line.channel.on_gate(False)
+        with self._lock:  # One that is made meanwhile asks the gate itself, or is told here.
+            for line in self._lines:
+                line.channel.on_gate(False)
 
     def pause(self) -> None:
         """Take nothing more and begin no delivery; does not wait."""

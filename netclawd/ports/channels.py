@@ -157,7 +157,7 @@ class Channel(Protocol):
         """
 
     def on_gate(self, is_open: bool) -> None:
-        """Hear whether new turns are taken."""
+        """Hear whether new turns are taken: before ``start``, and when that changes; returns at once."""
 
     def pause(self) -> None:
         """Take nothing more and hang up; does not wait."""

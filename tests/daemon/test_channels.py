@@ -144,7 +144,7 @@ def test_in_a_drain_a_message_is_deferred_with_one_sentence_for_its_conversation
     receptions = [daemon.hear(2, "C/1"), daemon.hear(3, "C/1"), daemon.hear(4, "C/2")]
     assert all(reception.admitted.deferred for reception in receptions)
     assert daemon.said() == [("C/1", conversations.DEFERRED), ("C/2", conversations.DEFERRED)]
-    assert daemon.channel.gate == [False]
+    assert daemon.channel.gate == [True, False]
 
 
 def test_the_other_event_of_a_message_that_was_admitted_says_nothing_of_the_restart(
@@ -348,6 +348,16 @@ def test_what_is_paused_before_it_was_made_is_never_started(scene: Scene) -> Non
     assert channel.host is None
     channels.stop(0.1)
     assert channel.rested == []
+
+
+def test_what_is_made_in_a_drain_hears_that_the_gate_is_closed(scene: Scene) -> None:
+    daemon = Daemon(scene)
+    channel = PaperChannel(scene.platform)
+    daemon.channels = daemon.make([channel])
+    daemon.drain()
+    assert channel.gate == []
+    daemon.run("channels")
+    assert channel.gate == [False]
 
 
 def test_a_stop_hangs_up_and_may_be_asked_for_twice(daemon: Daemon) -> None:
