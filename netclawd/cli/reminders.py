@@ -143,6 +143,9 @@ def add(as_json: bool, text: str, **asked: Any) -> None:
     _insist_on_one_schedule(asked)
     if not text.strip():
         raise click.UsageError("TEXT is empty: say what the agent is to be told.")
+    for name, option in (("session_id", "--session"), ("tz", "--tz")):
+        if asked[name] == "":  # A variable of the shell that isn't set.
+            raise click.UsageError(f"{option} is empty: say which, or leave it out.")
     from netclawd.adapters.clock import RandomIds
 
     # The same key each time: however often it is asked for, it is set once.

@@ -253,9 +253,7 @@ def _reminders(found: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     running = f", {found['under_way']} under way" if found.get("under_way") else ""
     if found.get("waiting"):
         running += f" ({found['waiting']} waiting for a person)"
-    # What was due once is done when it begins, and listed with all.
-    all_ = " --all" if running else ""
-    yield "reminders", f"{found['active']} active{paused}{running}: `netclaw reminders list{all_}`"
+    yield "reminders", f"{found['active']} active{paused}{running}: `netclaw reminders list`"
     for each in found.get("next") or ():
         yield (
             "",

@@ -104,6 +104,8 @@ def test_json_has_the_reminder_without_whom_the_channel_knows(
         (["--every", "soon\x1b", "look"], "'soon\\x1b' is no duration"),
         (["--in", "30s", "  "], "TEXT is empty"),
         (["--in", "30s"], "Missing argument 'TEXT'"),
+        (["--in", "30s", "--session", "", "look"], "--session is empty"),
+        (["--at", "8:00", "--tz", "", "look"], "--tz is empty"),
         (["--in", "30s", "--missed", "never", "look"], "'never' is not one of"),
     ],
 )

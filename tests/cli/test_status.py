@@ -439,7 +439,7 @@ def test_the_next_reminders_are_shown(run: CommandLine, service: ServiceDouble) 
     service.status_values["reminders"].update(under_way=3, waiting=1)
     assert (
         "reminders 2 active, 1 paused, 3 under way (1 waiting for a person): "
-        "`netclaw reminders list --all`" in rows_of(run)
+        "`netclaw reminders list`" in rows_of(run)
     )
     at = shown.index("reminders 2 active, 1 paused: `netclaw reminders list`")
     assert shown[at + 1] == f"due for 1 h: {'x' * 59}… (rem_2)"
