@@ -37,6 +37,8 @@ LEAST_INTERVAL_S = 1.0
 FURTHEST_S = 100 * 366 * 86_400.0
 #: Skipped due times of a cron expression are counted up to this number: each takes a part of a millisecond.
 MOST_COUNTED = 50
+#: Missed times of an interval that run by the policy ``all``: the newest.
+MOST_CAUGHT_UP = 1_000
 
 _HOUR_MINUTE = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", re.ASCII)
 _EXAMPLE = "Give a time such as 2026-12-24T18:00, 2026-12-24T18:00+01:00 or 18:00."
@@ -294,6 +296,8 @@ def _oldest(
 ) -> float:
     """Return the oldest missed due time that isn't too late; the newest one where none was missed so."""
     first, newest = due
+    if schedule.kind is ScheduleKind.INTERVAL:
+        limit_s = min(limit_s, MOST_CAUGHT_UP * schedule.every_s)
     if since - first > limit_s:
         found = next_due(schedule, since - limit_s - 0.001, cron)
         first = newest if found is None else min(found, newest)

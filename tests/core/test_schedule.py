@@ -20,6 +20,7 @@ from netclawd.core.reminders import (
     ScheduleKind,
 )
 from netclawd.core.schedule import (
+    MOST_CAUGHT_UP,
     MOST_COUNTED,
     count_due,
     first_due,
@@ -420,6 +421,16 @@ def test_no_due_time_is_forgotten_or_comes_twice(
         assert verdict.next_at > (verdict.start or 0)
         one = reminder(schedule, policy, verdict.next_at, max_late)
     assert told == len(pending) or (schedule.kind is ScheduleKind.CRON and told >= MOST_COUNTED)
+
+
+def test_of_a_short_interval_not_all_that_was_missed_runs() -> None:
+    week = 7 * 24 * HOUR
+    one = reminder(every(1.0), A, NEXT, week)
+    verdict = judge_due(one, NEXT + week, NEXT + week, CRON)
+    assert verdict.start == NEXT + week - MOST_CAUGHT_UP
+    assert (verdict.count, verdict.skipped) == (week - MOST_CAUGHT_UP, verdict.start - 1)
+    assert verdict.next_at == verdict.start + 1
+    assert "as was a later one" in verdict.reason
 
 
 def test_what_comes_while_the_one_before_runs_is_skipped_in_one_row() -> None:

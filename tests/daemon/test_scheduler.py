@@ -385,6 +385,31 @@ def test_a_paused_one_runs_when_asked_and_a_done_one_does_not(desk: Desk) -> Non
         desk.scheduler.run_now(desk.now(other))
 
 
+@pytest.mark.parametrize("act", ["pause", "remove"])
+def test_one_that_is_held_back_as_it_is_due_does_not_start(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    tea = desk.add(every_s=HOUR)
+    real = desk.store.reminders.due
+
+    def due(*arguments: float) -> Any:
+        found = real(*arguments)
+        if found and act == "pause":
+            desk.reminders.pause(tea.id)
+        elif found:
+            desk.reminders.remove(tea.id)
+        return found
+
+    monkeypatch.setattr(desk.store.reminders, "due", due)
+    desk.clock.pass_time(HOUR)
+    desk.scheduler.step()
+    monkeypatch.undo()
+    desk.wait(HOUR)
+    assert (desk.submitted, desk.rows(tea)) == ([], [])
+    if act == "pause":
+        assert desk.now(tea).state is ReminderState.PAUSED
+
+
 def test_one_that_is_removed_while_it_runs_ends_quietly(desk: Desk) -> None:
     tea = desk.add(every_s=1)
     desk.wait(1)
