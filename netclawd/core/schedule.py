@@ -23,6 +23,8 @@ from netclawd.core.reminders import (
     LONGEST_TEXT,
     Missed,
     NewReminder,
+    Occurrence,
+    OccurrenceState,
     Reminder,
     Schedule,
     ScheduleKind,
@@ -329,6 +331,14 @@ def judge_overrun(reminder: Reminder, since: float, now: float, cron: Cron) -> V
     reason = "The one before was still under way."
     next_at = next_due(reminder.schedule, newest, cron)
     return Verdict(None, missed=False, skipped=newest, count=count, reason=reason, next_at=next_at)
+
+
+def skipped_row(reminder: Reminder, verdict: Verdict) -> tuple[Occurrence, ...]:
+    """Return the row of what is skipped, if anything is: its newest due time, and how many came before."""
+    if verdict.skipped is None:
+        return ()
+    state, before = OccurrenceState.SKIPPED, verdict.count - 1
+    return (Occurrence(reminder.id, verdict.skipped, state, before, reason=verdict.reason),)
 
 
 # -- words ---------------------------------------------------------------------------------------

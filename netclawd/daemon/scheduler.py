@@ -43,6 +43,7 @@ from netclawd.core.schedule import (
     judge_due,
     judge_overrun,
     next_due,
+    skipped_row,
 )
 from netclawd.core.session import (
     AdmitInput,
@@ -457,7 +458,7 @@ class Scheduler:
             deferred=False,
             origin=reminder.origin,
         )
-        skipped = _skipped(reminder, verdict)
+        skipped = skipped_row(reminder, verdict)
         start = StartOccurrence(
             reminder.id, verdict.start, new, verdict.next_at, skipped, by_request
         )
@@ -489,22 +490,13 @@ class Scheduler:
         if not skips:
             return
         self._store.skip(
-            [Skip(each.id, _skipped(each, verdict), verdict.next_at) for each, verdict in skips]
+            [Skip(each.id, skipped_row(each, verdict), verdict.next_at) for each, verdict in skips]
         )
         for reminder, verdict in skips:
             if verdict.count:
                 extra = {"REMINDER_ID": reminder.id, "SESSION_ID": reminder.session_id}
                 times = how_many(verdict.count, reminder.schedule.kind)
                 _log.warning("reminder skipped %s times: %s", times, verdict.reason, extra=extra)
-
-
-def _skipped(reminder: Reminder, verdict: Verdict) -> tuple[Occurrence, ...]:
-    """Return the row of what is skipped: the newest due time, with the number of those before it."""
-    if verdict.skipped is None:
-        return ()
-    state = OccurrenceState.SKIPPED
-    before = verdict.count - 1
-    return (Occurrence(reminder.id, verdict.skipped, state, before, reason=verdict.reason),)
 
 
 def _ids(occurrence: Occurrence) -> dict[str, str]:
