@@ -392,7 +392,7 @@ def test_one_that_is_held_back_as_it_is_due_does_not_start(
     tea = desk.add(every_s=HOUR)
     real = desk.store.reminders.due
 
-    def due(*arguments: float) -> Any:
+    def due(*arguments: Any) -> Any:
         found = real(*arguments)
         if found and act == "pause":
             desk.reminders.pause(tea.id)
