@@ -170,6 +170,10 @@ class Lease:
     generation: int
 
 
+#: How the source ids of webhooks and reminders begin: no client may take one of theirs before they do.
+OWN_SOURCES = ("hook:", "reminder:")
+
+
 @frozen
 class AdmitInput:
     """One input, to be made durable."""

@@ -10,6 +10,7 @@ from netclawd.core.events import ReloadRequested, Request, StopRequested, Trigge
 from netclawd.core.lifecycle import Phase
 from netclawd.core.restart import RestartRecord
 from netclawd.core.session import (
+    OWN_SOURCES,
     AdmitInput,
     Admitted,
     Approval,
@@ -28,13 +29,22 @@ from netclawd.core.session import (
 )
 from netclawd.daemon.image import Image
 from netclawd.daemon.status import status
-from netclawd.errors import DrainingError
+from netclawd.errors import BadRequestError, DrainingError
 from netclawd.ports import Call, CallListener, Post, Watch
 
 if TYPE_CHECKING:
     from netclawd.core.outgoing import Outgoing, OutgoingId
     from netclawd.core.reading import Reading
     from netclawd.ports.reminders import Reminders
+
+
+def _refuse_own(source_id: str | None) -> None:
+    """Raise BadRequestError for a client's key that is one of the daemon's own."""
+    if source_id is not None and source_id.startswith(OWN_SOURCES):
+        raise BadRequestError(
+            f"A key that begins with {' or '.join(OWN_SOURCES)} is one of the daemon's own.",
+            "Send another Idempotency-Key.",
+        )
 
 
 class DaemonService:
@@ -114,6 +124,7 @@ class DaemonService:
 
         A repeat of what was admitted is no new turn: a gate that refuses those lets it pass.
         """
+        _refuse_own(source_id)
         image, store = self._image, self._image.the_store()
         try:
             deferred = image.gate.judge(self._clock.monotonic())
@@ -193,6 +204,7 @@ class DaemonService:
 
     def admit_now(self, session_id: SessionId, text: str, source_id: str | None) -> Admitted:
         """As :meth:`admit`, but for the gate; an input that passed just before it closed is deferred."""
+        _refuse_own(source_id)
         self._refuse_while_closed()
         return self._admit(session_id, text, source_id, deferred=False)
 

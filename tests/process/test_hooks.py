@@ -22,6 +22,7 @@ from tests.process.talk import (
     events,
     new_session,
     of_type,
+    send,
     wait_all_ended,
     wait_event,
 )
@@ -139,6 +140,9 @@ def test_what_is_refused_writes_nothing_and_no_secret_is_logged(make_daemon: Mak
 def test_a_hook_speaks_to_the_session_that_is_configured(make_daemon: Make) -> None:
     daemon = hooked(make_daemon).start()
     session, own = new_session(daemon), deliver(daemon, "msg_1")
+    for key in ("hook:shop:msg_2", "reminder:rem_1:1.000"):
+        # Who could take it would keep the delivery away, and all reminders.
+        assert send(daemon, session, "hi", key).status == 400
     hook = daemon.tables["hooks.shop"]
     daemon.tables["hooks.shop"] = {**hook, "session": "ses_none"}
     daemon.write_config()
