@@ -137,6 +137,9 @@ _ROUTES = st.one_of(
     st.just("/api/sessions"),
     st.just("/api/reminders"),
     _IDS.map(lambda one: f"/api/reminders/{one}"),
+    st.tuples(_IDS, st.sampled_from(["run", "pause", "resume"])).map(
+        lambda two: f"/api/reminders/{two[0]}/{two[1]}"
+    ),
     _IDS.map(lambda one: f"/api/hooks/{one}"),
     _IDS.map(lambda one: f"/api/sessions/{one}"),
     _IDS.map(lambda one: f"/api/sessions/{one}/messages"),
@@ -155,6 +158,9 @@ def asked(draw: st.DrawFn) -> tuple[str, str, Any, dict[str, str | None]]:
         DOCUMENTS
         | st.fixed_dictionaries({"text": DOCUMENTS})
         | st.fixed_dictionaries({"text": _TEXTS})
+        | st.sampled_from(["in_s", "at", "every_s", "cron"]).flatmap(
+            lambda name: st.fixed_dictionaries({"text": _TEXTS, name: DOCUMENTS, "tz": _TEXTS})
+        )
     )
     body = document if draw(st.booleans()) else None
     method = draw(st.sampled_from(["GET", "POST", "POST", "POST", "HEAD", "PUT", "DELETE"]))
