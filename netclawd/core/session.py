@@ -170,7 +170,7 @@ class Lease:
     generation: int
 
 
-#: How the source ids of webhooks and reminders begin: no client may take one of theirs before they do.
+#: How source ids, and names of sessions, of webhooks and reminders begin: no client may take one of theirs.
 OWN_SOURCES = ("hook:", "reminder:")
 
 

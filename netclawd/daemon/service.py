@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 
 def _refuse_own(source_id: str | None) -> None:
-    """Raise BadRequestError for a client's key that is one of the daemon's own."""
+    """Raise BadRequestError for a client's key, or name of a session, that is one of the daemon's own."""
     if source_id is not None and source_id.startswith(OWN_SOURCES):
         raise BadRequestError(
-            f"A key that begins with {' or '.join(OWN_SOURCES)} is one of the daemon's own.",
-            "Send another Idempotency-Key.",
+            f"What begins with {' or '.join(OWN_SOURCES)} is a name of the daemon's own.",
+            "Send another Idempotency-Key, or user.",
         )
 
 
@@ -198,6 +198,7 @@ class DaemonService:
         return self._image.the_engine().calls.call(request, listener, most)
 
     def open_session(self, alias: str) -> Session:
+        _refuse_own(alias)
         self._refuse_while_closed()
         session_id = SessionId(self._new_id("s"))
         return self._image.the_store().open_session(alias, session_id, self._clock.wall())

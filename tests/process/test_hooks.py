@@ -143,6 +143,13 @@ def test_a_hook_speaks_to_the_session_that_is_configured(make_daemon: Make) -> N
     for key in ("hook:shop:msg_2", "reminder:rem_1:1.000"):
         # Who could take it would keep the delivery away, and all reminders.
         assert send(daemon, session, "hi", key).status == 400
+    # Nor does anybody talk in the hook's own session by its name.
+    words = {
+        "model": "netclaw",
+        "user": "hook:shop",
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+    assert daemon.ask("/v1/chat/completions", method="POST", data=words).status == 400
     hook = daemon.tables["hooks.shop"]
     daemon.tables["hooks.shop"] = {**hook, "session": "ses_none"}
     daemon.write_config()
