@@ -76,6 +76,8 @@ _LOOK_S = 2.0
 _IDLE_S = 3_600.0
 #: After an error of the store.
 _RETRY_S = 5.0
+#: After a defect, or without a descriptor.
+_DEFECT_S = 30.0
 #: The wall clock has jumped when it and the monotonic one part by so much between two looks, seconds.
 _JUMP_S = 10.0
 #: Reminders that are read at once.
@@ -213,6 +215,9 @@ class Scheduler:
             except NetclawError as error:
                 _log.warning("reminders wait, trying again: %s", error.what)
                 pause_s = _RETRY_S
+            except Exception:  # noqa: BLE001 - a defect met by one reminder must not silence all
+                _log.exception("the scheduler met a defect, trying again")
+                pause_s = _DEFECT_S
             self._wake.wait(pause_s)
 
     def step(self) -> float:

@@ -10,6 +10,8 @@ import gc
 import logging
 import os
 import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from netclawd.core import effects, events
 from netclawd.core.listeners import parse_addresses
@@ -22,6 +24,11 @@ from netclawd.daemon.signals import blocked, spawn
 from netclawd.daemon.status import status_line
 from netclawd.errors import AddressError, ManifestError, NetclawError, StoreError
 from netclawd.ports import Post, Service
+
+if TYPE_CHECKING:
+    # Not needed to serve.
+    from netclawd.daemon.channels import Channels
+    from netclawd.daemon.engine import Engine
 
 log = logging.getLogger("netclawd.lifecycle")
 
@@ -211,12 +218,41 @@ class Starting:
         with blocked():
             engine.start(image.generation)
         image.engine = engine
+        image.channels = self._make_channels(engine)
+
+    def _make_channels(self, engine: Engine) -> Channels:
+        from netclawd.daemon.channels import Channels, Ground  # Not needed to serve.
+
+        image, parts = self._image, self._image.parts
+        ground = Ground(
+            store=image.the_store(),
+            gate=image.gate,
+            broadcast=image.broadcast,
+            clock=parts.clock,
+            ids=parts.ids,
+            spawn=spawn,
+            generation=image.generation,
+            came_of=self._origin()[1],
+            restart_id=lambda: image.restart_id,
+            submit=engine.submit,
+            decide=engine.decide_approval,
+        )
+        names = ("slack",) if image.settings.slack is not None else ()
+        return Channels(ground, lambda: parts.make_channels(image.settings), names)
 
     def open_gate(self, _effect: effects.OpenGate) -> None:
         self._image.draining = False
         self._image.gate.open()
         self._image.the_engine().open()
-        self._image.the_reminders().open()
+        self._begin("reminders", self._image.the_reminders().open)
+
+    def _begin(self, what: str, start: Callable[[], None]) -> None:
+        """Start what serves without being needed to; degraded without it."""
+        try:
+            start()
+        except RuntimeError as error:  # No thread.
+            log.error("%s not started: %s", what, error, extra=records.DEGRADED)
+            self._image.degraded[what] = f"The {what} are not started: {error}."
 
     def keep_last_good(self, _effect: effects.KeepLastGood) -> None:
         """Crash: before the manifest is put away, which comes last, it still says which configuration
@@ -233,32 +269,11 @@ class Starting:
             image.proposals.on_ready()
 
     def start_watching(self, _effect: effects.StartWatching) -> None:
-        self._start_channels()
+        assert self._image.channels is not None
+        self._begin("channels", self._image.channels.start)
         if not self._watcher_started:
             self._watcher_started = True
             self._image.imports = spawn("imports", self._watch)
-
-    def _start_channels(self) -> None:
-        """Make them and let them connect; nothing waits for that."""
-        from netclawd.daemon.channels import Channels, Ground  # Not needed to serve.
-
-        image, parts, engine = self._image, self._image.parts, self._image.the_engine()
-        ground = Ground(
-            store=image.the_store(),
-            gate=image.gate,
-            broadcast=image.broadcast,
-            clock=parts.clock,
-            ids=parts.ids,
-            spawn=spawn,
-            generation=image.generation,
-            came_of=self._origin()[1],
-            restart_id=lambda: image.restart_id,
-            submit=engine.submit,
-            decide=engine.decide_approval,
-        )
-        names = ("slack",) if image.settings.slack is not None else ()
-        image.channels = Channels(ground, lambda: parts.make_channels(image.settings), names)
-        image.channels.start()
 
     def _watch(self) -> None:
         """Import what serving did not need, then watch; compare the digest once, for a lost event."""
