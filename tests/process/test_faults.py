@@ -404,11 +404,11 @@ def deaf_child(daemon: Daemon) -> int:
     """Ask for a restart whose rehearsing child hangs and ignores TERM; return its PID."""
     daemon.control("reload", force=True)
 
-    def deaf() -> int | None:
+    def deaf() -> list[int]:
         # The imports of the start may have a child too: a library is looked for by a program.
-        return next((child for child in children(daemon.pid) if ignores_term(child)), None)
+        return [child for child in children(daemon.pid) if ignores_term(child)]
 
-    child = wait_for(deaf, 20.0, "the child to ignore TERM")
+    (child,) = wait_for(deaf, 20.0, "the child to ignore TERM")
     os.kill(child, signal.SIGTERM)
     return child
 
