@@ -254,6 +254,8 @@ def expected_gap(gaps_ms: Sequence[float]) -> Gap | None:
 def plan_bounds(running: Snapshot) -> Bounds:
     """Add up the deadlines of a restart from this configuration."""
     drain_s = running.settings.drain.timeout_s
+    if running.settings.slack is not None:
+        drain_s += budgets.CHANNEL_SEND_S
     boot_s = running.settings.daemon.boot_timeout_s
     parts = (budgets.REHEARSAL_S, drain_s, budgets.REQUEST_MINIMUM_S, boot_s)
     return Bounds(*parts, warm_up_s=budgets.WARM_UP_S, sum_s=round(sum(parts), 1))

@@ -160,6 +160,13 @@ def test_the_deadlines_are_those_of_the_running_configuration() -> None:
     assert bounds.warm_up_s == budgets.WARM_UP_S
 
 
+def test_what_slack_is_still_sent_comes_behind_the_drain() -> None:
+    tokens = {"app_token": "env:A", "bot_token": "env:B"}
+    with_slack = plan_bounds(reading("slack", drain={"timeout_s": 12}, slack=tokens))
+    without = plan_bounds(reading("none", drain={"timeout_s": 12}))
+    assert with_slack.sum_s - without.sum_s == pytest.approx(budgets.CHANNEL_SEND_S)
+
+
 def test_a_refusal_plans_nothing() -> None:
     plan = plan_refusal(now(turns=(turn(TurnState.RUNNING),)), REFUSAL, aborts=True)
     assert (plan.verdict, plan.refusal, plan.aborts) == (Verdict.REFUSED, REFUSAL, True)
