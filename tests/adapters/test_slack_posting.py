@@ -22,6 +22,7 @@ from netclawd.ports.channels import (
 from tests.adapters.slack_parts import QUICK, await_phase, make_channel, outgoing, started
 from tests.counterparts.slack import DIRECT, Workspace
 from tests.counterparts.slack_ledger import Cut, Fault, Limited, Message, Page, Refuse
+from tests.waiting import wait_for
 
 LONG = "\n\n".join(f"Paragraph {n}: {'words and more words ' * 20}".strip() for n in range(30))
 
@@ -301,6 +302,34 @@ def test_an_edit_may_be_repeated_so_that_its_failure_is_never_a_doubt(
     slack.fault("chat.update", fault)
     with pytest.raises(TryLaterError):
         channel.deliver(outgoing(route, "two", receipts=receipts), lambda _: None)
+
+
+def test_an_edit_that_lands_late_does_not_have_the_last_word(
+    slack: Workspace,
+    channel: SlackChannel,
+    route: str,
+    asked: Message,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("netclawd.adapters.slack.posting.LANDING_S", 1.0)
+    receipts = channel.deliver(outgoing(route, "one"), lambda _: None)
+    slack.fault("chat.update", Cut(late_s=0.1))
+    with pytest.raises(TryLaterError):
+        channel.deliver(outgoing(route, "older", receipts=receipts), lambda _: None)
+    newer = outgoing(route, "newer", receipts=receipts)
+    with pytest.raises(TryLaterError, match="may still arrive"):
+        channel.deliver(newer, lambda _: None)
+    (shown,) = slack.answers(asked)
+    wait_for(lambda: "older" in [t for _, t in shown.history], 5.0, "the older one to land")
+
+    def delivered() -> bool:
+        try:
+            return channel.deliver(newer, lambda _: None) == receipts
+        except TryLaterError:
+            return False
+
+    wait_for(delivered, 5.0, "it to be delivered")
+    assert texts(slack, asked) == ["newer"]
 
 
 @pytest.mark.parametrize(

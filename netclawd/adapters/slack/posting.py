@@ -16,6 +16,7 @@ from netclawd.adapters.slack import faults
 from netclawd.adapters.slack.envelopes import BLOCK, DENY, GRANT, Identity
 from netclawd.adapters.slack.web import CallError, Web
 from netclawd.core import mrkdwn
+from netclawd.core.delivery import LANDING_S
 from netclawd.core.outgoing import Outgoing, OutgoingKind
 from netclawd.core.session import OutboxState
 from netclawd.core.slack import Route, read_route
@@ -54,6 +55,8 @@ class Poster:
         self._me = me
         self._on_refusal = on_refusal
         self._shown: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        #: Parts of which a change that nobody heard the end of may land until this monotonic instant.
+        self._landing: dict[str, float] = {}
         #: Monotonic instants before which Slack doesn't want these methods called.
         self._not_before: dict[str, float] = {}
 
@@ -81,6 +84,9 @@ class Poster:
         for number, part in enumerate(parts):
             if number < len(receipts):
                 self._edit(route, receipts[number], part)
+                left_s = self._landing.get(receipts[number], 0.0) - time.monotonic()
+                if left_s > 0 and message.state is not OutboxState.STREAMING:
+                    raise TryLaterError("An older change of it may still arrive.", left_s)
             else:
                 receipts.append(self._post(message, route, number, part))
                 record(tuple(receipts))
@@ -129,8 +135,13 @@ class Poster:
         except CallError as error:
             _raise_too_long(error)
             if error.code != "message_not_found":  # Somebody has deleted it: it stays so.
+                if error.maybe_done:  # It may land late, over a newer one.
+                    self._landing[ts] = time.monotonic() + LANDING_S
+                    self._shown.pop(ts, None)
                 raise faults.after_edit(error) from None
-        self._remember(ts, part)
+        if self._landing.get(ts, 0.0) <= time.monotonic():
+            self._landing.pop(ts, None)
+            self._remember(ts, part)
 
     def _delete(self, route: Route, ts: str) -> None:
         if ts == DELETED:
