@@ -133,7 +133,7 @@ class ControlClient:
             sock.settimeout(self._answer_s)
             try:
                 sock.connect(self.path)
-            except BaseException:
+            except BaseException:  # whatever it is, it goes on; only the socket must not stay open
                 sock.close()
                 raise
             self._sock, self._reached = sock, True

@@ -343,7 +343,7 @@ def test_pauses_under_load_lose_no_answer_and_repeat_no_request(
     while any(thread.is_alive() for thread in threads):
         server.pause()
         server.resume()
-        time.sleep(0.002)
+        time.sleep(0.002)  # Served between two pauses, so that the load gets on.
     for thread in threads:
         thread.join()
     assert len(answers) == len(service.triggers) == 600

@@ -234,7 +234,7 @@ def test_a_call_has_one_deadline_however_the_answer_drips(monkeypatch: pytest.Mo
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
         while True:
             connection.sendall(b" ")
-            time.sleep(0.02)
+            time.sleep(0.02)  # The server's own pace.
 
     with server(serve) as port:
         begun = time.monotonic()

@@ -153,7 +153,7 @@ def test_joiners_at_any_moment_hear_a_text_without_hole_or_repeat(running: Runni
         for step in (1, 2, 3):
             for word in words:
                 service.say(session_id, word, step=step)
-                time.sleep(0)
+                time.sleep(0)  # Lets the other threads run between two words.
             service.complete(session_id, step=step)
 
     found: list[list[Said]] = []

@@ -112,4 +112,4 @@ def control_through_restarts(path: Path, do: str, *, timeout_s: float, **argumen
             gone = isinstance(error, ConnectionError) or error.slug in ("draining", "store-closed")
             if not gone or time.monotonic() > deadline:
                 raise
-            time.sleep(0.005)
+            time.sleep(0.005)  # Between two tries; what is waited for is the answer.
